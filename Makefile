@@ -1,0 +1,76 @@
+# Everything a fresh machine needs beyond Python, a C++ compiler and PyPI is set up here.
+#   make test        environment, build, the whole test suite
+#   make demo        environment, build, the demo on real weights
+#   make cuda-build  a second environment with a CUDA torch: compile, link, run the CPU tests
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+CUDA_TORCH ?= torch==2.11.0
+CUDA_ARCHS ?= 8.0;9.0;10.0+PTX
+CUDA_HOME ?= $(firstword $(wildcard /usr/local/cuda /opt/cuda))
+PYTEST_ARGS ?=
+
+VENV := .venv
+CUDA_VENV := .venv-cuda
+BUILD_TOOLS := setuptools>=77 wheel ninja pybind11 numpy
+TEST_TOOLS := pytest>=8 hypothesis>=6 expecttest
+LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.*
+SOURCES := setup.py pyproject.toml $(shell find csrc python -type f -not -path '*/__pycache__/*')
+CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+PY_SOURCES := setup.py python tests benchmarks examples scripts
+INSTALL := -m pip install --quiet --disable-pip-version-check
+
+.PHONY: test demo cuda-build lint format clean
+
+test: $(VENV)/.built
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+demo: $(VENV)/.built $(VENV)/.demo
+	$(VENV)/bin/python examples/prune_minilm.py
+
+cuda-build: $(CUDA_VENV)/.built
+	$(CUDA_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.lint $(VENV)/.built
+	$(VENV)/bin/ruff check $(PY_SOURCES)
+	$(VENV)/bin/ruff format --check $(PY_SOURCES)
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES)
+
+format: $(VENV)/.lint
+	$(VENV)/bin/ruff check --fix $(PY_SOURCES)
+	$(VENV)/bin/ruff format $(PY_SOURCES)
+	$(VENV)/bin/clang-format -i $(CXX_SOURCES)
+
+clean:
+	rm -rf build $(VENV) $(CUDA_VENV)
+
+# The stamps: .torch is the environment, .built the extension in it, .demo and .lint what those need.
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(INSTALL) '$(TORCH)'
+	$(VENV)/bin/python $(INSTALL) $(foreach tool,$(BUILD_TOOLS) $(TEST_TOOLS),'$(tool)')
+	touch $@
+
+$(VENV)/.built: $(VENV)/.torch $(SOURCES)
+	$(VENV)/bin/python $(INSTALL) -v --no-build-isolation --no-deps . | grep -a '^ *fastprune:' | head -1
+	touch $@
+
+$(VENV)/.demo: examples/requirements.txt $(VENV)/.torch
+	$(VENV)/bin/python $(INSTALL) -r $<
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.torch
+	$(VENV)/bin/python $(INSTALL) $(foreach tool,$(LINT_TOOLS),'$(tool)')
+	touch $@
+
+$(CUDA_VENV)/.torch:
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/python $(INSTALL) '$(CUDA_TORCH)'
+	$(CUDA_VENV)/bin/python $(INSTALL) $(foreach tool,$(BUILD_TOOLS) $(TEST_TOOLS),'$(tool)')
+	touch $@
+
+$(CUDA_VENV)/.built: $(CUDA_VENV)/.torch $(SOURCES)
+	FORCE_CUDA=1 CUDA_HOME='$(CUDA_HOME)' TORCH_CUDA_ARCH_LIST='$(CUDA_ARCHS)' \
+	  $(CUDA_VENV)/bin/python $(INSTALL) -v --no-build-isolation --no-deps . > build/cuda.log 2>&1 \
+	  || { tail -50 build/cuda.log; exit 1; }
+	touch $@

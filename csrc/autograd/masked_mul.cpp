@@ -1,0 +1,127 @@
+// Gradients of masked_mul, in C++ because it runs in every forward. The gradient of t is
+// grad * mask, itself a masked_mul, so that double backward works; the mask gets none.
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/autograd.h>
+#include <torch/library.h>
+
+#include <vector>
+
+namespace fastprune::autograd {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+at::Tensor call_masked_mul(const at::Tensor& t, const at::Tensor& mask) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("fastprune::masked_mul", "")
+                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&)>();
+  return op.call(t, mask);
+}
+
+at::Tensor& call_masked_mul_(at::Tensor& t, const at::Tensor& mask) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("fastprune::masked_mul_", "")
+                             .typed<at::Tensor&(at::Tensor&, const at::Tensor&)>();
+  return op.call(t, mask);
+}
+
+std::vector<at::Tensor> call_masked_muls(at::TensorList ts, at::TensorList masks) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("fastprune::masked_muls", "")
+                             .typed<std::vector<at::Tensor>(at::TensorList, at::TensorList)>();
+  return op.call(ts, masks);
+}
+
+class MaskedMul : public torch::autograd::Function<MaskedMul> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& t, const at::Tensor& mask) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    ctx->save_for_backward({mask});
+    return call_masked_mul(t, mask);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    return {call_masked_mul(grads[0], ctx->get_saved_variables()[0]), at::Tensor()};
+  }
+};
+
+class MaskedMulInplace : public torch::autograd::Function<MaskedMulInplace> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, at::Tensor t, const at::Tensor& mask) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    ctx->mark_dirty({t});
+    ctx->save_for_backward({mask});
+    call_masked_mul_(t, mask);
+    return t;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    return {call_masked_mul(grads[0], ctx->get_saved_variables()[0]), at::Tensor()};
+  }
+};
+
+class MaskedMuls : public torch::autograd::Function<MaskedMuls> {
+ public:
+  static variable_list forward(AutogradContext* ctx, at::TensorList ts, at::TensorList masks) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    ctx->save_for_backward(masks.vec());
+    return call_masked_muls(ts, masks);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const variable_list masks = ctx->get_saved_variables();
+    variable_list out(2 * masks.size());
+    for (size_t i = 0; i < masks.size(); ++i) {
+      if (grads[i].defined()) out[i] = call_masked_mul(grads[i], masks[i]);
+    }
+    return out;
+  }
+};
+
+at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
+  if (at::GradMode::is_enabled() && t.requires_grad()) return MaskedMul::apply(t, mask);
+  at::AutoDispatchBelowADInplaceOrView below;
+  return call_masked_mul(t, mask);
+}
+
+at::Tensor& masked_mul_(at::Tensor& t, const at::Tensor& mask) {
+  if (at::GradMode::is_enabled() && t.requires_grad()) {
+    TORCH_CHECK(!t.is_leaf(),
+                "masked_mul_(): t is a leaf that requires grad and cannot be changed in place");
+    MaskedMulInplace::apply(t, mask);
+    return t;
+  }
+  at::AutoDispatchBelowADInplaceOrView below;
+  return call_masked_mul_(t, mask);
+}
+
+std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
+  if (at::GradMode::is_enabled()) {
+    for (const at::Tensor& t : ts) {
+      if (t.requires_grad()) return MaskedMuls::apply(ts, masks);
+    }
+  }
+  at::AutoDispatchBelowADInplaceOrView below;
+  return call_masked_muls(ts, masks);
+}
+
+// Masks and norms carry no gradient, whatever their inputs require.
+void without_gradient(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
+                      torch::jit::Stack* stack) {
+  at::AutoDispatchBelowADInplaceOrView below;
+  op.redispatchBoxed(keys & c10::after_autograd_keyset, stack);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastprune, Autograd, m) {
+  m.impl("masked_mul", &masked_mul);
+  m.impl("masked_mul_", &masked_mul_);
+  m.impl("masked_muls", &masked_muls);
+  for (const char* op : {"topk_masks", "channel_norms", "channel_mask", "combine_masks"}) {
+    m.impl(op, torch::CppFunction::makeFromBoxedFunction<&without_gradient>());
+  }
+}
+
+}  // namespace fastprune::autograd

@@ -1,0 +1,119 @@
+// channel_norms on the CPU: the norm of each channel, summed in the order selection.h fixes.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "../checks.h"
+#include "../dispatch.h"
+#include "../selection.h"
+#include "parallel.h"
+
+namespace fastprune::cpu {
+namespace {
+
+constexpr int64_t kChannelBlock = 64;  // neighbouring channels read together where inner == 1
+
+template <NormKind kind>
+double fold_lanes(double* lanes, int64_t stride) {
+  for (int half = kNormLanes / 2; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) {
+      lanes[l * stride] = norm_join<kind>(lanes[l * stride], lanes[(l + half) * stride]);
+    }
+  }
+  return lanes[0];
+}
+
+// Elements [begin, end) of one channel, counted in logical order.
+template <NormKind kind, class T>
+double chunk_of_channel(const T* data, const ChannelView& v, int64_t channel, int64_t begin,
+                        int64_t end, double p) {
+  double lanes[kNormLanes];
+  std::fill(lanes, lanes + kNormLanes, norm_start<kind>());
+  for (int64_t j = begin; j < end;) {
+    const int64_t outer = j / v.inner;
+    const int64_t first = j % v.inner;
+    const int64_t run = std::min(v.inner - first, end - j);
+    const T* x = data + (outer * v.channels + channel) * v.inner + first;
+    for (int64_t i = 0; i < run; ++i) {
+      double& lane = lanes[(j + i - begin) % kNormLanes];
+      lane = norm_join<kind>(lane, norm_term<kind>(static_cast<double>(x[i]), p));
+    }
+    j += run;
+  }
+  return fold_lanes<kind>(lanes, 1);
+}
+
+// The same chunk of up to kChannelBlock neighbouring channels where each row holds one element of
+// each: rows are read from left to right.
+template <NormKind kind, class T>
+void chunk_of_columns(const T* data, const ChannelView& v, int64_t channel, int64_t width,
+                      int64_t begin, int64_t end, double p, double* out, int64_t out_stride) {
+  double lanes[kNormLanes][kChannelBlock];
+  std::fill(&lanes[0][0], &lanes[0][0] + kNormLanes * kChannelBlock, norm_start<kind>());
+  for (int64_t j = begin; j < end; ++j) {
+    const T* x = data + j * v.channels + channel;
+    double* lane = lanes[(j - begin) % kNormLanes];
+    for (int64_t c = 0; c < width; ++c) {
+      lane[c] = norm_join<kind>(lane[c], norm_term<kind>(static_cast<double>(x[c]), p));
+    }
+  }
+  for (int64_t c = 0; c < width; ++c) {
+    out[c * out_stride] = fold_lanes<kind>(&lanes[0][c], kChannelBlock);
+  }
+}
+
+template <NormKind kind, class T>
+void norms_of(const T* data, const ChannelView& v, double p, double* norms) {
+  const int64_t size = v.outer * v.inner;
+  const int64_t chunks = std::max<int64_t>(1, (size + kNormChunk - 1) / kNormChunk);
+  const bool columns = v.inner == 1;
+  const int64_t width = columns ? kChannelBlock : 1;
+  const int64_t blocks = (v.channels + width - 1) / width;
+  std::vector<double> partial(v.channels * chunks);
+  const int64_t workers = worker_count(v.channels * size < kNormChunk ? 1 : blocks * chunks);
+  for_each_worker(workers, blocks * chunks, [&](int64_t, int64_t first, int64_t last) {
+    for (int64_t task = first; task < last; ++task) {
+      const int64_t channel = task / chunks * width;
+      const int64_t chunk = task % chunks;
+      const int64_t begin = chunk * kNormChunk;
+      const int64_t end = std::min(size, begin + kNormChunk);
+      double* out = partial.data() + channel * chunks + chunk;
+      if (columns) {
+        chunk_of_columns<kind>(data, v, channel, std::min(width, v.channels - channel), begin, end,
+                               p, out, chunks);
+      } else {
+        *out = chunk_of_channel<kind>(data, v, channel, begin, end, p);
+      }
+    }
+  });
+  for (int64_t c = 0; c < v.channels; ++c) {
+    double total = norm_start<kind>();
+    for (int64_t k = 0; k < chunks; ++k) total = norm_join<kind>(total, partial[c * chunks + k]);
+    norms[c] = norm_finish<kind>(total, p);
+  }
+}
+
+at::Tensor channel_norms(const at::Tensor& t, double p, int64_t dim) {
+  check_floating("channel_norms", "t", t);
+  dim = check_dim("channel_norms", dim, t);
+  const at::Tensor data = t.contiguous();
+  const ChannelView view = channel_view(t, dim);
+  at::Tensor norms = at::empty({view.channels}, t.options().dtype(at::kDouble));
+  const Norm norm = norm_of(p);
+  dispatch_float(t.scalar_type(), [&](auto value) {
+    using T = decltype(value);
+    dispatch_norm(norm.kind, [&](auto kind) {
+      norms_of<decltype(kind)::value, T>(data.const_data_ptr<T>(), view, norm.p,
+                                         norms.mutable_data_ptr<double>());
+    });
+  });
+  return norms;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastprune, CPU, m) { m.impl("channel_norms", &channel_norms); }
+
+}  // namespace fastprune::cpu

@@ -1,0 +1,26 @@
+// How CPU kernels share work: each worker takes one contiguous run of tasks. Which worker does what
+// never changes a result.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace fastprune::cpu {
+
+inline int64_t worker_count(int64_t tasks) {
+  if (at::in_parallel_region()) return 1;
+  return std::max<int64_t>(1, std::min<int64_t>(at::get_num_threads(), tasks));
+}
+
+// fn(worker, begin, end) over [0, tasks).
+template <class Fn>
+void for_each_worker(int64_t workers, int64_t tasks, const Fn& fn) {
+  if (workers == 1) return fn(int64_t{0}, int64_t{0}, tasks);
+  at::parallel_for(0, workers, 1, [&](int64_t first, int64_t last) {
+    for (int64_t w = first; w < last; ++w) fn(w, tasks * w / workers, tasks * (w + 1) / workers);
+  });
+}
+
+}  // namespace fastprune::cpu

@@ -1,0 +1,108 @@
+// masked_mul on CUDA: mask.to(t.dtype) * t, bit for bit; a list in one launch.
+#include <cstdint>
+
+#include "device.cuh"
+#include "segments.cuh"
+
+namespace fastprune::cuda {
+
+// A block takes a tile of one of the tensors; `scores` of a segment is t. The product may be t.
+template <class T, class M>
+__global__ void __launch_bounds__(kThreads) masked_mul_kernel(const SegmentTable table) {
+  for (int64_t tile = blockIdx.x; tile < table.tiles(); tile += gridDim.x) {
+    const auto span = tile_span<T, M, T>(table, tile);
+    for (int i = threadIdx.x; i < span.size; i += kThreads) {
+      span.out[i] = static_cast<T>(span.mask[i]) * span.scores[i];
+    }
+  }
+}
+
+}  // namespace fastprune::cuda
+
+#include <ATen/ATen.h>
+
+#include <vector>
+
+#include "../checks.h"
+#include "../dispatch.h"
+#include "../flat.h"
+#include "launch.cuh"
+#include "tile_map.h"
+
+namespace fastprune::cuda {
+namespace {
+
+template <class T, class M>
+void launch_masked_mul(const TileMap& map) {
+  for (const SegmentTable& table : map.tables) {
+    FASTPRUNE_LAUNCH((masked_mul_kernel<T, M>), grid_for(table.tiles()), kThreads, table);
+  }
+}
+
+// Tensors of one dtype and masks of one dtype, dense and in one order; out[i] may be t[i].
+void multiply_flat(const std::vector<FlatPair>& flat, const std::vector<at::Tensor>& out) {
+  TileMap map;
+  for (size_t i = 0; i < flat.size(); ++i) {
+    map.add(flat[i].first.const_data_ptr(), flat[i].second.const_data_ptr(),
+            out[i].mutable_data_ptr(), out[i].numel());
+  }
+  dispatch_float(flat[0].first.scalar_type(), [&](auto value) {
+    using T = decltype(value);
+    dispatch_readable<T>(flat[0].second.scalar_type(),
+                         [&](auto other) { launch_masked_mul<T, decltype(other)>(map); });
+  });
+}
+
+at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
+  check_masked_mul("masked_mul", t, mask);
+  const DeviceGuard guard(t);
+  const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
+  at::Tensor out = at::empty_like(flat.first);
+  multiply_flat({flat}, {out});
+  return out;
+}
+
+at::Tensor& masked_mul_(at::Tensor& t, const at::Tensor& mask) {
+  check_masked_mul("masked_mul_", t, mask);
+  const DeviceGuard guard(t);
+  const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
+  multiply_flat({flat}, {flat.first});
+  if (!flat.first.is_same(t)) t.copy_(flat.first);
+  return t;
+}
+
+std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
+  check_masked_muls("masked_muls", ts, masks);
+  std::vector<at::Tensor> out(ts.size());
+  std::vector<bool> done(ts.size(), false);
+  for (size_t first = 0; first < ts.size(); ++first) {
+    if (done[first]) continue;
+    // One launch for all that share dtypes and device with the first that is left.
+    const DeviceGuard guard(ts[first]);
+    std::vector<FlatPair> flat;
+    std::vector<at::Tensor> products;
+    for (size_t i = first; i < ts.size(); ++i) {
+      if (done[i] || ts[i].scalar_type() != ts[first].scalar_type() ||
+          masks[i].scalar_type() != masks[first].scalar_type() ||
+          ts[i].device() != ts[first].device()) {
+        continue;
+      }
+      flat.push_back(flatten_alike(ts[i], readable_mask(masks[i], ts[i].scalar_type())));
+      out[i] = at::empty_like(flat.back().first);
+      products.push_back(out[i]);
+      done[i] = true;
+    }
+    multiply_flat(flat, products);
+  }
+  return out;
+}
+
+}  // namespace
+
+FASTPRUNE_CUDA_IMPL(m) {
+  m.impl("masked_mul", &masked_mul);
+  m.impl("masked_mul_", &masked_mul_);
+  m.impl("masked_muls", &masked_muls);
+}
+
+}  // namespace fastprune::cuda

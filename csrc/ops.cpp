@@ -1,0 +1,53 @@
+// The table of contents of the native side: every operator, its schema and what it means.
+// Kernels stand in cpu/<op>.cpp and cuda/<op>.cu, gradients in autograd/.
+#include <torch/library.h>
+
+namespace fastprune {
+
+TORCH_LIBRARY(fastprune, m) {
+  // Masks that prune `amount` (a count, or a fraction) of the entries of all scores together, those
+  // of smallest magnitude (or largest), lowest index first among equals. With active_only, entries
+  // whose mask is not 1 are neither counted nor ranked. Either way they pass through unless pruned.
+  m.def(
+      "topk_masks(Tensor[] scores, Tensor?[] masks, Scalar amount, *, bool active_only=True, "
+      "bool largest=False, ScalarType? dtype=None) -> Tensor[]");
+
+  // The p-norm of each channel of t along dim, float64.
+  m.def("channel_norms(Tensor t, float p, int dim) -> Tensor");
+
+  // Mask of the shape of `like` that prunes the `amount` channels of lowest score, times the old
+  // mask. With active_only, channels whose mask is all zero are neither counted nor ranked.
+  m.def(
+      "channel_mask(Tensor scores, Tensor like, Tensor? mask, Scalar amount, int dim, *, "
+      "bool active_only=True) -> Tensor");
+
+  // old_mask * new_mask in the dtype of the old one.
+  m.def("combine_masks(Tensor old_mask, Tensor new_mask) -> Tensor");
+
+  // mask.to(t.dtype) * t, bit for bit.
+  m.def("masked_mul(Tensor t, Tensor mask) -> Tensor");
+  m.def("masked_mul_(Tensor(a!) t, Tensor mask) -> Tensor(a!)");
+  m.def("masked_muls(Tensor[] ts, Tensor[] masks) -> Tensor[]");
+}
+
+#ifndef FASTPRUNE_WITH_CUDA
+namespace {
+
+void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      false, op.schema().name(),
+      "(): got a CUDA tensor, but fastprune was built without CUDA. Rebuild it where torch has CUDA "
+      "and CUDA_HOME names a toolkit: FORCE_CUDA=1 pip install --no-build-isolation .");
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastprune, CUDA, m) {
+  for (const char* op : {"topk_masks", "channel_norms", "channel_mask", "combine_masks",
+                         "masked_mul", "masked_mul_", "masked_muls"}) {
+    m.impl(op, torch::CppFunction::makeFromBoxedFunction<&built_without_cuda>());
+  }
+}
+#endif
+
+}  // namespace fastprune

@@ -1,0 +1,69 @@
+"""A faster torch.nn.utils.prune: the same API, the same masks, kernels of our own.
+
+>>> import fastprune as prune
+>>> prune.l1_unstructured(module, "weight", amount=0.5)
+"""
+
+import torch  # _C links against torch's libraries, which must be loaded first
+
+try:
+    from . import _C
+except ImportError as error:
+    raise ImportError(
+        "fastprune's native part is missing or does not fit this torch "
+        f"({torch.__version__}). Build it with: pip install --no-build-isolation ."
+    ) from error
+
+from torch.nn.utils.prune import (
+    _compute_norm,
+    _compute_nparams_toprune,
+    _validate_pruning_amount,
+    _validate_pruning_amount_init,
+    _validate_pruning_dim,
+    _validate_structured_pruning,
+)
+
+from . import ops
+from .base import BasePruningMethod, PruningContainer
+from .functional import (
+    custom_from_mask,
+    global_unstructured,
+    identity,
+    is_pruned,
+    l1_unstructured,
+    ln_structured,
+    random_structured,
+    random_unstructured,
+    remove,
+)
+from .methods import (
+    CustomFromMask,
+    Identity,
+    L1Unstructured,
+    LnStructured,
+    RandomStructured,
+    RandomUnstructured,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BasePruningMethod",
+    "CustomFromMask",
+    "Identity",
+    "L1Unstructured",
+    "LnStructured",
+    "PruningContainer",
+    "RandomStructured",
+    "RandomUnstructured",
+    "custom_from_mask",
+    "global_unstructured",
+    "identity",
+    "is_pruned",
+    "l1_unstructured",
+    "ln_structured",
+    "ops",
+    "random_structured",
+    "random_unstructured",
+    "remove",
+]

@@ -1,0 +1,281 @@
+"""BasePruningMethod and PruningContainer: how a mask comes to a module and stays there.
+
+Both inherit from their counterparts in torch.nn.utils.prune, so that code that knows only those
+(``remove``, ``is_pruned``, Lightning's callback) works on ours.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+import torch.nn.utils.prune as upstream
+from torch import Tensor, nn
+
+from . import ops
+
+
+def is_fused(method: upstream.BasePruningMethod) -> bool:
+    """Whether ``method.compute_mask`` is one of ours, which take ``default_mask=None`` for ones and
+    ``active_only=True`` to rank only active entries. One that a subclass or a mock put in its place
+    is not, whatever class it stands in.
+    """
+    return getattr(method.compute_mask, "_fused", None) is True
+
+
+@contextmanager
+def transaction(*modules: nn.Module) -> Iterator[None]:
+    """Leave the modules exactly as they were if anything is raised inside, an interrupt included."""
+    before = [_state_of(module) for module in modules]
+    try:
+        yield
+    except BaseException:
+        for state in before:
+            for holder, content in state:
+                holder.clear()
+                holder.update(content)
+        raise
+
+
+def _state_of(module: nn.Module) -> list[tuple[Any, Any]]:
+    """Each container that pruning changes in a module, with a copy of its content."""
+    holders: list[Any] = [
+        module._parameters,
+        module._buffers,
+        module._non_persistent_buffers_set,
+        module._forward_pre_hooks,
+        module._forward_pre_hooks_with_kwargs,
+        module.__dict__,
+    ]
+    holders += [
+        hook.__dict__
+        for hook in module._forward_pre_hooks.values()
+        if isinstance(hook, upstream.BasePruningMethod)
+    ]
+    return [(holder, holder.copy()) for holder in holders]
+
+
+class BasePruningMethod(upstream.BasePruningMethod):
+    """Base class of pruning methods; see :class:`torch.nn.utils.prune.BasePruningMethod`.
+
+    Subclasses define ``compute_mask(t, default_mask)`` and ``PRUNING_TYPE`` as they do upstream.
+    """
+
+    _module: weakref.ref[nn.Module] | None = None  # where the hook last ran, for __deepcopy__
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:
+        """Forward pre-hook: refresh ``module.<name>`` from ``<name>_orig`` and ``<name>_mask``."""
+        if self._module is None:
+            self._module = weakref.ref(module)
+        attributes = module.__dict__
+        name = self._tensor_name
+        if name in attributes:  # past Module.__setattr__, which takes longer than the product
+            attributes[name] = self.apply_mask(module)
+        else:
+            setattr(module, name, self.apply_mask(module))
+
+    def apply_mask(self, module: nn.Module) -> Tensor:
+        """``<name>_orig`` times ``<name>_mask``, with the gradient of the former.
+
+        Raises:
+            AssertionError: the method has not been applied to a tensor.
+        """
+        name = getattr(self, "_tensor_name", None)
+        if name is None:
+            raise AssertionError(f"Module {module} has to be pruned")
+        # Past Module.__getattr__; where something else holds the tensors (the replicas of
+        # DataParallel), through it.
+        orig = module._parameters.get(name + "_orig")
+        mask = module._buffers.get(name + "_mask")
+        if orig is None or mask is None:
+            orig = getattr(module, name + "_orig")
+            mask = getattr(module, name + "_mask")
+        product: Tensor = ops.masked_mul(orig, mask)
+        return product
+
+    @classmethod
+    def apply(  # type: ignore[override]
+        cls,
+        module: nn.Module,
+        name: str,
+        *args: Any,
+        importance_scores: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BasePruningMethod:
+        """Prune ``module.<name>`` and register the hook that keeps it pruned.
+
+        A transaction: if anything fails, the module is as it was, an earlier hook included.
+
+        Args:
+            module: holds the tensor to prune.
+            name: of the parameter, on which earlier pruning is built upon.
+            args: passed to the constructor.
+            importance_scores: rank these instead of the parameter; of its shape.
+            kwargs: passed to the constructor.
+
+        Returns:
+            The method, or the container that holds it and its predecessors.
+
+        Raises:
+            AttributeError: the module has nothing of that name.
+            TypeError: what it has is no parameter.
+            NotImplementedError: the parameter is not floating point.
+            AssertionError: the scores' shape differs, or two hooks prune the same tensor.
+            RuntimeError: the scores are on another device.
+        """
+        old = _find_hook(module, name)
+        orig = _check_prunable(module, name, importance_scores, pruned=old is not None)
+        scores = orig if importance_scores is None else importance_scores
+        with transaction(module):
+            method = cls(*args, **kwargs)
+            method._tensor_name = name
+            if old is None:
+                module.register_parameter(name + "_orig", orig)  # type: ignore[arg-type]
+                del module._parameters[name]
+                mask = None if is_fused(method) else torch.ones_like(orig)
+            else:
+                key, hook = old
+                del module._forward_pre_hooks[key]
+                method = _stack(hook, method)
+                mask = getattr(module, name + "_mask").detach()
+                if not is_fused(method):
+                    mask = mask.clone(memory_format=torch.contiguous_format)
+            mask = method.compute_mask(scores, default_mask=mask)
+            module.register_buffer(name + "_mask", mask)
+            setattr(module, name, method.apply_mask(module))
+            module.register_forward_pre_hook(method)
+            method._module = weakref.ref(module)
+        return method
+
+    def prune(
+        self,
+        t: Tensor,
+        default_mask: Tensor | None = None,
+        importance_scores: Tensor | None = None,
+    ) -> Tensor:
+        """``t`` times its mask, without a module; ``default_mask`` defaults to ones.
+
+        Raises:
+            AssertionError: ``importance_scores`` has another shape than ``t``.
+        """
+        scores = t if importance_scores is None else importance_scores
+        if scores.shape != t.shape:
+            raise AssertionError(
+                "importance_scores should have the same shape as tensor t, "
+                f"got {scores.shape} vs {t.shape}"
+            )
+        if default_mask is None and not is_fused(self):
+            default_mask = torch.ones_like(t)
+        mask = self.compute_mask(scores, default_mask=default_mask)
+        product: Tensor = ops.masked_mul(t, mask)
+        return product
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BasePruningMethod:
+        # A pruned tensor is a product, which torch refuses to copy while it has a gradient. A module
+        # copies its hooks first, so a detached copy left in the memo is what the module gets; its
+        # first forward makes the product anew.
+        module = None if self._module is None else self._module()
+        pruned = None if module is None else module.__dict__.get(self._tensor_name)
+        if isinstance(pruned, Tensor) and not pruned.is_leaf:
+            memo.setdefault(id(pruned), pruned.detach().clone())
+        copy = type(self).__new__(type(self))
+        memo[id(self)] = copy
+        copy.__dict__.update(deepcopy(self.__getstate__(), memo))
+        return copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the weak reference, which neither pickles nor fits a copy."""
+        return {key: value for key, value in self.__dict__.items() if key != "_module"}
+
+
+class PruningContainer(upstream.PruningContainer, BasePruningMethod):
+    """The methods applied to one tensor, in order; see :class:`torch.nn.utils.prune.PruningContainer`.
+
+    The last one decides on what the earlier ones left active.
+    """
+
+    def __init__(self, *methods: upstream.BasePruningMethod) -> None:
+        self._pruning_methods: tuple[upstream.BasePruningMethod, ...] = ()
+        for method in methods:
+            self.add_pruning_method(method)
+
+    def add_pruning_method(self, method: upstream.BasePruningMethod | None) -> None:
+        """Append a method.
+
+        Raises:
+            TypeError: it is no pruning method.
+            ValueError: it prunes a tensor of another name.
+        """
+        if isinstance(method, upstream.BasePruningMethod) and not hasattr(self, "_tensor_name"):
+            self._tensor_name = method._tensor_name
+        super().add_pruning_method(method)
+
+    def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:  # type: ignore[override]
+        """The mask of the last method on the active part of ``t``; the rest of ``default_mask``
+        passes through. The result has the dtype of ``t``.
+
+        Active are, by the method's ``PRUNING_TYPE``: entries whose mask is 1 ('unstructured'),
+        channels along ``method.dim`` with a mask entry that is not 0 ('structured'), or everything
+        ('global').
+        """
+        method = self._pruning_methods[-1]
+        if not is_fused(method):
+            return super().compute_mask(t, default_mask)
+        mask = method.compute_mask(t, default_mask=default_mask, active_only=True)
+        return mask.to(t.dtype)
+
+
+def _stack(hook: upstream.BasePruningMethod, method: BasePruningMethod) -> PruningContainer:
+    """The hook as a container with one more method. A container of ours stays the same object."""
+    if isinstance(hook, PruningContainer):
+        hook.add_pruning_method(method)
+        return hook
+    methods = hook if isinstance(hook, upstream.PruningContainer) else (hook,)
+    return PruningContainer(*methods, method)
+
+
+def _find_hook(module: nn.Module, name: str) -> tuple[int, upstream.BasePruningMethod] | None:
+    """The hook that prunes ``module.<name>``, ours or upstream's, and its key."""
+    found = [
+        (key, hook)
+        for key, hook in module._forward_pre_hooks.items()
+        if isinstance(hook, upstream.BasePruningMethod) and hook._tensor_name == name
+    ]
+    if len(found) > 1:
+        raise AssertionError(
+            f"Avoid adding multiple pruning hooks to the same tensor {name} of module {module}: "
+            f"expected at most 1, found {len(found)}. Use a PruningContainer."
+        )
+    return found[0] if found else None
+
+
+def _check_prunable(
+    module: nn.Module, name: str, scores: Tensor | None, *, pruned: bool
+) -> Tensor:
+    """``module.<name>``, after the checks that need no computing."""
+    orig = getattr(module, name)
+    if not pruned and not isinstance(module._parameters.get(name), nn.Parameter):
+        raise TypeError(
+            f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}"
+        )
+    if not orig.is_floating_point():
+        raise NotImplementedError(
+            f"expected {name} of {module} to be floating point, got {orig.dtype}"
+        )
+    if scores is not None:
+        if scores.shape != orig.shape:
+            raise AssertionError(
+                "importance_scores should have the same shape as parameter "
+                f"{name} of {module}, got {scores.shape} vs {orig.shape}"
+            )
+        if scores.device != orig.device:
+            raise RuntimeError(
+                "importance_scores should be on the device of parameter "
+                f"{name} of {module}, got {scores.device} vs {orig.device}"
+            )
+    result: Tensor = orig
+    return result

@@ -1,0 +1,184 @@
+"""The functions of torch.nn.utils.prune, on our methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.utils.prune as upstream
+from torch import Tensor, nn
+from torch.nn.utils.prune import is_pruned, remove
+
+from .base import PruningContainer, is_fused, transaction
+from .methods import (
+    CustomFromMask,
+    Identity,
+    L1Unstructured,
+    LnStructured,
+    RandomStructured,
+    RandomUnstructured,
+)
+
+__all__ = [
+    "custom_from_mask",
+    "global_unstructured",
+    "identity",
+    "is_pruned",
+    "l1_unstructured",
+    "ln_structured",
+    "random_structured",
+    "random_unstructured",
+    "remove",
+]
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def identity(module: _Module, name: str) -> _Module:
+    """Register mask and hook for ``module.<name>`` without pruning; returns the module."""
+    Identity.apply(module, name)
+    return module
+
+
+def random_unstructured(module: _Module, name: str, amount: int | float) -> _Module:
+    """Prune ``amount`` random entries of ``module.<name>``; returns the module."""
+    RandomUnstructured.apply(module, name, amount)
+    return module
+
+
+def l1_unstructured(
+    module: _Module,
+    name: str,
+    amount: int | float,
+    importance_scores: Tensor | None = None,
+) -> _Module:
+    """Prune the ``amount`` entries of ``module.<name>`` of smallest magnitude; returns the module.
+
+    Args:
+        module: holds the tensor to prune.
+        name: of the parameter.
+        amount: a float in [0, 1] is a fraction of the active entries, an int their number.
+        importance_scores: rank these instead of the parameter; of its shape.
+    """
+    L1Unstructured.apply(module, name, amount=amount, importance_scores=importance_scores)
+    return module
+
+
+def random_structured(module: _Module, name: str, amount: int | float, dim: int) -> _Module:
+    """Prune ``amount`` random channels along ``dim`` of ``module.<name>``; returns the module."""
+    RandomStructured.apply(module, name, amount, dim)
+    return module
+
+
+def ln_structured(
+    module: _Module,
+    name: str,
+    amount: int | float,
+    n: int | float | str,
+    dim: int,
+    importance_scores: Tensor | None = None,
+) -> _Module:
+    """Prune the ``amount`` channels along ``dim`` of smallest L\\ ``n``-norm; returns the module.
+
+    Args:
+        module: holds the tensor to prune.
+        name: of the parameter.
+        amount: a float in [0, 1] is a fraction of the active channels, an int their number.
+        n: order of the norm: a number, infinity, 'fro' or 'nuc'.
+        dim: the dim that counts channels.
+        importance_scores: take norms of these instead of the parameter; of its shape.
+    """
+    LnStructured.apply(module, name, amount, n, dim, importance_scores=importance_scores)
+    return module
+
+
+def custom_from_mask(module: _Module, name: str, mask: Tensor) -> _Module:
+    """Prune what ``mask`` prunes of ``module.<name>``; returns the module."""
+    CustomFromMask.apply(module, name, mask)
+    return module
+
+
+def global_unstructured(
+    parameters: Iterable[tuple[nn.Module, str]],
+    pruning_method: type[upstream.BasePruningMethod],
+    importance_scores: dict[tuple[nn.Module, str], Tensor] | None = None,
+    **kwargs: Any,
+) -> None:
+    """Prune many parameters with one budget over all of them.
+
+    A transaction over all modules: if anything fails, each is as it was.
+
+    Args:
+        parameters: (module, name) pairs; any iterable, a generator too.
+        pruning_method: an unstructured method, ours or any other.
+        importance_scores: by pair, what to rank instead of the parameter.
+        kwargs: passed to the method, such as ``amount``.
+
+    Raises:
+        TypeError: ``parameters`` is no iterable, ``importance_scores`` no dict, the method is not
+            unstructured, or the parameters are on different devices.
+        RuntimeError: there are no parameters.
+    """
+    if not isinstance(parameters, Iterable):
+        raise TypeError("global_unstructured(): parameters is not an Iterable")
+    if importance_scores is not None and not isinstance(importance_scores, dict):
+        raise TypeError("global_unstructured(): importance_scores must be of type dict")
+    pairs = list(parameters)
+    if not pairs:
+        raise RuntimeError("global_unstructured(): expected at least one parameter, got none")
+    method = pruning_method(**kwargs)
+    if method.PRUNING_TYPE != "unstructured":
+        raise TypeError(
+            'Only "unstructured" PRUNING_TYPE supported for '
+            f"the `pruning_method`. Found method {pruning_method} of type {method.PRUNING_TYPE}"
+        )
+    scores = _scores_of(pairs, importance_scores or {})
+    old = [getattr(module, name + "_mask", None) for module, name in pairs]
+    masks = [None if m is None else m.to(s.dtype) for m, s in zip(old, scores, strict=True)]
+    new = _compute_masks(method, scores, masks)
+    with transaction(*(module for module, _ in pairs)):
+        for (module, name), mask in zip(pairs, new, strict=True):
+            custom_from_mask(module, name, mask)
+
+
+def _scores_of(
+    pairs: list[tuple[nn.Module, str]], given: dict[tuple[nn.Module, str], Tensor]
+) -> list[Tensor]:
+    """What to rank for each pair, in the shape of its parameter and in one dtype."""
+    scores = []
+    for module, name in pairs:
+        param = getattr(module, name)
+        score = given.get((module, name), param)
+        if score.numel() != param.numel():
+            raise AssertionError(
+                "importance_scores should have the same shape as parameter "
+                f"{name} of {module}, got {score.shape} vs {param.shape}"
+            )
+        if scores and score.device != scores[0].device:
+            raise TypeError(
+                f"expected {name} of {module} to be on the device of the parameters before it, "
+                f"{scores[0].device}, got {score.device}"
+            )
+        scores.append(score if score.shape == param.shape else score.reshape(param.shape))
+    dtype = scores[0].dtype
+    for score in scores:
+        dtype = torch.promote_types(dtype, score.dtype)
+    return [score.to(dtype) for score in scores]
+
+
+def _compute_masks(
+    method: upstream.BasePruningMethod, scores: list[Tensor], masks: list[Tensor | None]
+) -> list[Tensor]:
+    """One budget over all scores: by one op for methods of ours, on one flat tensor for others."""
+    if is_fused(method):
+        result: list[Tensor] = method.compute_masks(scores, masks)
+        return result
+    method._tensor_name = "temp"
+    flat = torch.cat([score.reshape(-1) for score in scores])
+    flat_mask = torch.cat(
+        [(torch.ones_like(s) if m is None else m).reshape(-1) for s, m in zip(scores, masks, strict=True)]
+    )
+    mask = PruningContainer(method).compute_mask(flat, flat_mask)
+    parts = mask.split([score.numel() for score in scores])
+    return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]

@@ -1,0 +1,175 @@
+"""The pruning methods. Each says what is important; an operator of ops.py decides.
+
+A ``compute_mask`` marked ``_fused`` takes two things more than upstream's: ``default_mask=None``
+stands for ones, and ``active_only=True`` ranks only what the default mask left active, which is what
+a :class:`PruningContainer` asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.utils.prune as upstream
+from torch import Tensor
+
+from . import ops
+from .base import BasePruningMethod
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _fused(compute_mask: _F) -> _F:
+    compute_mask._fused = True  # type: ignore[attr-defined]
+    return compute_mask
+
+
+def _active(mask: Tensor | None, active_only: bool) -> Tensor | None:
+    """Which entries are active; None for all."""
+    return mask == 1 if active_only and mask is not None else None
+
+
+class Identity(upstream.Identity, BasePruningMethod):
+    """Prunes nothing, but registers mask and hook; see :class:`torch.nn.utils.prune.Identity`."""
+
+    @_fused
+    def compute_mask(
+        self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
+    ) -> Tensor:
+        return torch.ones_like(t) if default_mask is None else default_mask
+
+    def compute_masks(self, ts: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
+        return [self.compute_mask(t, mask) for t, mask in zip(ts, masks, strict=True)]
+
+
+class L1Unstructured(upstream.L1Unstructured, BasePruningMethod):
+    """Prunes the entries of smallest magnitude; see :class:`torch.nn.utils.prune.L1Unstructured`.
+
+    Ties go by the lowest index. Integer scores are ranked as float64.
+    """
+
+    @_fused
+    def compute_mask(
+        self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
+    ) -> Tensor:
+        masks = () if default_mask is None else (default_mask,)
+        scores = t if t.is_floating_point() or t.is_complex() else t.double()
+        dtype = t.dtype if default_mask is None else None
+        return ops.topk_masks(
+            (scores,), masks, self.amount, active_only=active_only, dtype=dtype
+        )[0]
+
+    def compute_masks(self, ts: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
+        return ops.topk_masks(ts, masks, self.amount)
+
+
+class RandomUnstructured(upstream.RandomUnstructured, BasePruningMethod):
+    """Prunes random entries; see :class:`torch.nn.utils.prune.RandomUnstructured`.
+
+    The numbers are those upstream draws, so that the same seed gives the same mask.
+    """
+
+    @_fused
+    def compute_mask(
+        self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
+    ) -> Tensor:
+        old = torch.ones_like(t) if default_mask is None else default_mask
+        return self._compute_masks((t,), (old,), active_only)[0]
+
+    def compute_masks(self, ts: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
+        return self._compute_masks(ts, masks, True)
+
+    def _compute_masks(
+        self, ts: Sequence[Tensor], masks: Sequence[Tensor | None], active_only: bool
+    ) -> list[Tensor]:
+        active = [_active(mask, active_only) for mask in masks]
+        sizes = [t.numel() if a is None else int(a.sum()) for t, a in zip(ts, active, strict=True)]
+        count = upstream._compute_nparams_toprune(self.amount, sum(sizes))
+        upstream._validate_pruning_amount(count, sum(sizes))
+        if count == 0:  # upstream draws nothing then
+            draws = ts[0].new_zeros(sum(sizes))
+        else:
+            draws = torch.rand(sum(sizes), dtype=ts[0].dtype, device=ts[0].device)
+        scores = [
+            part.view(t.shape) if a is None else draws.new_zeros(t.shape).masked_scatter_(a, part)
+            for t, a, part in zip(ts, active, draws.split(sizes), strict=True)
+        ]
+        return ops.topk_masks(scores, masks, count, active_only=active_only, largest=True)
+
+
+class LnStructured(upstream.LnStructured, BasePruningMethod):
+    """Prunes the channels of smallest L\\ ``n``-norm; see :class:`torch.nn.utils.prune.LnStructured`.
+
+    Norms are accumulated in float64; ties go by the lowest channel.
+    """
+
+    @_fused
+    def compute_mask(
+        self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
+    ) -> Tensor:
+        upstream._validate_structured_pruning(t)
+        upstream._validate_pruning_dim(t, self.dim)
+        if self.n == "nuc":
+            norms = upstream._compute_norm(t, self.n, self.dim)
+        else:
+            norms = ops.channel_norms(t, 2.0 if self.n == "fro" else self.n, self.dim)
+        return _prune_channels(self, norms, t, default_mask, active_only)
+
+
+class RandomStructured(upstream.RandomStructured, BasePruningMethod):
+    """Prunes random channels; see :class:`torch.nn.utils.prune.RandomStructured`.
+
+    The numbers are those upstream draws, so that the same seed gives the same mask.
+    """
+
+    @_fused
+    def compute_mask(
+        self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
+    ) -> Tensor:
+        upstream._validate_structured_pruning(t)
+        upstream._validate_pruning_dim(t, self.dim)
+        size = t.shape[self.dim]
+        scores = torch.zeros(size)
+        active = None
+        if active_only and default_mask is not None:
+            others = [d for d in range(t.dim()) if d != self.dim % t.dim()]
+            active = (default_mask != 0).sum(dim=others).ne(0).cpu()
+            size = int(active.sum())
+        count = upstream._compute_nparams_toprune(self.amount, size)
+        upstream._validate_pruning_amount(count, size)
+        if count != 0:  # upstream draws nothing then
+            draws = torch.rand(size)
+            scores = draws if active is None else scores.masked_scatter_(active, draws)
+        return _prune_channels(self, scores.to(t.device), t, default_mask, active_only)
+
+
+def _prune_channels(
+    method: LnStructured | RandomStructured,
+    scores: Tensor,
+    t: Tensor,
+    default_mask: Tensor | None,
+    active_only: bool,
+) -> Tensor:
+    mask = ops.channel_mask(
+        scores, t, default_mask, method.amount, method.dim, active_only=active_only
+    )
+    # Upstream hands the default mask back as it is where there is nothing to prune.
+    if upstream._compute_nparams_toprune(method.amount, t.shape[method.dim]) == 0:
+        return mask
+    return mask.to(t.dtype)
+
+
+class CustomFromMask(upstream.CustomFromMask, BasePruningMethod):
+    """Prunes what a given mask prunes; see :class:`torch.nn.utils.prune.CustomFromMask`."""
+
+    @_fused
+    def compute_mask(
+        self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
+    ) -> Tensor:
+        old = torch.ones_like(t) if default_mask is None else default_mask
+        if old.shape != self.mask.shape:
+            raise AssertionError(
+                f"default_mask shape {old.shape} must match self.mask shape {self.mask.shape}"
+            )
+        return ops.combine_masks(old, self.mask)

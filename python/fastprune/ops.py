@@ -1,0 +1,176 @@
+"""The operators of torch.ops.fastprune, typed, and their fake kernels.
+
+Each runs on CPU and CUDA tensors of any strides, under torch.compile too. csrc/ops.cpp is their
+table of contents; docs/design.md says what they compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_native: Any = torch.ops.fastprune
+
+
+def _scalar(amount: Real) -> int | float:
+    """An amount as the native side takes it: an int counts, a float is a fraction."""
+    return int(amount) if isinstance(amount, Integral) else float(amount)
+
+
+def topk_masks(
+    scores: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    amount: Real,
+    *,
+    active_only: bool = True,
+    largest: bool = False,
+    dtype: torch.dtype | None = None,
+) -> list[Tensor]:
+    """Masks that prune the entries of smallest magnitude of all scores together.
+
+    Args:
+        scores: float64, float32, float16 or bfloat16, of one dtype and on one device.
+        masks: old mask or None (all ones) for each of the scores; or an empty sequence. Floating
+            point, bool or integer, of one dtype.
+        amount: an int prunes that many entries; a float in [0, 1] prunes that fraction of the
+            active entries, rounded half to even.
+        active_only: count and rank only entries whose old mask is 1.
+        largest: prune the largest magnitudes instead.
+        dtype: of the new masks where none is given; default: the scores'.
+
+    Returns:
+        New masks with the shapes and memory layouts of the scores and the dtype of the old masks.
+        Exactly the amount is pruned: among equal magnitudes the lowest index goes first, in the
+        order of the list and in logical order within a tensor. NaN ranks above infinity. Entries
+        not pruned have the value of the old mask.
+
+    Raises:
+        ValueError: the amount exceeds the active entries, or is out of range.
+        RuntimeError: shapes, dtypes or devices do not fit.
+    """
+    result: list[Tensor] = _native.topk_masks.default(
+        scores,
+        masks,
+        _scalar(amount),
+        active_only=active_only,
+        largest=largest,
+        dtype=dtype,
+    )
+    return result
+
+
+def channel_norms(t: Tensor, p: float, dim: int) -> Tensor:
+    """The p-norm of each channel of ``t`` along ``dim``: float64, shape ``[t.shape[dim]]``.
+
+    ``p`` is any number or infinity, as in :func:`torch.linalg.vector_norm`. Sums are accumulated in
+    float64 in one fixed order, so that the result does not depend on threads.
+    """
+    result: Tensor = _native.channel_norms.default(t, float(p), dim)
+    return result
+
+
+def channel_mask(
+    scores: Tensor,
+    like: Tensor,
+    mask: Tensor | None,
+    amount: Real,
+    dim: int,
+    *,
+    active_only: bool = True,
+) -> Tensor:
+    """A mask of the shape of ``like`` without the channels of lowest score, times the old mask.
+
+    Args:
+        scores: one for each channel, shape ``[like.shape[dim]]``, ranked by magnitude; ties go by
+            the lowest channel.
+        like: gives shape, layout, device, and without an old mask the dtype of the result.
+        mask: old mask, or None for ones.
+        amount: number (int) or fraction (float) of channels to prune.
+        dim: the dim that counts channels.
+        active_only: count and rank only channels with a non-zero entry in the old mask.
+
+    Raises:
+        ValueError: the amount exceeds the active channels or is out of range; under two dims.
+        IndexError: ``dim`` is out of range.
+        RuntimeError: shapes, dtypes or devices do not fit.
+    """
+    result: Tensor = _native.channel_mask.default(
+        scores, like, mask, _scalar(amount), dim, active_only=active_only
+    )
+    return result
+
+
+def combine_masks(old_mask: Tensor, new_mask: Tensor) -> Tensor:
+    """``old_mask * new_mask.to(old_mask.dtype)``."""
+    result: Tensor = _native.combine_masks.default(old_mask, new_mask)
+    return result
+
+
+#: ``mask.to(t.dtype) * t``, bit for bit, differentiable in ``t``. The operator itself rather than
+#: a function around it: it runs in every forward of every pruned module.
+masked_mul = _native.masked_mul.default
+
+#: ``t.copy_(mask.to(t.dtype) * t)``: returns ``t``.
+masked_mul_ = _native.masked_mul_.default
+
+
+def masked_muls(ts: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    """:func:`masked_mul` over a list."""
+    result: list[Tensor] = _native.masked_muls.default(ts, masks)
+    return result
+
+
+@torch.library.register_fake("fastprune::topk_masks")
+def _(
+    scores: list[Tensor],
+    masks: list[Tensor | None],
+    amount: int | float,
+    *,
+    active_only: bool = True,
+    largest: bool = False,
+    dtype: torch.dtype | None = None,
+) -> list[Tensor]:
+    old = next((m.dtype for m in masks if m is not None), dtype)
+    return [torch.empty_like(s, dtype=old or s.dtype) for s in scores]
+
+
+@torch.library.register_fake("fastprune::channel_norms")
+def _(t: Tensor, p: float, dim: int) -> Tensor:
+    return t.new_empty([t.shape[dim]], dtype=torch.float64)
+
+
+@torch.library.register_fake("fastprune::channel_mask")
+def _(
+    scores: Tensor,
+    like: Tensor,
+    mask: Tensor | None,
+    amount: int | float,
+    dim: int,
+    *,
+    active_only: bool = True,
+) -> Tensor:
+    return torch.empty_like(like, dtype=like.dtype if mask is None else mask.dtype)
+
+
+@torch.library.register_fake("fastprune::combine_masks")
+def _(old_mask: Tensor, new_mask: Tensor) -> Tensor:
+    return torch.empty_like(old_mask)
+
+
+@torch.library.register_fake("fastprune::masked_mul")
+def _(t: Tensor, mask: Tensor) -> Tensor:
+    return torch.empty_like(t)
+
+
+@torch.library.register_fake("fastprune::masked_mul_")
+def _(t: Tensor, mask: Tensor) -> Tensor:
+    return t
+
+
+@torch.library.register_fake("fastprune::masked_muls")
+def _(ts: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+    return [torch.empty_like(t) for t in ts]

@@ -1,0 +1,69 @@
+"""Builds fastprune._C: always with the CPU kernels, with the CUDA kernels where that is possible."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from setuptools import setup
+from torch.utils import cpp_extension
+
+CSRC = Path("csrc")
+# Without a GPU to ask and without TORCH_CUDA_ARCH_LIST: Ampere, Hopper, Blackwell and PTX.
+DEFAULT_ARCHS = "8.0;9.0;10.0+PTX"
+
+
+def decide_cuda() -> tuple[bool, str]:
+    """Whether to build the CUDA kernels, and why."""
+    forced = os.environ.get("FORCE_CUDA")
+    if forced is not None and forced not in ("0", "1"):
+        raise SystemExit(f"FORCE_CUDA is 1 or 0, got {forced!r}")
+    if forced == "0":
+        return False, "FORCE_CUDA=0"
+    if torch.version.cuda is None:
+        if forced:
+            raise SystemExit("FORCE_CUDA=1, but this torch was built without CUDA")
+        return False, "this torch was built without CUDA"
+    if cpp_extension.CUDA_HOME is None:
+        if forced:
+            raise SystemExit("FORCE_CUDA=1, but no CUDA toolkit was found: set CUDA_HOME")
+        return False, "no CUDA toolkit was found; set CUDA_HOME to build with CUDA"
+    why = "FORCE_CUDA=1" if forced else f"CUDA {torch.version.cuda} at {cpp_extension.CUDA_HOME}"
+    return True, why
+
+
+def extension(with_cuda: bool) -> cpp_extension.CppExtension | cpp_extension.CUDAExtension:
+    sources = [*CSRC.glob("*.cpp"), *CSRC.glob("cpu/*.cpp"), *CSRC.glob("autograd/*.cpp")]
+    # Norms must round the same on every machine, so products and sums are not contracted to fma.
+    cxx = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off"]
+    cxx += ["-fopenmp"]  # without it at::parallel_for runs on one thread; torch brings the runtime
+    cxx += os.environ.get("FASTPRUNE_CXXFLAGS", "").split()
+    link = ["-fopenmp", *os.environ.get("FASTPRUNE_LDFLAGS", "").split()]
+    headers = [str(p) for p in [*CSRC.rglob("*.h"), *CSRC.rglob("*.cuh")]]
+    common = {"depends": headers, "extra_link_args": link}
+    if not with_cuda:
+        return cpp_extension.CppExtension(
+            "fastprune._C", sorted(map(str, sources)), extra_compile_args={"cxx": cxx}, **common
+        )
+    sources += CSRC.glob("cuda/*.cu")
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHS)
+    nvcc = ["-O3", "-Xcompiler", "-fvisibility=hidden", "-Xptxas", "-v"]
+    return cpp_extension.CUDAExtension(
+        "fastprune._C",
+        sorted(map(str, sources)),
+        define_macros=[("FASTPRUNE_WITH_CUDA", None)],
+        extra_compile_args={"cxx": cxx, "nvcc": nvcc},
+        **common,
+    )
+
+
+with_cuda, why = decide_cuda()
+print(f"fastprune: building {'CPU and CUDA' if with_cuda else 'CPU only'} ({why})", flush=True)
+setup(
+    ext_modules=[extension(with_cuda)],
+    # One build folder a torch: objects built against one do not link with another.
+    options={"build": {"build_base": f"build/torch-{torch.__version__}"}},
+    cmdclass={"build_ext": cpp_extension.BuildExtension.with_options(use_ninja=True)},
+)
