@@ -1,6 +1,7 @@
 # Everything a fresh machine needs beyond Python, a C++ compiler and PyPI is set up here.
 #   make test        environment, build, the whole test suite
 #   make demo        environment, build, the demo on real weights
+#   make bench       environment, build, the benchmarks; BENCH_ARGS="--quick" for a minute's worth
 #   make cuda-build  a second environment with a CUDA torch: compile, link, run the CPU tests
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -8,24 +9,28 @@ CUDA_TORCH ?= torch==2.11.0
 CUDA_ARCHS ?= 8.0;9.0;10.0+PTX
 CUDA_HOME ?= $(firstword $(wildcard /usr/local/cuda /opt/cuda))
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 VENV := .venv
 CUDA_VENV := .venv-cuda
 BUILD_TOOLS := setuptools>=77 wheel ninja pybind11 numpy
-TEST_TOOLS := pytest>=8 hypothesis>=6 expecttest
+TEST_TOOLS := pytest>=8 hypothesis>=6 expecttest rich>=13 matplotlib>=3.8
 LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.*
 SOURCES := setup.py pyproject.toml $(shell find csrc python -type f -not -path '*/__pycache__/*')
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PY_SOURCES := setup.py python tests benchmarks examples scripts
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: test demo cuda-build lint format clean
+.PHONY: test demo bench cuda-build lint format clean
 
 test: $(VENV)/.built
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 demo: $(VENV)/.built $(VENV)/.demo
 	$(VENV)/bin/python examples/prune_minilm.py
+
+bench: $(VENV)/.built $(VENV)/.bench
+	$(VENV)/bin/python benchmarks/run.py $(BENCH_ARGS)
 
 cuda-build: $(CUDA_VENV)/.built
 	$(CUDA_VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -56,6 +61,10 @@ $(VENV)/.built: $(VENV)/.torch $(SOURCES)
 	touch $@
 
 $(VENV)/.demo: examples/requirements.txt $(VENV)/.torch
+	$(VENV)/bin/python $(INSTALL) -r $<
+	touch $@
+
+$(VENV)/.bench: benchmarks/requirements.txt $(VENV)/.torch
 	$(VENV)/bin/python $(INSTALL) -r $<
 	touch $@
 

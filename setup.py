@@ -1,4 +1,4 @@
-"""Builds fastprune._C: always with the CPU kernels, with the CUDA kernels where that is possible."""
+"""Builds fastprune._C: always with the CPU kernels, where possible with the CUDA kernels too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import torch
-from setuptools import setup
+from setuptools import Extension, setup
 from torch.utils import cpp_extension
 
 CSRC = Path("csrc")
@@ -33,7 +33,7 @@ def decide_cuda() -> tuple[bool, str]:
     return True, why
 
 
-def extension(with_cuda: bool) -> cpp_extension.CppExtension | cpp_extension.CUDAExtension:
+def extension(with_cuda: bool) -> Extension:
     sources = [*CSRC.glob("*.cpp"), *CSRC.glob("cpu/*.cpp"), *CSRC.glob("autograd/*.cpp")]
     # Norms must round the same on every machine, so products and sums are not contracted to fma.
     cxx = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off"]

@@ -1,11 +1,12 @@
-// fastprune._C: what the build is, and hooks through which the tests reach selection.h. Importing it
-// registers the operators.
+// fastprune._C: what the build is, and hooks through which the tests reach selection.h. Importing
+// it registers the operators.
 #include <torch/extension.h>
 
 #include <cstring>
 #include <string>
 #include <vector>
 
+#include "cpu/test_hooks.h"
 #include "selection.h"
 
 namespace fastprune {
@@ -54,9 +55,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("build_info", &build_info, "What this build was made with.");
   m.def("_rank_key", &rank_key_of, py::arg("format"), py::arg("bits"), py::arg("largest") = false);
   m.def("_digits", &digits_of, py::arg("key_bits"), py::arg("digit_bits"));
-  m.def("_budget", [](double fraction, int64_t active) {
-    return budget(Amount{false, 0, fraction}, active);
-  });
+  m.def("_force_fallback", [](bool force) { cpu::force_fallback() = force; });
+  m.def("_fallbacks", [] { return cpu::fallbacks(); });
+  m.def("_budget",
+        [](double fraction, int64_t active) { return budget(Amount{false, 0, fraction}, active); });
 }
 
 }  // namespace fastprune

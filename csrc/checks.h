@@ -1,5 +1,5 @@
-// Argument checks, called first by every CPU and CUDA kernel. A message names the argument, what was
-// expected and what came. Exception types are the ones torch.nn.utils.prune raises.
+// Argument checks, called first by every CPU and CUDA kernel. A message names the argument, what
+// was expected and what came. Exception types are the ones torch.nn.utils.prune raises.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -110,13 +110,13 @@ struct TopkArgs {
 
 inline TopkArgs check_topk_masks(at::TensorList scores,
                                  const c10::List<std::optional<at::Tensor>>& masks,
-                                 const at::Scalar& amount,
-                                 std::optional<at::ScalarType> dtype) {
+                                 const at::Scalar& amount, std::optional<at::ScalarType> dtype) {
   constexpr const char* op = "topk_masks";
   TopkArgs args;
   args.amount = check_amount(amount);
-  TORCH_CHECK(masks.empty() || masks.size() == scores.size(), op, "(): expected one mask for each of ",
-              scores.size(), " scores, or none, got ", masks.size());
+  TORCH_CHECK(masks.empty() || masks.size() == scores.size(), op,
+              "(): expected one mask for each of ", scores.size(), " scores, or none, got ",
+              masks.size());
   const at::Tensor* first_mask = nullptr;
   std::vector<at::Tensor> given(scores.size());
   for (size_t i = 0; i < scores.size(); ++i) {
@@ -142,8 +142,8 @@ inline TopkArgs check_topk_masks(at::TensorList scores,
   }
   if (scores.empty()) return args;
   args.any_mask = first_mask != nullptr;
-  args.mask_dtype = first_mask != nullptr ? first_mask->scalar_type()
-                                          : dtype.value_or(scores[0].scalar_type());
+  args.mask_dtype =
+      first_mask != nullptr ? first_mask->scalar_type() : dtype.value_or(scores[0].scalar_type());
   check_mask_dtype(op, "dtype", args.mask_dtype);
   TORCH_CHECK(!dtype.has_value() || *dtype == args.mask_dtype, op,
               "(): expected dtype to be that of the masks, ", args.mask_dtype, ", got ",
@@ -210,10 +210,10 @@ inline ChannelMaskArgs check_channel_mask(const at::Tensor& scores, const at::Te
   }
   args.scores = scores.to(at::kDouble).contiguous();
   args.view = channel_view(like, dim);
-  args.out = at::empty_like(
-      like, like.options().dtype(args.mask.defined() ? args.mask.scalar_type() : like.scalar_type()));
-  args.work = args.out.is_contiguous() ? args.out
-                                       : at::empty_like(args.out, at::MemoryFormat::Contiguous);
+  args.out = at::empty_like(like, like.options().dtype(args.mask.defined() ? args.mask.scalar_type()
+                                                                           : like.scalar_type()));
+  args.work =
+      args.out.is_contiguous() ? args.out : at::empty_like(args.out, at::MemoryFormat::Contiguous);
   return args;
 }
 

@@ -11,16 +11,18 @@ struct FlatPair {
   at::Tensor second;
 };
 
-// Both dense and of equal strides, in the layout of the first where that is dense.
+// Both dense and of equal strides, in the layout empty_like gives the first.
 inline FlatPair flatten_alike(const at::Tensor& first, const at::Tensor& second) {
-  const at::Tensor a = first.is_non_overlapping_and_dense() ? first : first.contiguous();
+  at::Tensor a = first;
+  if (!first.is_non_overlapping_and_dense()) a = at::empty_like(first).copy_(first);
   if (second.strides() == a.strides()) return {a, second};
   at::Tensor b = at::empty_strided(a.sizes(), a.strides(), second.options());
   b.copy_(second);
   return {a, b};
 }
 
-// Multiplications read a mask of one byte as it is; any other dtype than `dtype` is converted first.
+// Multiplications read a mask of one byte as it is; any other dtype than `dtype` is converted
+// first.
 inline at::Tensor readable_mask(const at::Tensor& mask, at::ScalarType dtype) {
   const at::ScalarType own = mask.scalar_type();
   return own == dtype || own == at::kBool || own == at::kByte ? mask : mask.to(dtype);

@@ -26,7 +26,7 @@ TORCH_LIBRARY(fastprune, m) {
 
   // mask.to(t.dtype) * t, bit for bit.
   m.def("masked_mul(Tensor t, Tensor mask) -> Tensor");
-  m.def("masked_mul_(Tensor(a!) t, Tensor mask) -> Tensor(a!)");
+  m.def("masked_mul_(Tensor(a!) t, Tensor mask) -> ()");
   m.def("masked_muls(Tensor[] ts, Tensor[] masks) -> Tensor[]");
 }
 
@@ -36,7 +36,8 @@ namespace {
 void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
   TORCH_CHECK_NOT_IMPLEMENTED(
       false, op.schema().name(),
-      "(): got a CUDA tensor, but fastprune was built without CUDA. Rebuild it where torch has CUDA "
+      "(): got a CUDA tensor, but fastprune was built without CUDA. Rebuild it where torch has "
+      "CUDA "
       "and CUDA_HOME names a toolkit: FORCE_CUDA=1 pip install --no-build-isolation .");
 }
 

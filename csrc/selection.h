@@ -63,8 +63,9 @@ struct Amount {
 };
 
 FASTPRUNE_HD int64_t budget(const Amount& amount, int64_t active) {
-  return amount.is_count ? amount.count
-                         : static_cast<int64_t>(rint(amount.fraction * static_cast<double>(active)));
+  return amount.is_count
+             ? amount.count
+             : static_cast<int64_t>(rint(amount.fraction * static_cast<double>(active)));
 }
 
 // Keys are read from the top in digits of at most `digit_bits` bits.

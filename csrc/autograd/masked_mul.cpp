@@ -6,6 +6,8 @@
 
 #include <vector>
 
+#include "../checks.h"
+
 namespace fastprune::autograd {
 namespace {
 
@@ -19,11 +21,11 @@ at::Tensor call_masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   return op.call(t, mask);
 }
 
-at::Tensor& call_masked_mul_(at::Tensor& t, const at::Tensor& mask) {
+void call_masked_mul_(at::Tensor& t, const at::Tensor& mask) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("fastprune::masked_mul_", "")
-                             .typed<at::Tensor&(at::Tensor&, const at::Tensor&)>();
-  return op.call(t, mask);
+                             .typed<void(at::Tensor&, const at::Tensor&)>();
+  op.call(t, mask);
 }
 
 std::vector<at::Tensor> call_masked_muls(at::TensorList ts, at::TensorList masks) {
@@ -85,25 +87,41 @@ at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   return call_masked_mul(t, mask);
 }
 
-at::Tensor& masked_mul_(at::Tensor& t, const at::Tensor& mask) {
+void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
   if (at::GradMode::is_enabled() && t.requires_grad()) {
     TORCH_CHECK(!t.is_leaf(),
                 "masked_mul_(): t is a leaf that requires grad and cannot be changed in place");
     MaskedMulInplace::apply(t, mask);
-    return t;
+    return;
   }
   at::AutoDispatchBelowADInplaceOrView below;
-  return call_masked_mul_(t, mask);
+  call_masked_mul_(t, mask);
 }
 
 std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
-  if (at::GradMode::is_enabled()) {
-    for (const at::Tensor& t : ts) {
-      if (t.requires_grad()) return MaskedMuls::apply(ts, masks);
+  check_masked_muls("masked_muls", ts, masks);
+  // Two calls at most: one for the tensors that require grad, one for the others.
+  std::vector<at::Tensor> out(ts.size());
+  for (const bool with_grad : {true, false}) {
+    std::vector<at::Tensor> some, their_masks;
+    std::vector<size_t> at;
+    for (size_t i = 0; i < ts.size(); ++i) {
+      if ((at::GradMode::is_enabled() && ts[i].requires_grad()) != with_grad) continue;
+      some.push_back(ts[i]);
+      their_masks.push_back(masks[i]);
+      at.push_back(i);
     }
+    if (some.empty()) continue;
+    std::vector<at::Tensor> products;
+    if (with_grad) {
+      products = MaskedMuls::apply(at::TensorList(some), at::TensorList(their_masks));
+    } else {
+      at::AutoDispatchBelowADInplaceOrView below;
+      products = call_masked_muls(some, their_masks);
+    }
+    for (size_t i = 0; i < at.size(); ++i) out[at[i]] = products[i];
   }
-  at::AutoDispatchBelowADInplaceOrView below;
-  return call_masked_muls(ts, masks);
+  return out;
 }
 
 // Masks and norms carry no gradient, whatever their inputs require.

@@ -88,11 +88,10 @@ at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
   dispatch_mask(args.out.scalar_type(), [&](auto value) {
     using T = decltype(value);
     const T* old = args.mask.defined() ? args.mask.const_data_ptr<T>() : nullptr;
-    const std::vector<uint8_t> active = old != nullptr && active_only
+    const std::vector<uint8_t> active = args.mask.defined() && active_only
                                             ? active_channels(old, args.view)
                                             : std::vector<uint8_t>(args.view.channels, 1);
-    const auto prune =
-        channels_to_prune(args.scores.const_data_ptr<double>(), active, args.amount);
+    const auto prune = channels_to_prune(args.scores.const_data_ptr<double>(), active, args.amount);
     write_mask(old, args.view, prune, args.work.mutable_data_ptr<T>());
   });
   return args.finish();
@@ -100,6 +99,8 @@ at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(fastprune, CPU, m) { m.impl("channel_mask", &channel_mask); }
+TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
+  m.impl("channel_mask", &channel_mask);
+}
 
 }  // namespace fastprune::cpu

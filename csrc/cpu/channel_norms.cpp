@@ -114,6 +114,8 @@ at::Tensor channel_norms(const at::Tensor& t, double p, int64_t dim) {
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(fastprune, CPU, m) { m.impl("channel_norms", &channel_norms); }
+TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
+  m.impl("channel_norms", &channel_norms);
+}
 
 }  // namespace fastprune::cpu

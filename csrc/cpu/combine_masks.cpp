@@ -43,6 +43,8 @@ at::Tensor combine_masks(const at::Tensor& old_mask, const at::Tensor& new_mask)
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(fastprune, CPU, m) { m.impl("combine_masks", &combine_masks); }
+TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
+  m.impl("combine_masks", &combine_masks);
+}
 
 }  // namespace fastprune::cpu

@@ -46,12 +46,11 @@ at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   return out;
 }
 
-at::Tensor& masked_mul_(at::Tensor& t, const at::Tensor& mask) {
+void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
   check_masked_mul("masked_mul_", t, mask);
   const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
   multiply_flat(flat.first, flat.second, flat.first);
   if (!flat.first.is_same(t)) t.copy_(flat.first);
-  return t;
 }
 
 std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {

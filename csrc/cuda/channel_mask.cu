@@ -137,9 +137,12 @@ at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
                         const std::optional<at::Tensor>& mask, const at::Scalar& amount,
                         int64_t dim, bool active_only) {
   ChannelMaskArgs args = check_channel_mask(scores, like, mask, amount, dim);
-  check_count_fits(args.amount, args.view.channels);
+  const bool restricted = args.mask.defined() && active_only;
+  if (!restricted) check_count_fits(args.amount, args.view.channels);
   const DeviceGuard guard(like);
-  if (like.numel() > 0) {
+  if (like.numel() == 0) {
+    if (restricted) check_count_fits(args.amount, 0);
+  } else {
     dispatch_mask(args.out.scalar_type(),
                   [&](auto value) { mask_channels<decltype(value)>(args, active_only); });
   }
@@ -148,6 +151,8 @@ at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
 
 }  // namespace
 
-FASTPRUNE_CUDA_IMPL(m) { m.impl("channel_mask", &channel_mask); }
+FASTPRUNE_CUDA_IMPL(m) {
+  m.impl("channel_mask", &channel_mask);
+}
 
 }  // namespace fastprune::cuda

@@ -1,5 +1,5 @@
-// channel_norms on CUDA: partial norms by chunk, then chunks in order. The order of every sum is the
-// one selection.h fixes, so that the bits are the CPU's.
+// channel_norms on CUDA: partial norms by chunk, then chunks in order. The order of every sum is
+// the one selection.h fixes, so that the bits are the CPU's.
 #include <cstdint>
 
 #include "device.cuh"
@@ -142,6 +142,8 @@ at::Tensor channel_norms(const at::Tensor& t, double p, int64_t dim) {
 
 }  // namespace
 
-FASTPRUNE_CUDA_IMPL(m) { m.impl("channel_norms", &channel_norms); }
+FASTPRUNE_CUDA_IMPL(m) {
+  m.impl("channel_norms", &channel_norms);
+}
 
 }  // namespace fastprune::cuda

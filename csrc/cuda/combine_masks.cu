@@ -38,9 +38,8 @@ at::Tensor combine_masks(const at::Tensor& old_mask, const at::Tensor& new_mask)
     using T = decltype(value);
     dispatch_readable<T>(flat.second.scalar_type(), [&](auto other) {
       using U = decltype(other);
-      FASTPRUNE_LAUNCH((combine_masks_kernel<T, U>), grid, kThreads,
-                       flat.first.const_data_ptr<T>(), flat.second.const_data_ptr<U>(),
-                       out.mutable_data_ptr<T>(), size);
+      FASTPRUNE_LAUNCH((combine_masks_kernel<T, U>), grid, kThreads, flat.first.const_data_ptr<T>(),
+                       flat.second.const_data_ptr<U>(), out.mutable_data_ptr<T>(), size);
     });
   });
   return out;
@@ -48,6 +47,8 @@ at::Tensor combine_masks(const at::Tensor& old_mask, const at::Tensor& new_mask)
 
 }  // namespace
 
-FASTPRUNE_CUDA_IMPL(m) { m.impl("combine_masks", &combine_masks); }
+FASTPRUNE_CUDA_IMPL(m) {
+  m.impl("combine_masks", &combine_masks);
+}
 
 }  // namespace fastprune::cuda

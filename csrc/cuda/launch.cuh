@@ -1,6 +1,6 @@
-// The one way to launch: on the tensor's device, on torch's current stream, with the launch checked.
-// Under FASTPRUNE_CUDA_ON_HOST the same sources compile for the host and launch on the model of a
-// GPU in tests/cuda_on_host, as operators of the library fastprune_cuda_on_host.
+// The one way to launch: on the tensor's device, on torch's current stream, with the launch
+// checked. Under FASTPRUNE_CUDA_ON_HOST the same sources compile for the host and launch on the
+// model of a GPU in tests/cuda_on_host, as operators of the library fastprune_cuda_on_host.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -29,7 +29,9 @@ struct DeviceGuard {
   explicit DeviceGuard(const at::Tensor&) {}
 };
 
-inline int multiprocessors() { return 2; }
+inline int multiprocessors() {
+  return 2;
+}
 
 template <class... P, class... Args>
 void launch_kernel(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, Args&&... args) {
@@ -53,7 +55,7 @@ inline int multiprocessors() {
 
 template <class... P, class... Args>
 void launch_kernel(const char*, void (*kernel)(P...), dim3 grid, dim3 block, Args&&... args) {
-  kernel<<<grid, block, 0, c10::cuda::getCurrentCUDAStream()>>>(static_cast<P>(args)...);
+  kernel<<<grid, block, 0, c10::cuda::getCurrentCUDAStream()> > >(static_cast<P>(args)...);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 

@@ -26,7 +26,8 @@ struct SelectionOptions {
 template <class F, class M>
 __device__ __forceinline__ bool is_active(const TileSpan<typename F::Bits, M>& span, int i,
                                           const SelectionOptions& options) {
-  return !options.active_only || span.mask == nullptr || span.mask[i] == static_cast<M>(options.one);
+  return !options.active_only || span.mask == nullptr ||
+         span.mask[i] == static_cast<M>(options.one);
 }
 
 // ---- bracket ----
@@ -167,7 +168,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Prunes the first ties of each tile that has a quota, kThreads entries at a time in order of index.
+// Prunes the first ties of each tile that has a quota, kThreads entries at a time in order of
+// index.
 template <class F, class M>
 __global__ void __launch_bounds__(kThreads)
     topk_ties_kernel(const SegmentTable table, const SelectionOptions options,

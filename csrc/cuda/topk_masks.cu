@@ -67,7 +67,7 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores,
                                    std::optional<at::ScalarType> dtype) {
   TopkArgs args = check_topk_masks(scores, masks, amount, dtype);
   if (scores.empty()) return {};
-  check_count_fits(args.amount, args.total);
+  if (!args.any_mask || !active_only || args.total == 0) check_count_fits(args.amount, args.total);
   const DeviceGuard guard(scores[0]);
   dispatch_score(scores[0].scalar_type(), [&](auto format) {
     dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto element) {
@@ -79,6 +79,8 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores,
 
 }  // namespace
 
-FASTPRUNE_CUDA_IMPL(m) { m.impl("topk_masks", &topk_masks); }
+FASTPRUNE_CUDA_IMPL(m) {
+  m.impl("topk_masks", &topk_masks);
+}
 
 }  // namespace fastprune::cuda

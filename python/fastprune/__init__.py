@@ -7,7 +7,7 @@
 import torch  # _C links against torch's libraries, which must be loaded first
 
 try:
-    from . import _C
+    from . import _C as _C
 except ImportError as error:
     raise ImportError(
         "fastprune's native part is missing or does not fit this torch "
@@ -15,12 +15,22 @@ except ImportError as error:
     ) from error
 
 from torch.nn.utils.prune import (
-    _compute_norm,
-    _compute_nparams_toprune,
-    _validate_pruning_amount,
-    _validate_pruning_amount_init,
-    _validate_pruning_dim,
-    _validate_structured_pruning,
+    _compute_norm as _compute_norm,
+)
+from torch.nn.utils.prune import (
+    _compute_nparams_toprune as _compute_nparams_toprune,
+)
+from torch.nn.utils.prune import (
+    _validate_pruning_amount as _validate_pruning_amount,
+)
+from torch.nn.utils.prune import (
+    _validate_pruning_amount_init as _validate_pruning_amount_init,
+)
+from torch.nn.utils.prune import (
+    _validate_pruning_dim as _validate_pruning_dim,
+)
+from torch.nn.utils.prune import (
+    _validate_structured_pruning as _validate_structured_pruning,
 )
 
 from . import ops

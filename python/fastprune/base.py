@@ -29,7 +29,7 @@ def is_fused(method: upstream.BasePruningMethod) -> bool:
 
 @contextmanager
 def transaction(*modules: nn.Module) -> Iterator[None]:
-    """Leave the modules exactly as they were if anything is raised inside, an interrupt included."""
+    """Leave the modules exactly as they were if anything is raised inside, even an interrupt."""
     before = [_state_of(module) for module in modules]
     try:
         yield
@@ -127,28 +127,45 @@ class BasePruningMethod(upstream.BasePruningMethod):
             AssertionError: the scores' shape differs, or two hooks prune the same tensor.
             RuntimeError: the scores are on another device.
         """
+        method = cls(*args, **kwargs)
+        with transaction(module):
+            return method._attach(module, name, importance_scores)
+
+    def _attach(
+        self,
+        module: nn.Module,
+        name: str,
+        importance_scores: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> BasePruningMethod:
+        """What ``apply`` does with a new method, inside a transaction.
+
+        ``mask`` is the new mask where the caller has it already.
+        """
         old = _find_hook(module, name)
         orig = _check_prunable(module, name, importance_scores, pruned=old is not None)
         scores = orig if importance_scores is None else importance_scores
-        with transaction(module):
-            method = cls(*args, **kwargs)
-            method._tensor_name = name
-            if old is None:
-                module.register_parameter(name + "_orig", orig)  # type: ignore[arg-type]
-                del module._parameters[name]
-                mask = None if is_fused(method) else torch.ones_like(orig)
-            else:
-                key, hook = old
-                del module._forward_pre_hooks[key]
-                method = _stack(hook, method)
-                mask = getattr(module, name + "_mask").detach()
-                if not is_fused(method):
-                    mask = mask.clone(memory_format=torch.contiguous_format)
-            mask = method.compute_mask(scores, default_mask=mask)
-            module.register_buffer(name + "_mask", mask)
-            setattr(module, name, method.apply_mask(module))
-            module.register_forward_pre_hook(method)
-            method._module = weakref.ref(module)
+        self._tensor_name = name
+        method: BasePruningMethod = self
+        default_mask = None
+        if old is None:
+            module.register_parameter(name + "_orig", orig)  # type: ignore[arg-type]
+            del module._parameters[name]
+            if mask is None:
+                default_mask = _ones(self, orig, scores)
+        else:
+            key, hook = old
+            del module._forward_pre_hooks[key]
+            method = _stack(hook, self)
+            default_mask = getattr(module, name + "_mask").detach()
+            if not is_fused(self):  # upstream's way writes into the mask it is given
+                default_mask = default_mask.clone(memory_format=torch.contiguous_format)
+        if mask is None:
+            mask = method.compute_mask(scores, default_mask=default_mask)
+        module.register_buffer(name + "_mask", mask)
+        setattr(module, name, method.apply_mask(module))
+        module.register_forward_pre_hook(method)
+        method._module = weakref.ref(module)
         return method
 
     def prune(
@@ -168,16 +185,16 @@ class BasePruningMethod(upstream.BasePruningMethod):
                 "importance_scores should have the same shape as tensor t, "
                 f"got {scores.shape} vs {t.shape}"
             )
-        if default_mask is None and not is_fused(self):
-            default_mask = torch.ones_like(t)
+        if default_mask is None:
+            default_mask = _ones(self, t, scores)
         mask = self.compute_mask(scores, default_mask=default_mask)
         product: Tensor = ops.masked_mul(t, mask)
         return product
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BasePruningMethod:
-        # A pruned tensor is a product, which torch refuses to copy while it has a gradient. A module
-        # copies its hooks first, so a detached copy left in the memo is what the module gets; its
-        # first forward makes the product anew.
+        # A pruned tensor is a product, which torch refuses to copy while it has a gradient. A
+        # module copies its hooks first, so a detached copy left in the memo is what the module
+        # gets; its first forward makes the product anew.
         module = None if self._module is None else self._module()
         pruned = None if module is None else module.__dict__.get(self._tensor_name)
         if isinstance(pruned, Tensor) and not pruned.is_leaf:
@@ -192,9 +209,10 @@ class BasePruningMethod(upstream.BasePruningMethod):
         return {key: value for key, value in self.__dict__.items() if key != "_module"}
 
 
-class PruningContainer(upstream.PruningContainer, BasePruningMethod):
-    """The methods applied to one tensor, in order; see :class:`torch.nn.utils.prune.PruningContainer`.
+class PruningContainer(upstream.PruningContainer, BasePruningMethod):  # type: ignore[misc]
+    """The methods applied to one tensor, in order.
 
+    See :class:`torch.nn.utils.prune.PruningContainer`.
     The last one decides on what the earlier ones left active.
     """
 
@@ -222,11 +240,16 @@ class PruningContainer(upstream.PruningContainer, BasePruningMethod):
         channels along ``method.dim`` with a mask entry that is not 0 ('structured'), or everything
         ('global').
         """
-        method = self._pruning_methods[-1]
+        method: Any = self._pruning_methods[-1]
         if not is_fused(method):
             return super().compute_mask(t, default_mask)
         mask = method.compute_mask(t, default_mask=default_mask, active_only=True)
         return mask.to(t.dtype)
+
+
+def _ones(method: BasePruningMethod, t: Tensor, scores: Tensor) -> Tensor | None:
+    """A mask of ones like ``t``; None stands for it where the mask would come out the same."""
+    return None if is_fused(method) and scores.dtype == t.dtype else torch.ones_like(t)
 
 
 def _stack(hook: upstream.BasePruningMethod, method: BasePruningMethod) -> PruningContainer:
@@ -253,15 +276,11 @@ def _find_hook(module: nn.Module, name: str) -> tuple[int, upstream.BasePruningM
     return found[0] if found else None
 
 
-def _check_prunable(
-    module: nn.Module, name: str, scores: Tensor | None, *, pruned: bool
-) -> Tensor:
+def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, pruned: bool) -> Tensor:
     """``module.<name>``, after the checks that need no computing."""
     orig = getattr(module, name)
     if not pruned and not isinstance(module._parameters.get(name), nn.Parameter):
-        raise TypeError(
-            f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}"
-        )
+        raise TypeError(f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}")
     if not orig.is_floating_point():
         raise NotImplementedError(
             f"expected {name} of {module} to be floating point, got {orig.dtype}"

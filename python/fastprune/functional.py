@@ -79,7 +79,7 @@ def ln_structured(
     dim: int,
     importance_scores: Tensor | None = None,
 ) -> _Module:
-    """Prune the ``amount`` channels along ``dim`` of smallest L\\ ``n``-norm; returns the module.
+    """Prune the ``amount`` channels along ``dim`` of smallest ``n``-norm; returns the module.
 
     Args:
         module: holds the tensor to prune.
@@ -127,7 +127,7 @@ def global_unstructured(
     pairs = list(parameters)
     if not pairs:
         raise RuntimeError("global_unstructured(): expected at least one parameter, got none")
-    method = pruning_method(**kwargs)
+    method: Any = pruning_method(**kwargs)
     if method.PRUNING_TYPE != "unstructured":
         raise TypeError(
             'Only "unstructured" PRUNING_TYPE supported for '
@@ -139,14 +139,16 @@ def global_unstructured(
     new = _compute_masks(method, scores, masks)
     with transaction(*(module for module, _ in pairs)):
         for (module, name), mask in zip(pairs, new, strict=True):
-            custom_from_mask(module, name, mask)
+            # The new mask holds the old one already, so there is nothing to combine it with.
+            mask = mask.to(getattr(module, name).dtype)
+            CustomFromMask(mask)._attach(module, name, mask=mask)
 
 
 def _scores_of(
     pairs: list[tuple[nn.Module, str]], given: dict[tuple[nn.Module, str], Tensor]
 ) -> list[Tensor]:
     """What to rank for each pair, in the shape of its parameter and in one dtype."""
-    scores = []
+    scores: list[Tensor] = []
     for module, name in pairs:
         param = getattr(module, name)
         score = given.get((module, name), param)
@@ -167,18 +169,15 @@ def _scores_of(
     return [score.to(dtype) for score in scores]
 
 
-def _compute_masks(
-    method: upstream.BasePruningMethod, scores: list[Tensor], masks: list[Tensor | None]
-) -> list[Tensor]:
+def _compute_masks(method: Any, scores: list[Tensor], masks: list[Tensor | None]) -> list[Tensor]:
     """One budget over all scores: by one op for methods of ours, on one flat tensor for others."""
     if is_fused(method):
         result: list[Tensor] = method.compute_masks(scores, masks)
         return result
     method._tensor_name = "temp"
     flat = torch.cat([score.reshape(-1) for score in scores])
-    flat_mask = torch.cat(
-        [(torch.ones_like(s) if m is None else m).reshape(-1) for s, m in zip(scores, masks, strict=True)]
-    )
+    ones = [torch.ones_like(s) if m is None else m for s, m in zip(scores, masks, strict=True)]
+    flat_mask = torch.cat([mask.reshape(-1) for mask in ones])
     mask = PruningContainer(method).compute_mask(flat, flat_mask)
     parts = mask.split([score.numel() for score in scores])
     return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]

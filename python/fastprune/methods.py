@@ -1,8 +1,8 @@
 """The pruning methods. Each says what is important; an operator of ops.py decides.
 
 A ``compute_mask`` marked ``_fused`` takes two things more than upstream's: ``default_mask=None``
-stands for ones, and ``active_only=True`` ranks only what the default mask left active, which is what
-a :class:`PruningContainer` asks for.
+stands for ones, and ``active_only=True`` ranks only what the default mask left active, which is
+what a :class:`PruningContainer` asks for.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class L1Unstructured(upstream.L1Unstructured, BasePruningMethod):
         masks = () if default_mask is None else (default_mask,)
         scores = t if t.is_floating_point() or t.is_complex() else t.double()
         dtype = t.dtype if default_mask is None else None
-        return ops.topk_masks(
-            (scores,), masks, self.amount, active_only=active_only, dtype=dtype
-        )[0]
+        return ops.topk_masks((scores,), masks, self.amount, active_only=active_only, dtype=dtype)[
+            0
+        ]
 
     def compute_masks(self, ts: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
         return ops.topk_masks(ts, masks, self.amount)
@@ -92,14 +92,16 @@ class RandomUnstructured(upstream.RandomUnstructured, BasePruningMethod):
         else:
             draws = torch.rand(sum(sizes), dtype=ts[0].dtype, device=ts[0].device)
         scores = [
-            part.view(t.shape) if a is None else draws.new_zeros(t.shape).masked_scatter_(a, part)
+            _laid_out_like(t, part.view(t.shape))
+            if a is None
+            else torch.zeros_like(t, dtype=draws.dtype).masked_scatter_(a, part)
             for t, a, part in zip(ts, active, draws.split(sizes), strict=True)
         ]
         return ops.topk_masks(scores, masks, count, active_only=active_only, largest=True)
 
 
 class LnStructured(upstream.LnStructured, BasePruningMethod):
-    """Prunes the channels of smallest L\\ ``n``-norm; see :class:`torch.nn.utils.prune.LnStructured`.
+    """Prunes the channels of smallest n-norm; see :class:`torch.nn.utils.prune.LnStructured`.
 
     Norms are accumulated in float64; ties go by the lowest channel.
     """
@@ -108,8 +110,7 @@ class LnStructured(upstream.LnStructured, BasePruningMethod):
     def compute_mask(
         self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
     ) -> Tensor:
-        upstream._validate_structured_pruning(t)
-        upstream._validate_pruning_dim(t, self.dim)
+        _check_structured(t, self.dim)
         if self.n == "nuc":
             norms = upstream._compute_norm(t, self.n, self.dim)
         else:
@@ -127,8 +128,7 @@ class RandomStructured(upstream.RandomStructured, BasePruningMethod):
     def compute_mask(
         self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
     ) -> Tensor:
-        upstream._validate_structured_pruning(t)
-        upstream._validate_pruning_dim(t, self.dim)
+        _check_structured(t, self.dim)
         size = t.shape[self.dim]
         scores = torch.zeros(size)
         active = None
@@ -142,6 +142,18 @@ class RandomStructured(upstream.RandomStructured, BasePruningMethod):
             draws = torch.rand(size)
             scores = draws if active is None else scores.masked_scatter_(active, draws)
         return _prune_channels(self, scores.to(t.device), t, default_mask, active_only)
+
+
+def _laid_out_like(t: Tensor, values: Tensor) -> Tensor:
+    """The values in the memory layout of ``t``, which the mask will have too."""
+    return values if t.is_contiguous() else torch.empty_like(t, dtype=values.dtype).copy_(values)
+
+
+def _check_structured(t: Tensor, dim: int) -> None:
+    upstream._validate_structured_pruning(t)
+    upstream._validate_pruning_dim(t, dim)
+    if dim < -t.dim():
+        raise IndexError(f"Invalid index {dim} for tensor of size {t.shape}")
 
 
 def _prune_channels(

@@ -7,7 +7,7 @@ table of contents; docs/design.md says what they compute.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 _native: Any = torch.ops.fastprune
 
 
-def _scalar(amount: Real) -> int | float:
+def _scalar(amount: int | float) -> int | float:
     """An amount as the native side takes it: an int counts, a float is a fraction."""
     return int(amount) if isinstance(amount, Integral) else float(amount)
 
@@ -24,7 +24,7 @@ def _scalar(amount: Real) -> int | float:
 def topk_masks(
     scores: Sequence[Tensor],
     masks: Sequence[Tensor | None],
-    amount: Real,
+    amount: int | float,
     *,
     active_only: bool = True,
     largest: bool = False,
@@ -52,6 +52,8 @@ def topk_masks(
         ValueError: the amount exceeds the active entries, or is out of range.
         RuntimeError: shapes, dtypes or devices do not fit.
     """
+    if not scores:  # no tensor to dispatch on
+        return []
     result: list[Tensor] = _native.topk_masks.default(
         scores,
         masks,
@@ -77,7 +79,7 @@ def channel_mask(
     scores: Tensor,
     like: Tensor,
     mask: Tensor | None,
-    amount: Real,
+    amount: int | float,
     dim: int,
     *,
     active_only: bool = True,
@@ -114,14 +116,25 @@ def combine_masks(old_mask: Tensor, new_mask: Tensor) -> Tensor:
 #: a function around it: it runs in every forward of every pruned module.
 masked_mul = _native.masked_mul.default
 
-#: ``t.copy_(mask.to(t.dtype) * t)``: returns ``t``.
-masked_mul_ = _native.masked_mul_.default
+
+def masked_mul_(t: Tensor, mask: Tensor) -> Tensor:
+    """``t.copy_(mask.to(t.dtype) * t)``; returns ``t``."""
+    _native.masked_mul_.default(t, mask)
+    return t
 
 
 def masked_muls(ts: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
     """:func:`masked_mul` over a list."""
+    if not ts:  # no tensor to dispatch on
+        return []
     result: list[Tensor] = _native.masked_muls.default(ts, masks)
     return result
+
+
+def _check_device(name: str, mask: Tensor, of: Tensor) -> None:
+    """A meta tensor brings the call here whatever the other's device."""
+    if mask.device != of.device:
+        raise RuntimeError(f"expected {name} to be on {of.device}, got {mask.device}")
 
 
 @torch.library.register_fake("fastprune::topk_masks")
@@ -134,6 +147,9 @@ def _(
     largest: bool = False,
     dtype: torch.dtype | None = None,
 ) -> list[Tensor]:
+    for i, mask in enumerate(masks):
+        if mask is not None:
+            _check_device(f"masks[{i}]", mask, scores[i])
     old = next((m.dtype for m in masks if m is not None), dtype)
     return [torch.empty_like(s, dtype=old or s.dtype) for s in scores]
 
@@ -153,24 +169,31 @@ def _(
     *,
     active_only: bool = True,
 ) -> Tensor:
+    _check_device("scores", scores, like)
+    if mask is not None:
+        _check_device("mask", mask, like)
     return torch.empty_like(like, dtype=like.dtype if mask is None else mask.dtype)
 
 
 @torch.library.register_fake("fastprune::combine_masks")
 def _(old_mask: Tensor, new_mask: Tensor) -> Tensor:
+    _check_device("new_mask", new_mask, old_mask)
     return torch.empty_like(old_mask)
 
 
 @torch.library.register_fake("fastprune::masked_mul")
 def _(t: Tensor, mask: Tensor) -> Tensor:
+    _check_device("mask", mask, t)
     return torch.empty_like(t)
 
 
 @torch.library.register_fake("fastprune::masked_mul_")
-def _(t: Tensor, mask: Tensor) -> Tensor:
-    return t
+def _(t: Tensor, mask: Tensor) -> None:
+    return None
 
 
 @torch.library.register_fake("fastprune::masked_muls")
 def _(ts: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+    for i, (t, mask) in enumerate(zip(ts, masks, strict=True)):
+        _check_device(f"masks[{i}]", mask, t)
     return [torch.empty_like(t) for t in ts]

@@ -1,0 +1,73 @@
+"""What a run is run on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fastprune
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def describe(devices: list[str]) -> dict[str, Any]:
+    """The machine and the versions, for the result file."""
+    cuda = "cuda" in devices
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device()) if cuda else None
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": properties.name if properties else None,
+        "gpu_memory_bytes": properties.total_memory if properties else None,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "fastprune": fastprune.__version__,
+        "commit": _commit(),
+        "load_at_start": round(os.getloadavg()[0], 2),
+    }
+
+
+def file_name(machine: dict[str, Any]) -> str:
+    """The name a result file has by convention: machine and version."""
+    return f"{slug(machine)}-{machine['fastprune']}.json"
+
+
+def slug(machine: dict[str, Any]) -> str:
+    """The GPU's name, or else the CPU's, in small letters, digits and hyphens."""
+    name = re.sub(r"\(\w+\)", " ", machine["gpu"] or machine["cpu"])
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout, "+" if it has changes; None outside of one."""
+    try:
+        commit = _git("rev-parse", "--short=12", "HEAD").strip()
+        # Results are what a run writes, not what it measures.
+        changes = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changes.strip() else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(_ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,212 @@
+"""Tables of a result: which records are in one, and how a figure is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from records import FASTPRUNE, FLOOR, UPSTREAM, Record, Result, Timing
+
+#: The cases of the short table, by how their names go on after the device.
+HEADLINE = (
+    "local/dense/float32/10000/normal/50%",
+    "local/dense/float32/1048576/normal/50%",
+    "local/dense/float32/16777216/normal/50%",
+    "iterative/half-pruned/float32/16777216/normal/50%",
+    "structured/dim0/float32/16777216/normal/50%",
+    "random/unstructured/float32/16777216/normal/50%",
+    "global/dense/float32/16777216/normal/50%",
+    "masked_mul/forward/float32/16777216/normal/50%",
+    "hook/hook/float32/4096/normal/50%",
+    "model/minilm-global/float32/",
+    "model/resnet50-global/float32/",
+    "model/llama-1b-local/bfloat16/",
+)
+
+_WHAT = {
+    "local/dense": "`l1_unstructured`",
+    "iterative/half-pruned": "`l1_unstructured`, half pruned before",
+    "mask/dense": "mask only",
+    "mask/half-pruned": "mask only, half pruned before",
+    "structured/dim0": "`ln_structured`, first dim",
+    "structured/last-dim": "`ln_structured`, last dim",
+    "random/unstructured": "`random_unstructured`",
+    "random/structured-dim0": "`random_structured`, first dim",
+    "custom/dense": "`custom_from_mask`",
+    "global/dense": "`global_unstructured`",
+    "global/half-pruned": "`global_unstructured`, half pruned before",
+    "masked_mul/forward": "`masked_mul`",
+    "masked_mul/backward": "`masked_mul`, backward",
+    "masked_mul/forward-bool-mask": "`masked_mul`, bool mask",
+    "hook/hook": "forward pre-hook",
+    "hook/layer": "forward of a pruned linear layer",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows of text; the first column is to the left, the others to the right."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def families(result: Result, device: str) -> list[str]:
+    """The families with records on a device, in the order they ran."""
+    return list(dict.fromkeys(r.family for r in result.records if r.device == device))
+
+
+def devices(result: Result) -> list[str]:
+    """The devices with records, in the order they ran."""
+    return list(dict.fromkeys(record.device for record in result.records))
+
+
+def make_table(result: Result, selection: str, device: str | None = None) -> Table:
+    """A table of a result.
+
+    Args:
+        result: to take the figures from.
+        selection: "headline", "alternatives", "memory", or a family.
+        device: whose records; default: those of the GPU if there are any.
+
+    Raises:
+        ValueError: there is no such selection, or it has no records.
+    """
+    if device is None:
+        device = "cuda" if "cuda" in devices(result) else "cpu"
+    records = [record for record in result.records if record.device == device]
+    special: dict[str, Callable[[list[Record]], Table]] = {
+        "headline": _headline,
+        "alternatives": _alternatives,
+        "memory": _memory,
+    }
+    if selection in special:
+        table = special[selection](records)
+    else:
+        table = _family(selection, [r for r in records if r.family == selection])
+    if not table.rows:
+        raise ValueError(f"no figures on {device} for the selection {selection}")
+    return table
+
+
+def _headline(records: list[Record]) -> Table:
+    headings = ["Operation", "Elements", "dtype", "upstream", "fastprune", "Speed-up", "x floor"]
+    rows = [
+        [
+            describe(record),
+            count(record.numel),
+            record.dtype,
+            _time(record, UPSTREAM),
+            _time(record, FASTPRUNE),
+            times(record.speedup),
+            _three_digits(record.ratio_to_floor),
+        ]
+        for prefix in HEADLINE
+        for record in records
+        if record.name.startswith(f"{record.device}/{prefix}")
+    ]
+    return Table("headline", headings, rows)
+
+
+def _family(family: str, records: list[Record]) -> Table:
+    headings = ["Operation", "Elements", "dtype", "Data", "Amount", "upstream", "spread"]
+    headings += ["fastprune", "spread", "Speed-up", "Floor", "x floor", "GB/s"]
+    on_gpu = any(record.device == "cuda" for record in records)
+    if on_gpu:
+        headings += ["host, upstream", "host, fastprune"]
+    rows = []
+    for record in records:
+        row = [describe(record), count(record.numel), record.dtype, record.data]
+        row += [f"{record.amount * 100:g}%"]
+        row += [_time(record, UPSTREAM), _spread(record, UPSTREAM)]
+        row += [_time(record, FASTPRUNE), _spread(record, FASTPRUNE), times(record.speedup)]
+        row += [_time(record, FLOOR), _three_digits(record.ratio_to_floor)]
+        row += [_three_digits(record.bytes_per_second / 1e9)]
+        if on_gpu:
+            row += [_host(record, UPSTREAM), _host(record, FASTPRUNE)]
+        rows.append(row)
+    return Table(family, headings, rows)
+
+
+def _alternatives(records: list[Record]) -> Table:
+    main = (FASTPRUNE, UPSTREAM, FLOOR)
+    records = [record for record in records if set(record.contenders) - set(main)]
+    known = (record.contenders | record.skipped for record in records)
+    others = list(dict.fromkeys(name for names in known for name in names if name not in main))
+    headings = ["Mask of", "dtype", "Data", "Amount", FASTPRUNE, UPSTREAM, *others]
+    rows = []
+    for record in records:
+        row = [count(record.numel), record.dtype, record.data, f"{record.amount * 100:g}%"]
+        rows.append(row + [_time(record, name) for name in (FASTPRUNE, UPSTREAM, *others)])
+    return Table("alternatives", headings, rows)
+
+
+def _memory(records: Iterable[Record]) -> Table:
+    headings = ["Operation", "Elements", "dtype", "upstream", "fastprune", "Share"]
+    rows = []
+    for record in records:
+        ours, theirs = record.peaks.get(FASTPRUNE), record.peaks.get(UPSTREAM)
+        if ours is None:
+            continue
+        row = [describe(record), count(record.numel), record.dtype]
+        row += [_size(theirs), _size(ours), f"{ours / theirs:.0%}" if theirs else "-"]
+        rows.append(row)
+    return Table("memory", headings, rows)
+
+
+def describe(record: Record) -> str:
+    """What a record is of, in words."""
+    if record.family == "model":
+        model, _, scope = record.variant.rpartition("-")
+        return f"{model}, {scope}"
+    what = _WHAT[f"{record.family}/{record.variant}"]
+    return f"{what}, {record.tensors} tensors" if record.tensors > 1 else what
+
+
+def seconds(value: float) -> str:
+    """A time to three digits: "12.3 µs"."""
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if value * factor >= 0.9995:
+            return f"{_three_digits(value * factor)} {unit}"
+    return f"{_three_digits(value * 1e9)} ns"
+
+
+def count(number: int) -> str:
+    """A number of elements to three digits: "16.8M"."""
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if number / factor >= 0.9995:
+            return f"{number / factor:.3g}{unit}"
+    return str(number)
+
+
+def times(ratio: float | None) -> str:
+    """A speed-up: "12.3x"."""
+    return "-" if ratio is None else f"{_three_digits(ratio)}x"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 99.95 else f"{value:#.3g}"
+
+
+def _size(number: int | None) -> str:
+    return "-" if number is None else f"{number / 2**20:.1f} MiB"
+
+
+def _timing(record: Record, contender: str) -> Timing | None:
+    return record.contenders.get(contender)
+
+
+def _time(record: Record, contender: str) -> str:
+    timing = _timing(record, contender)
+    return "-" if timing is None else seconds(timing.median)
+
+
+def _spread(record: Record, contender: str) -> str:
+    timing = _timing(record, contender)
+    return "-" if timing is None or timing.spread is None else f"{timing.spread:.0%}"
+
+
+def _host(record: Record, contender: str) -> str:
+    timing = _timing(record, contender)
+    return "-" if timing is None or timing.host is None else seconds(timing.host)

@@ -1,0 +1,246 @@
+"""How long things take: contenders in turns, on the clock of their device."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from records import FASTPRUNE, FLOOR, UPSTREAM, Timing
+
+SHORTEST_SAMPLE = 200e-6  # seconds: the clock and what interrupts us weigh little against it
+MOST_LOOPS = 500
+WARM_ENOUGH = 1.0  # seconds of a first call from which on warming up makes no difference
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to do the work.
+
+    Attributes:
+        name: as in the result file.
+        run: the work that is timed, on what ``setup`` made.
+        setup: makes what one call needs and may change; not timed.
+        scale: what to multiply times by, where the call moves another number of bytes.
+    """
+
+    name: str
+    run: Callable[[Any], Any]
+    setup: Callable[[], Any] = _nothing
+    scale: float = 1.0
+
+    def once(self) -> Any:
+        """The result of one call."""
+        return self.run(self.setup())
+
+    @property
+    def is_alternative(self) -> bool:
+        return self.name not in (FASTPRUNE, UPSTREAM, FLOOR)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much time to spend on one contender of one case.
+
+    Attributes:
+        main: seconds for fastprune, upstream and the floor.
+        alternative: seconds for anything else.
+        samples: at most so many, however fast it is.
+    """
+
+    main: float
+    alternative: float
+    samples: int
+
+    def seconds(self, contender: Contender) -> float:
+        return self.alternative if contender.is_alternative else self.main
+
+
+class Clock(Protocol):
+    """Times on one device."""
+
+    def sample(self, contender: Contender, loops: int) -> float:
+        """Seconds a call takes, from ``loops`` calls."""
+
+    def host(self, contender: Contender) -> float | None:
+        """Seconds until a call returns to the host, where that differs."""
+
+    def loops(self, seconds: float) -> int:
+        """How many calls of so many seconds make a sample."""
+
+
+class CpuClock:
+    """Wall time. What a call returns is freed outside of it."""
+
+    def sample(self, contender: Contender, loops: int) -> float:
+        states = [contender.setup() for _ in range(loops)]
+        start = time.perf_counter()
+        results = [contender.run(state) for state in states]
+        elapsed = time.perf_counter() - start
+        del results
+        return elapsed / loops * contender.scale
+
+    def host(self, contender: Contender) -> float | None:
+        return None
+
+    def loops(self, seconds: float) -> int:
+        return min(max(math.ceil(SHORTEST_SAMPLE / max(seconds, 1e-9)), 1), MOST_LOOPS)
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+class CudaClock:
+    """Time between two events on the device.
+
+    Before the first event the device is kept busy for as long as the host needs to launch
+    everything, so that launch latency does not count, unless the work itself waits for the device.
+
+    Args:
+        warm: leave in the L2 cache what is there, instead of writing over all of it first.
+    """
+
+    def __init__(self, warm: bool) -> None:
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+        size = 0 if warm else max(4 * properties.L2_cache_size, 1 << 28)
+        self._flush = torch.empty(size, dtype=torch.uint8, device="cuda")
+        self._cycles_per_second = 2e9  # about; only the length of a delay depends on it
+        self._host_seconds: WeakKeyDictionary[Contender, float] = WeakKeyDictionary()
+
+    def sample(self, contender: Contender, loops: int) -> float:
+        start, end = _event(), _event()
+        state = contender.setup()
+        delay = 2 * self._host_seconds.get(contender, 1e-3)
+        self._flush.zero_()
+        cycles = int(min(delay, 5e-3) * self._cycles_per_second)
+        torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+        start.record()
+        result = contender.run(state)
+        end.record()
+        end.synchronize()
+        del result
+        elapsed: float = start.elapsed_time(end)
+        return elapsed * 1e-3 * contender.scale
+
+    def host(self, contender: Contender) -> float | None:
+        state = contender.setup()
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        result = contender.run(state)
+        elapsed = time.perf_counter() - start
+        torch.cuda.synchronize()
+        del result
+        known = self._host_seconds.get(contender, elapsed)
+        self._host_seconds[contender] = min(known, elapsed)
+        return elapsed
+
+    def loops(self, seconds: float) -> int:
+        return 1  # a second call would find the cache warm
+
+
+@dataclass
+class _Plan:
+    """One contender, how often to sample it, and its samples so far."""
+
+    contender: Contender
+    loops: int
+    samples: int
+    seconds: list[float] = field(default_factory=list)
+    host: list[float] = field(default_factory=list)
+
+    def due(self, turn: int, turns: int) -> bool:
+        """Whether this turn is one of the evenly spaced ``samples`` of all ``turns``."""
+        return (turn + 1) * self.samples // turns > turn * self.samples // turns
+
+    def sample(self, clock: Clock) -> None:
+        self.seconds.append(clock.sample(self.contender, self.loops))
+        host = clock.host(self.contender)
+        if host is not None:
+            self.host.append(host)
+
+    def timing(self) -> Timing:
+        return Timing(
+            median=float(np.median(self.seconds)),
+            spread=spread_of(self.seconds),
+            samples=len(self.seconds),
+            loops=self.loops,
+            host=float(np.median(self.host)) if self.host else None,
+        )
+
+
+def spread_of(seconds: Sequence[float]) -> float | None:
+    """Interquartile range over median; the whole range where there are under four samples."""
+    if len(seconds) < 2:
+        return None
+    low, high = np.percentile(seconds, (25, 75) if len(seconds) > 3 else (0, 100))
+    return float((high - low) / np.median(seconds))
+
+
+def fewest_samples(seconds: float) -> int:
+    """At least so many samples of a call of so many seconds, whatever the budget."""
+    return 3 if seconds < 2 else 2 if seconds < 10 else 1
+
+
+def _plan(contender: Contender, clock: Clock, budget: Budget) -> _Plan:
+    """Warm up and find out how many samples the budget allows."""
+    clock.host(contender)
+    first = clock.sample(contender, 1)
+    if first >= WARM_ENOUGH:
+        more = 0 if contender.is_alternative else fewest_samples(first) - 1
+        return _Plan(contender, 1, more, seconds=[first])
+    loops = clock.loops(clock.sample(contender, 1))
+    start = time.perf_counter()
+    clock.sample(contender, loops)
+    clock.host(contender)
+    whole = time.perf_counter() - start  # setup included
+    affordable = int(budget.seconds(contender) / whole)
+    return _Plan(contender, loops, min(max(affordable, fewest_samples(whole)), budget.samples))
+
+
+def measure(
+    contenders: Sequence[Contender], clock: Clock, budget: Budget
+) -> tuple[dict[str, Timing], dict[str, str]]:
+    """Time all contenders in turns, so that a drift of the machine hits all alike.
+
+    Returns:
+        The timing of each, and for those that cannot do the work at all the reason.
+
+    Raises:
+        Exception: whatever fastprune raises.
+    """
+    plans, failed = [], {}
+    for contender in contenders:
+        try:
+            plans.append(_plan(contender, clock, budget))
+        except Exception as error:  # other people's code, by any kind of exception
+            if contender.name == FASTPRUNE:
+                raise
+            failed[contender.name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    gc.collect()
+    gc.disable()
+    try:
+        _take_turns(plans, clock)
+    finally:
+        gc.enable()
+    return {plan.contender.name: plan.timing() for plan in plans}, failed
+
+
+def _take_turns(plans: list[_Plan], clock: Clock) -> None:
+    turns = max(plan.samples for plan in plans)
+    for turn in range(turns):
+        first = turn % len(plans)
+        for plan in plans[first:] + plans[:first]:
+            if plan.due(turn, turns):
+                plan.sample(clock)

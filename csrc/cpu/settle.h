@@ -1,0 +1,81 @@
+// Settle: prune exactly `rank` of the undecided, those of lowest key, the lowest index first among
+// equals.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "../selection.h"
+#include "select_among.h"
+#include "sweep.h"
+#include "tiles.h"
+
+namespace fastprune::cpu {
+
+// The bracket holds more than one key: the undecided were kept aside.
+template <class F, class M>
+void settle_candidates(const TileList<F, M>& list, const Bracket<typename F::Key>& bracket,
+                       const Undecided<typename F::Key>& undecided) {
+  using Key = typename F::Key;
+  std::vector<Key> keys;
+  keys.reserve(bracket.inside);
+  for (const auto& part : undecided.of_worker) {
+    keys.insert(keys.end(), part.keys.begin(), part.keys.end());
+  }
+  const Bracket<Key> found = select_among(std::move(keys), bracket);
+  const Key threshold = found.lo;
+  // The ties of earlier workers come first.
+  std::vector<int64_t> due(list.workers);
+  int64_t left = found.rank;
+  for (int64_t w = 0; w < list.workers; ++w) {
+    const auto& part = undecided.of_worker[w].keys;
+    due[w] = std::min<int64_t>(left, std::count(part.begin(), part.end(), threshold));
+    left -= due[w];
+  }
+  list.for_each_run([&](int64_t worker, int64_t first, int64_t last) {
+    const Key* key = undecided.of_worker[worker].keys.data();
+    const uint16_t* offset = undecided.of_worker[worker].offsets.data();
+    for (int64_t t = first; t < last; ++t) {
+      M* out = list.tiles[t].out;
+      for (int32_t i = 0; i < undecided.in_tile[t]; ++i, ++key, ++offset) {
+        // About half are pruned, so this writes either way rather than guess a branch.
+        M& entry = out[*offset];
+        entry = *key < threshold ? M{0} : entry;
+        if (*key == threshold && due[worker]-- > 0) entry = 0;
+      }
+    }
+  });
+}
+
+// The bracket is one key: prune the first of the entries that have it, tile by tile. Only one tile
+// can have some pruned and some kept; in those before it the key counts as below the bracket.
+template <class F, class M>
+void settle_ties(const TileList<F, M>& list, const Bracket<typename F::Key>& bracket,
+                 const Undecided<typename F::Key>& undecided) {
+  using Key = typename F::Key;
+  std::vector<int32_t> quota(list.count());
+  int64_t left = bracket.rank;
+  for (int64_t t = 0; t < list.count(); ++t) {
+    quota[t] = static_cast<int32_t>(std::min<int64_t>(left, undecided.in_tile[t]));
+    left -= quota[t];
+  }
+  const Key above = bracket.lo + 1;
+  const Bracket<Key> all_pruned{above, above, 0, 0, 0};
+  list.for_each_tile([&](int64_t, int64_t t) {
+    const Tile<F, M>& tile = list.tiles[t];
+    int32_t due = quota[t];
+    if (due == 0) return;
+    if (due == undecided.in_tile[t]) {
+      sweep_tile(list, tile, all_pruned, [](int64_t, const uint16_t*, int32_t) {});
+      return;
+    }
+    for (int64_t i = 0; due > 0; ++i) {
+      if (list.key(tile, i) != bracket.lo || !list.active(tile, i)) continue;
+      tile.out[i] = 0;
+      --due;
+    }
+  });
+}
+
+}  // namespace fastprune::cpu

@@ -1,0 +1,144 @@
+// Sweep: one pass that writes every decided entry, keeps the undecided as they were and reports
+// them, and counts.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "../selection.h"
+#include "bracket.h"
+#include "clones.h"
+#include "compact.h"
+#include "tiles.h"
+
+namespace fastprune::cpu {
+
+constexpr int64_t kBlock = 1 << 10;  // entries of a tile that are decided together
+
+struct Counts {
+  int64_t active = 0;
+  int64_t below = 0;   // active and under the bracket: pruned
+  int64_t inside = 0;  // active and in the bracket: undecided
+};
+
+struct BlockCounts {
+  int32_t active;
+  int32_t below;
+  int32_t inside;
+};
+
+template <class F, class M, bool kHasMask, bool kActiveOnly>
+FASTPRUNE_CLONES BlockCounts decide_block(const typename F::Bits* __restrict__ scores,
+                                          const M* __restrict__ mask, M* __restrict__ out,
+                                          uint8_t* __restrict__ flags, int32_t n,
+                                          typename F::Key lo, typename F::Key hi,
+                                          typename F::Key flip, M one) {
+  int32_t active_count = 0;
+  int32_t below_count = 0;
+  int32_t inside_count = 0;
+  for (int32_t i = 0; i < n; ++i) {
+    const typename F::Key key = rank_key<F>(scores[i], flip);
+    const M old = kHasMask ? mask[i] : one;
+    const bool active = !kActiveOnly || old == one;
+    const bool below = (key < lo) & active;
+    const bool inside = in_bracket(key, lo, hi) & active;
+    out[i] = below ? M{0} : old;
+    flags[i] = inside;
+    active_count += active;
+    below_count += below;
+    inside_count += inside;
+  }
+  return {active_count, below_count, inside_count};
+}
+
+// undecided(start of a block in the tile, positions in the block, how many) is called in order,
+// unless the bracket is one key.
+template <class F, class M, bool kHasMask, bool kActiveOnly, class Fn>
+Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
+                  const Bracket<typename F::Key>& bracket, const Fn& undecided) {
+  alignas(64) uint8_t flags[kBlock];
+  uint16_t positions[kBlock + kCompactSlack];
+  Counts counts;
+  for (int64_t at = 0; at < tile.size; at += kBlock) {
+    const int64_t n = std::min(kBlock, tile.size - at);
+    const BlockCounts block = decide_block<F, M, kHasMask, kActiveOnly>(
+        tile.scores + at, kHasMask ? tile.mask + at : nullptr, tile.out + at, flags,
+        static_cast<int32_t>(n), bracket.lo, bracket.hi, list.flip, list.one);
+    counts.active += block.active;
+    counts.below += block.below;
+    counts.inside += block.inside;
+    if (block.inside > 0 && bracket.lo != bracket.hi) {
+      undecided(at, positions, compact(flags, static_cast<int32_t>(n), positions));
+    }
+  }
+  return counts;
+}
+
+template <class F, class M, class Fn>
+Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
+                  const Bracket<typename F::Key>& bracket, const Fn& undecided) {
+  if (tile.mask == nullptr) return sweep_tile<F, M, false, false>(list, tile, bracket, undecided);
+  if (list.active_only) return sweep_tile<F, M, true, true>(list, tile, bracket, undecided);
+  return sweep_tile<F, M, true, false>(list, tile, bracket, undecided);
+}
+
+// A worker's undecided entries, in order.
+template <class Key>
+struct Candidates {
+  std::vector<Key> keys;
+  std::vector<uint16_t> offsets;  // in their tiles
+};
+
+template <class Key>
+struct Undecided {
+  std::vector<int32_t> in_tile;            // how many, by tile
+  std::vector<Candidates<Key>> of_worker;  // empty if the bracket is one key
+  Counts counts;
+  bool overflow = false;  // more than the capacity: of_worker is not complete
+};
+
+template <class F, class M>
+Undecided<typename F::Key> sweep(const TileList<F, M>& list,
+                                 const Bracket<typename F::Key>& bracket) {
+  Undecided<typename F::Key> result;
+  result.in_tile.resize(list.count());
+  result.of_worker.resize(list.workers);
+  std::vector<Counts> counts(list.workers);
+  const size_t capacity = candidate_capacity(list.total);
+  list.for_each_run([&](int64_t worker, int64_t first, int64_t last) {
+    Candidates<typename F::Key> mine;
+    Counts sum;
+    for (int64_t t = first; t < last; ++t) {
+      const Tile<F, M>& tile = list.tiles[t];
+      const Counts part =
+          sweep_tile(list, tile, bracket, [&](int64_t at, const uint16_t* positions, int32_t n) {
+            const size_t old = mine.keys.size();
+            if (old + n > capacity) return;
+            mine.keys.resize(old + n);
+            mine.offsets.resize(old + n);
+            for (int32_t j = 0; j < n; ++j) {
+              mine.keys[old + j] = list.key(tile, at + positions[j]);
+              mine.offsets[old + j] = static_cast<uint16_t>(at + positions[j]);
+            }
+          });
+      sum.active += part.active;
+      sum.below += part.below;
+      sum.inside += part.inside;
+      result.in_tile[t] = static_cast<int32_t>(part.inside);
+    }
+    counts[worker] = sum;
+    result.of_worker[worker] = std::move(mine);
+  });
+  for (const Counts& c : counts) {
+    result.counts.active += c.active;
+    result.counts.below += c.below;
+    result.counts.inside += c.inside;
+  }
+  result.overflow =
+      bracket.lo != bracket.hi && result.counts.inside > static_cast<int64_t>(capacity);
+  return result;
+}
+
+}  // namespace fastprune::cpu

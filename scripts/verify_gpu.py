@@ -1,0 +1,137 @@
+"""What verify_gpu.sh runs.
+
+Every step has a time limit, and a step that fails does not hide the rest: the result file is
+written anew after each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "build" / "verify-gpu"  # installed here, so that the machine's Python stays as it is
+SANITIZER_TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+BUILD_LIMIT_S, TEST_LIMIT_S, SANITIZER_LIMIT_S, BENCHMARK_LIMIT_S = 240, 150, 40, 120
+
+
+def run(command: list[str], limit_s: int, **env: str) -> tuple[int, float, str]:
+    """Exit status (124: out of time), seconds and output of a command."""
+    print("+", " ".join(command), flush=True)
+    began = time.monotonic()
+    full_env = {**os.environ, "PYTHONPATH": str(SITE), **env}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=full_env,
+            timeout=limit_s,
+            text=True,
+            errors="replace",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        status, output = done.returncode, done.stdout
+    except subprocess.TimeoutExpired as stopped:
+        captured = stopped.stdout or b""
+        output = captured.decode(errors="replace") if isinstance(captured, bytes) else captured
+        status = 124
+    seconds = round(time.monotonic() - began, 1)
+    print(f"  exit {status} after {seconds} s", flush=True)
+    if status != 0:
+        print(output[-4000:], flush=True)
+    return status, seconds, output
+
+
+def build() -> dict[str, Any]:
+    shutil.rmtree(SITE, ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps"]
+    command += ["--no-index", "-v", "--target", str(SITE), "."]
+    status, seconds, output = run(
+        command, BUILD_LIMIT_S, FORCE_CUDA="1", MAX_JOBS=str(os.cpu_count() or 1)
+    )
+    spills = sum(map(int, re.findall(r"(\d+) bytes spill stores", output)))
+    registers = [int(n) for n in re.findall(r"Used (\d+) registers", output)]
+    return {
+        "status": status,
+        "seconds": seconds,
+        "spill_bytes": spills,
+        "most_registers": max(registers, default=None),
+    }
+
+
+def tests() -> dict[str, Any]:
+    report = ROOT / "build" / "verify-gpu-tests.xml"
+    report.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "tests", "-q", "-k", "cuda and not cuda_on_host"]
+    status, seconds, output = run([*command, f"--junitxml={report}"], TEST_LIMIT_S)
+    result: dict[str, Any] = {"status": status, "seconds": seconds}
+    if report.exists():
+        suite = next(ElementTree.parse(report).getroot().iter("testsuite"))
+        result |= {k: int(suite.get(k, 0)) for k in ("tests", "failures", "errors", "skipped")}
+        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, flags=re.M)
+        result["failed"] = failed[:50]
+    return result
+
+
+def sanitize() -> dict[str, Any]:
+    sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    result: dict[str, Any] = {}
+    for tool in SANITIZER_TOOLS:
+        command = [sanitizer, "--tool", tool, "--error-exitcode", "3", "--print-limit", "20"]
+        command += [sys.executable, "scripts/sanitizer_cases.py"]
+        # Without torch's cache every tensor is an allocation of its own, whose ends are checked.
+        status, seconds, output = run(
+            command, SANITIZER_LIMIT_S, PYTORCH_NO_CUDA_MEMORY_CACHING="1"
+        )
+        summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", output)
+        result[tool] = {"status": status, "seconds": seconds, "summary": summary[-1:]}
+    return result
+
+
+def benchmarks() -> dict[str, Any]:
+    out = ROOT / "build" / "verify-gpu-benchmarks.json"
+    out.unlink(missing_ok=True)
+    command = [sys.executable, "benchmarks/run.py", "--device", "cuda", "--quick"]
+    status, seconds, output = run([*command, "--json", str(out)], BENCHMARK_LIMIT_S)
+    result: dict[str, Any] = {"status": status, "seconds": seconds, "table": output[-6000:]}
+    if out.exists():
+        result["result"] = json.loads(out.read_text())
+    return result
+
+
+def main() -> int:
+    import torch
+
+    if not torch.cuda.is_available():
+        print("verify_gpu: no GPU is visible to torch", file=sys.stderr)
+        return 2
+    path = Path(sys.argv[1]).resolve()
+    result: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(),
+        "capability": list(torch.cuda.get_device_capability()),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+    }
+    for step in (build, tests, sanitize, benchmarks):
+        result[step.__name__] = step()
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        if step is build and result["build"]["status"] != 0:
+            break
+    steps = [result.get(name, {}) for name in ("build", "tests", "benchmarks")]
+    steps += list(result.get("sanitize", {}).values())
+    ok = len(steps) == 3 + len(SANITIZER_TOOLS) and all(s.get("status") == 0 for s in steps)
+    print(f"verify_gpu: {'passed' if ok else 'FAILED'}; result in {path}")
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Where the tests run (`target`), which are large, and how hard hypothesis tries."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+import fastprune
+from cuda_on_host import session as cuda_on_host
+from targets import Target
+
+settings.register_profile(
+    "default",
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile("ci", settings.get_profile("default"), max_examples=300)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--large", action="store_true", help="run tests of more than 2^31 elements")
+    parser.addoption(
+        "--cuda-seed",
+        type=int,
+        default=0,
+        help="order of threads and blocks where CUDA kernels run on the host",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--large"):
+        return
+    for item in items:
+        if item.get_closest_marker("large"):
+            item.add_marker(pytest.mark.skip(reason="needs many GiB of memory: --large"))
+
+
+def usable(device: str) -> str:
+    """The device; skips the test where fastprune or the machine lacks it."""
+    if device == "cuda":
+        if not fastprune._C.build_info()["cuda"]:
+            pytest.skip("fastprune was built without CUDA")
+        if not torch.cuda.is_available():
+            pytest.skip("there is no CUDA device")
+    return device
+
+
+@pytest.fixture(scope="session", params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    """A torch device that fastprune has kernels for."""
+    return usable(request.param)
+
+
+@pytest.fixture(scope="session", params=["cpu", "cuda", "cuda_on_host"])
+def target(request: pytest.FixtureRequest) -> Target:
+    """The operators under test and where to call them: every operator test takes it."""
+    if request.param == "cuda_on_host":
+        return cuda_on_host.target(request.config.getoption("--cuda-seed"))
+    return Target(name=usable(request.param), device=request.param, ops=fastprune.ops)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def set_threads() -> Iterator[object]:
+    """torch.set_num_threads, undone after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -1,0 +1,184 @@
+"""Compiles csrc/cuda for the host, over the model of a GPU in this folder, as an operator library.
+
+The operators are those of fastprune under another library name and take CPU tensors. Objects are
+kept by the content that went into them, so that only what changed is compiled again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import cpp_extension
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+FOLDER = ROOT / "build" / "cuda_on_host"
+LIBRARY = "fastprune_cuda_on_host"
+JOBS = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
+#: Small blocks, tiles and grids, so that small inputs take the paths of large ones.
+SMALL = {
+    "FASTPRUNE_CUDA_THREADS": 64,
+    "FASTPRUNE_CUDA_TILE": 256,
+    "FASTPRUNE_CUDA_BLOCKS_PER_SM": 2,
+}
+#: Nine tenths of the time to compile a kernel goes into these: they are compiled once.
+PRECOMPILED = "#include <ATen/ATen.h>\n#include <torch/library.h>\n"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What to compile: which sources, with which constants and flags."""
+
+    csrc: Path = ROOT / "csrc"
+    constants: dict[str, int] = field(default_factory=lambda: dict(SMALL))
+    flags: tuple[str, ...] = ("-O1",)
+    link_flags: tuple[str, ...] = ()
+
+
+#: What compute-sanitizer does on a GPU, and undefined behaviour too.
+SANITIZED = Variant(
+    flags=(
+        "-O1",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=undefined",
+        "-fno-omit-frame-pointer",
+    ),
+    link_flags=("-fsanitize=address,undefined",),
+)
+
+
+def _flags(variant: Variant) -> list[str]:
+    standard = "-std=c++20" if torch.__version__ >= "2.13" else "-std=c++17"
+    return [
+        standard,
+        "-fPIC",
+        "-g1",
+        "-fno-strict-aliasing",
+        "-ffp-contract=off",
+        "-DFASTPRUNE_CUDA_ON_HOST",
+        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
+        *(f"-D{name}={value}" for name, value in variant.constants.items()),
+        *(f"-isystem{path}" for path in cpp_extension.include_paths()),
+        f"-I{HERE}",
+        *variant.flags,
+    ]
+
+
+_compilers = threading.BoundedSemaphore(JOBS)
+
+
+def _make(out: Path, command: list[str]) -> None:
+    """Run a compiler that writes `out`, unless it is there; half-written files never are."""
+    if out.exists():
+        os.utime(out)
+        return
+    part = out.with_name(f"{os.getpid()}-{threading.get_ident()}-{out.name}")
+    # A sanitizer that is preloaded is meant for the tests, not for the compiler.
+    environ = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    with _compilers:
+        subprocess.run([*command, "-o", str(part)], check=True, env=environ)
+    part.rename(out)
+
+
+def _forget_old(days: float = 2) -> None:
+    """Remove what no build has used for days: every edit of a kernel leaves objects behind."""
+    for path in FOLDER.iterdir():
+        if path.is_file() and time.time() - path.stat().st_mtime > days * 86400:
+            path.unlink(missing_ok=True)
+
+
+def _included(source: Path, seen: dict[Path, bytes]) -> dict[Path, bytes]:
+    """A source and the files of the project it includes, in order, with their contents."""
+    if source not in seen:
+        seen[source] = source.read_bytes()
+        for name in re.findall(rb'^\s*#\s*include\s+"([^"]+)"', seen[source], re.MULTILINE):
+            candidates = [folder / name.decode() for folder in (source.parent, HERE)]
+            for path in filter(Path.exists, candidates):
+                _included(path.resolve(), seen)
+    return seen
+
+
+def _digest(*parts: str | bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]
+
+
+def build(variant: Variant | None = None) -> Path:
+    """The operator library of a variant, built if it is not there yet."""
+    variant = variant or Variant()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    _forget_old()
+    compiler = [os.environ.get("CXX", "g++"), *_flags(variant)]
+    common = _digest(sys.version, torch.__version__, *compiler)
+    header = FOLDER / f"torch-{common}.h"
+    if not header.exists():
+        header.write_text(PRECOMPILED)
+    os.utime(header)
+    _make(Path(f"{header}.gch"), [*compiler, "-x", "c++-header", str(header)])
+    commands = {}
+    for source in [*sorted((variant.csrc / "cuda").glob("*.cu")), HERE / "control.cpp"]:
+        key = _digest(common, *_included(source.resolve(), {}).values())
+        use = ["-include", str(header), "-x", "c++", "-c", str(source)]
+        commands[FOLDER / f"{source.stem}-{key}.o"] = [*compiler, *use]
+    with ThreadPoolExecutor(JOBS) as pool:
+        list(pool.map(_make, commands.keys(), commands.values()))
+    name = _digest(*map(str, commands), *variant.link_flags)
+    library = FOLDER / f"lib-{name}.so"
+    paths = [f"-L{path}" for path in cpp_extension.library_paths()]
+    link = [compiler[0], "-shared", *map(str, commands), *paths]
+    _make(library, [*link, "-lc10", "-ltorch", "-ltorch_cpu", *variant.link_flags])
+    return library
+
+
+_definitions: list[torch.library.Library] = []
+
+
+def load(library: Path) -> None:
+    """Load a library that was built: its operators, with the schemas of fastprune's own."""
+    import fastprune  # noqa: F401, registers the schemas that are copied here
+
+    definition = torch.library.Library(LIBRARY, "DEF")
+    for schema in torch._C._jit_get_all_schemas():
+        if schema.name.startswith("fastprune::"):
+            definition.define(str(schema).removeprefix("fastprune::"))
+    _definitions.append(definition)
+    torch.ops.load_library(str(library))
+
+
+def namespace() -> Any:
+    """The operators of the library that was loaded, and what control.cpp adds to them."""
+    return getattr(torch.ops, LIBRARY)
+
+
+def kernels(csrc: Path = ROOT / "csrc") -> set[str]:
+    """The names of all kernels in the sources."""
+    text = "".join(p.read_text() for p in [*csrc.rglob("*.cu"), *csrc.rglob("*.cuh")])
+    return set(re.findall(r"__global__ void(?:\s+__launch_bounds__\([^)]*\))?\s+(\w+)\(", text))
+
+
+def launched() -> dict[str, int]:
+    """How often each kernel ran so far; template arguments are dropped."""
+    counts: dict[str, int] = {}
+    for line in namespace().launched().splitlines():
+        name, count = line.split("\t")
+        plain = re.sub(r"[()]|<.*", "", name)
+        counts[plain] = counts.get(plain, 0) + int(count)
+    return counts
+
+
+if __name__ == "__main__":
+    print(build())

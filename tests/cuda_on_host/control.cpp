@@ -1,0 +1,26 @@
+// What the tests say to the model of a GPU, as operators of the library the kernels register in.
+#include <torch/library.h>
+
+#include <sstream>
+#include <string>
+
+#include "cuda_on_host.h"
+
+namespace {
+
+std::string launched() {
+  std::ostringstream text;
+  for (const auto& [name, count] : cuda_on_host::launched()) text << name << '\t' << count << '\n';
+  return text.str();
+}
+
+void set_seed(int64_t seed) {
+  cuda_on_host::set_seed(static_cast<uint64_t>(seed));
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(fastprune_cuda_on_host, m) {
+  m.def("launched() -> str", &launched);
+  m.def("set_seed(int seed) -> ()", &set_seed);
+}

@@ -1,0 +1,114 @@
+"""What the operators compute, written the obvious way: sort everything, take the first k.
+
+Slow, on the CPU, for any tensors. docs/design.md says the same in words.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compare import bits
+
+
+def rank_keys(t: Tensor) -> Tensor:
+    """int64 of the shape of ``t`` that orders by magnitude; NaNs tie above infinity."""
+    magnitude = (1 << (8 * t.element_size() - 1)) - 1
+    keys = bits(t).to(torch.int64) & magnitude
+    return torch.where(t.detach().cpu().isnan(), magnitude, keys)
+
+
+def count(amount: float, active: int) -> int:
+    """How many to prune: an int is a count, a float a fraction rounded half to even."""
+    return amount if isinstance(amount, int) else round(amount * active)
+
+
+def topk_masks(
+    scores: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    amount: float,
+    *,
+    active_only: bool = True,
+    largest: bool = False,
+    dtype: torch.dtype | None = None,
+) -> list[Tensor]:
+    if not scores:
+        return []
+    masks = masks or [None] * len(scores)
+    old_dtype = next((m.dtype for m in masks if m is not None), dtype or scores[0].dtype)
+    old = [
+        torch.ones(s.shape, dtype=old_dtype) if m is None else m.cpu()
+        for s, m in zip(scores, masks, strict=True)
+    ]
+    mask = torch.cat([m.reshape(-1) for m in old])
+    keys = torch.cat([rank_keys(s).reshape(-1) for s in scores])
+    candidates = (mask == 1).nonzero().flatten() if active_only else torch.arange(len(mask))
+    keys = keys[candidates]
+    order = torch.argsort(-keys if largest else keys, stable=True)
+    mask[candidates[order[: count(amount, len(candidates))]]] = 0
+    parts = mask.split([s.numel() for s in scores])
+    return [part.view(s.shape) for part, s in zip(parts, scores, strict=True)]
+
+
+def channel_norms(t: Tensor, p: float, dim: int) -> Tensor:
+    """By definition, with sums in the order that selection.h fixes: lanes, halves, chunks."""
+    x = t.detach().cpu().double().movedim(dim, 0).flatten(1).abs()
+    if p == float("inf"):
+        return x.amax(1) if x.shape[1] else x.new_zeros(len(x))
+    if p == float("-inf"):
+        return x.amin(1) if x.shape[1] else x.new_full((len(x),), float("inf"))
+    if p == 0:
+        return (x != 0).sum(1).double()
+    if p == 1:
+        return _ordered_sum(x)
+    if p == 2:
+        return torch.from_numpy(np.sqrt(_ordered_sum(x * x).numpy()))  # torch's may be 1 bit off
+    return _ordered_sum(x**p) ** (1 / p)
+
+
+def _ordered_sum(x: Tensor, chunk: int = 4096, lanes: int = 32) -> Tensor:
+    """Row sums: element j of a chunk goes to lane j % 32; lanes fold in halves; chunks add up."""
+    chunks = max(1, -(-x.shape[1] // chunk))
+    padded = torch.nn.functional.pad(x, (0, chunks * chunk - x.shape[1]))
+    steps = padded.view(len(x), chunks, chunk // lanes, lanes)
+    sums = steps.new_zeros(len(x), chunks, lanes)
+    for step in range(chunk // lanes):
+        sums = sums + steps[:, :, step]
+    while lanes > 1:
+        lanes //= 2
+        sums = sums[:, :, :lanes] + sums[:, :, lanes : 2 * lanes]
+    total = x.new_zeros(len(x))
+    for index in range(chunks):
+        total = total + sums[:, index, 0]
+    return total
+
+
+def channel_mask(
+    scores: Tensor,
+    like: Tensor,
+    mask: Tensor | None,
+    amount: float,
+    dim: int,
+    *,
+    active_only: bool = True,
+) -> Tensor:
+    old = torch.ones(like.shape, dtype=like.dtype) if mask is None else mask.cpu().contiguous()
+    channels = range(like.shape[dim])
+    if mask is not None and active_only:
+        channels = [c for c in channels if old.select(dim, c).ne(0).any()]
+    keys = rank_keys(scores.double()).tolist()
+    keep = torch.ones(like.shape[dim], dtype=old.dtype)
+    for channel in sorted(channels, key=lambda c: keys[c])[: count(amount, len(channels))]:
+        keep[channel] = 0
+    shape = [1] * like.dim()
+    shape[dim] = -1
+    return old * keep.view(shape)
+
+
+def combine_masks(old_mask: Tensor, new_mask: Tensor) -> Tensor:
+    return old_mask * new_mask.to(old_mask.dtype)
+
+
+def masked_mul(t: Tensor, mask: Tensor) -> Tensor:
+    return mask.to(t.dtype) * t

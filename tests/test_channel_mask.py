@@ -1,0 +1,162 @@
+"""channel_mask against the reference: scores, masks, layouts, dims, amounts, threads."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+import reference
+from compare import assert_layout_of, assert_same_bits
+from inputs import FLOATS, KINDS, LAYOUTS, MASK_DTYPES, MASKS, SHAPE, amounts, mask, name, values
+from targets import Target
+
+
+def check(
+    target: Target,
+    scores: Tensor,
+    like: Tensor,
+    old: Tensor | None,
+    amount: float,
+    dim: int,
+    **kwargs: bool,
+) -> Tensor:
+    """Run on the target and hold every bit against the reference."""
+    scores, like = scores.to(target.device), like.to(target.device)
+    old = None if old is None else old.to(target.device)
+    new = target.ops.channel_mask(scores, like, old, amount, dim, **kwargs)
+    assert_same_bits(new.cpu(), reference.channel_mask(scores, like, old, amount, dim, **kwargs))
+    assert_layout_of(new, like)
+    return new
+
+
+def some_channels_gone(shape: tuple[int, ...], dim: int, dtype: torch.dtype) -> Tensor:
+    """A random mask in which every third channel along ``dim`` is all zero."""
+    old = mask("random", shape, dtype)
+    old.movedim(dim, 0)[::3] = 0
+    return old
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, 3, -1, -3])
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_dims_and_amounts(target: Target, dtype: torch.dtype, dim: int) -> None:
+    like = torch.empty(SHAPE, dtype=dtype)
+    channels = SHAPE[dim]
+    old = some_channels_gone(SHAPE, dim, dtype)
+    active = channels - len(range(0, channels, 3))
+    scores = torch.randn(channels)
+    for amount in amounts(channels):
+        new = check(target, scores, like, None, amount, dim)
+        gone = (new.movedim(dim, 0).flatten(1) == 0).all(1)
+        assert gone.sum() == reference.count(amount, channels)
+        check(target, scores, like, old, amount, dim, active_only=False)
+    for amount in amounts(active):
+        check(target, scores, like, old, amount, dim)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_scores(target: Target, dtype: torch.dtype, kind: str) -> None:
+    like = torch.empty(67, 3)
+    for amount in (1, 0.5, 60):
+        check(target, values(kind, 67, dtype), like, None, amount, 0)
+
+
+@pytest.mark.parametrize(
+    ("mask_dtype", "kind"),
+    [(d, k) for d in MASK_DTYPES for k in MASKS if k != "fractions" or d.is_floating_point],
+    ids=name,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name)
+def test_masks(target: Target, dtype: torch.dtype, mask_dtype: torch.dtype, kind: str) -> None:
+    like = torch.empty(SHAPE, dtype=dtype)
+    old = mask(kind, SHAPE, mask_dtype)
+    for amount, dim, active_only in product((0, 0.3, 1.0), (0, 1), (True, False)):
+        scores = torch.randn(SHAPE[dim])
+        check(target, scores, like, old, amount, dim, active_only=active_only)
+
+
+def test_nan_and_infinite_mask_entries_are_multiplied(target: Target) -> None:
+    old = torch.tensor([[float("nan"), 1, -1], [float("inf"), -0.0, 2]])
+    new = check(target, torch.tensor([1.0, 2.0]), torch.empty(2, 3), old, 1, 0)
+    assert new[0].isnan().tolist() == [True, False, False]
+    assert new[0, 2].signbit()
+
+
+@pytest.mark.parametrize("mask_layout", [None, *LAYOUTS])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(target: Target, layout: str, mask_layout: str | None) -> None:
+    like = LAYOUTS[layout](values("normal", SHAPE, torch.float32).to(target.device))
+    old = None
+    if mask_layout is not None:
+        old = LAYOUTS[mask_layout](mask("non_binary", SHAPE, torch.uint8).to(target.device))
+    for dim in range(4):
+        scores = torch.randn(SHAPE[dim], device=target.device)
+        new = target.ops.channel_mask(scores, like, old, 0.5, dim)
+        assert_same_bits(new.cpu(), reference.channel_mask(scores, like, old, 0.5, dim))
+        assert_layout_of(new, like)
+
+
+def test_ties_go_by_the_lowest_channel(target: Target) -> None:
+    scores = torch.tensor([2.0, 1.0, -1.0, 1.0, 0.0])
+    new = check(target, scores, torch.empty(5, 2), None, 3, 0)
+    assert new[:, 0].tolist() == [1, 0, 0, 1, 0]
+
+
+def test_nan_is_pruned_last(target: Target) -> None:
+    scores = torch.tensor([float("nan"), float("inf"), 1.0])
+    new = check(target, scores, torch.empty(3, 2), None, 2, 0)
+    assert new[:, 0].tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (2, 0, 4)], ids=str)
+def test_empty(target: Target, shape: tuple[int, ...]) -> None:
+    like = torch.empty(shape)
+    for dim in range(len(shape)):
+        for old in (None, torch.ones(shape)):
+            for amount in (0, 0.0, 0.5, 1.0):
+                check(target, torch.ones(shape[dim]), like, old, amount, dim)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 33, 1025])
+@pytest.mark.parametrize("inner", [1, 33])
+def test_sizes(target: Target, channels: int, inner: int) -> None:
+    like = torch.empty(3, channels, inner)
+    target.needs(like.numel())
+    old = some_channels_gone((3, channels, inner), 1, torch.float32)
+    for amount in (0.0, 0.25, 0.5, 1.0):
+        check(target, torch.randn(channels), like, None, amount, 1)
+        check(target, torch.randn(channels), like, old, amount, 1)
+
+
+def test_count_above_active_is_a_value_error(target: Target) -> None:
+    like = torch.empty(4, 3, device=target.device)
+    scores = torch.ones(4, device=target.device)
+    old = torch.ones(4, 3, device=target.device)
+    old[1] = 0
+    with pytest.raises(ValueError, match=r"amount=5 should be smaller .*=4"):
+        target.ops.channel_mask(scores, like, None, 5, 0)
+    with pytest.raises(ValueError, match=r"amount=4 should be smaller .*=3"):
+        target.ops.channel_mask(scores, like, old, 4, 0)
+
+
+def test_inputs_are_left_alone(target: Target) -> None:
+    old = mask("random", SHAPE, torch.float32).to(target.device)
+    before = old.clone()
+    new = target.ops.channel_mask(torch.randn(8, device=target.device), old, old, 0.5, 1)
+    assert_same_bits(old, before)
+    assert new.data_ptr() != old.data_ptr()
+
+
+def test_threads(target: Target, set_threads: object) -> None:
+    shape = (211, 1009)
+    like = torch.empty(shape, device=target.device)
+    target.needs(like.numel())
+    results = []
+    scores = [torch.randn(size, device=target.device) for size in shape]
+    olds = [some_channels_gone(shape, dim, torch.float32).to(target.device) for dim in (0, 1)]
+    for threads in (1, 2, 7):
+        set_threads(threads)
+        results.append([target.ops.channel_mask(scores[d], like, olds[d], 0.5, d) for d in (0, 1)])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))

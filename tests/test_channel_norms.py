@@ -1,0 +1,100 @@
+"""channel_norms: the same bits as sums in the documented order, and the values of torch's norms."""
+
+import pytest
+import torch
+
+import reference
+from compare import assert_same_bits
+from inputs import FLOATS, KINDS, LAYOUTS, SHAPE, name, values
+from targets import Target
+
+INF = float("inf")
+EXACT = [0, 1, 2, INF, -INF]  # no pow in them, so one right answer to the last bit
+POWERS = [3, 0.5, 3.5, -1, -2.5]
+
+
+@pytest.mark.parametrize("p", EXACT)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_every_bit(target: Target, dtype: torch.dtype, kind: str, p: float) -> None:
+    t = values(kind, SHAPE, dtype).to(target.device)
+    for dim in (0, 1, 3, -2):
+        norms = target.ops.channel_norms(t, p, dim)
+        assert norms.device == t.device
+        assert_same_bits(norms.cpu(), reference.channel_norms(t, p, dim))
+
+
+@pytest.mark.parametrize("p", [*EXACT, *POWERS])
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_values_of_torch(target: Target, dtype: torch.dtype, p: float) -> None:
+    t = values("normal", (5, 6, 7), dtype).to(target.device)
+    for dim in range(3):
+        others = [d for d in range(3) if d != dim]
+        expected = torch.linalg.vector_norm(t.double(), p, dim=others)
+        norms = target.ops.channel_norms(t, p, dim)
+        torch.testing.assert_close(norms, expected, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("p", [1, 2, INF])
+@pytest.mark.parametrize(
+    "shape",
+    [(3, 31), (3, 32), (3, 33), (2, 4095), (2, 4096), (2, 4097), (3, 10007), (2, 9, 1025)],
+    ids=str,
+)
+def test_lanes_and_chunks(target: Target, shape: tuple[int, ...], p: float) -> None:
+    t = values("scaled", shape, torch.float32).to(target.device)
+    target.needs(t.numel())
+    for dim in range(len(shape)):
+        assert_same_bits(
+            target.ops.channel_norms(t, p, dim).cpu(), reference.channel_norms(t, p, dim)
+        )
+
+
+@pytest.mark.parametrize("channels", [1, 63, 64, 65, 129])
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_channels_side_by_side(target: Target, dtype: torch.dtype, channels: int) -> None:
+    t = values("normal", (130, channels), dtype).to(target.device)
+    target.needs(t.numel())
+    for dim in (0, 1):
+        assert_same_bits(
+            target.ops.channel_norms(t, 2, dim).cpu(), reference.channel_norms(t, 2, dim)
+        )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_layouts(target: Target, dtype: torch.dtype, layout: str) -> None:
+    t = LAYOUTS[layout](values("normal", SHAPE, dtype).to(target.device))
+    for dim in range(4):
+        assert_same_bits(
+            target.ops.channel_norms(t, 2, dim).cpu(), reference.channel_norms(t, 2, dim)
+        )
+
+
+@pytest.mark.parametrize("p", [*EXACT, *POWERS])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (2, 0, 4)], ids=str)
+def test_empty(target: Target, shape: tuple[int, ...], p: float) -> None:
+    t = torch.ones(shape, device=target.device)
+    for dim in range(len(shape)):
+        assert_same_bits(
+            target.ops.channel_norms(t, p, dim).cpu(), reference.channel_norms(t, p, dim)
+        )
+
+
+def test_half_sums_neither_overflow_nor_round(target: Target) -> None:
+    t = torch.full((2, 5000), 60000.0, dtype=torch.float16, device=target.device)
+    target.needs(t.numel())
+    norms = target.ops.channel_norms(t, 1, 0)
+    assert norms.tolist() == [5000 * float(t[0, 0])] * 2
+
+
+@pytest.mark.parametrize("p", [1, 2, 3.5, -INF])
+def test_threads(target: Target, set_threads: object, p: float) -> None:
+    t = values("scaled", (67, 9001), torch.float32).to(target.device)
+    target.needs(t.numel())
+    results = []
+    for threads in (1, 2, 7):
+        set_threads(threads)
+        results.append([target.ops.channel_norms(t, p, dim) for dim in (0, 1)])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))

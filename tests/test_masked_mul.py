@@ -1,0 +1,254 @@
+"""masked_mul, masked_mul_ and masked_muls: mask.to(t.dtype) * t bit for bit, and its gradients."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import fastprune
+import reference
+from compare import assert_layout_of, assert_same_bits
+from inputs import (
+    DENSE,
+    FLOATS,
+    INTEGERS,
+    KINDS,
+    LAYOUTS,
+    MASK_DTYPES,
+    MASKS,
+    SHAPE,
+    SIZES,
+    mask,
+    name,
+    values,
+)
+from targets import Target
+
+FORMS = ["out_of_place", "in_place", "list"]
+
+
+def multiply(target: Target, form: str, t: Tensor, m: Tensor) -> Tensor:
+    """One of the three forms on a copy of ``t`` that has its layout."""
+    if form == "out_of_place":
+        result = target.ops.masked_mul(t, m)
+    elif form == "in_place":
+        copy = t.clone()
+        result = target.ops.masked_mul_(copy, m)
+        assert result is copy
+    else:
+        result, other = target.ops.masked_muls([t, t.detach()[:0]], [m, m[:0]])
+        assert other.shape == t[:0].shape
+    assert isinstance(result, Tensor)
+    return result
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mask_dtype", MASK_DTYPES, ids=name)
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_values(
+    target: Target, dtype: torch.dtype, mask_dtype: torch.dtype, kind: str, form: str
+) -> None:
+    t = values(kind, 1025, dtype).to(target.device)
+    for mask_kind in ("random", "non_binary"):
+        m = mask(mask_kind, 1025, mask_dtype).to(target.device)
+        assert_same_bits(multiply(target, form, t, m), reference.masked_mul(t, m))
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("mask_dtype", FLOATS, ids=name)
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_masks(target: Target, dtype: torch.dtype, mask_dtype: torch.dtype, kind: str) -> None:
+    t = values("normal", 1025, dtype).to(target.device)
+    m = mask(kind, 1025, mask_dtype).to(target.device)
+    assert_same_bits(target.ops.masked_mul(t, m), reference.masked_mul(t, m))
+
+
+@pytest.mark.parametrize("mask_dtype", INTEGERS, ids=name)
+@pytest.mark.parametrize("form", FORMS)
+def test_integer_masks(target: Target, mask_dtype: torch.dtype, form: str) -> None:
+    t = values("normal", 1025, torch.float32).to(target.device)
+    m = mask("non_binary", 1025, mask_dtype).to(target.device)
+    assert_same_bits(multiply(target, form, t, m), reference.masked_mul(t, m))
+
+
+@pytest.mark.parametrize("mask_dtype", MASK_DTYPES, ids=name)
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_signs_and_special_values(
+    target: Target, dtype: torch.dtype, mask_dtype: torch.dtype
+) -> None:
+    special = [0.0, -0.0, 1.5, -1.5, float("inf"), -float("inf"), float("nan")]
+    t = torch.tensor(special, dtype=dtype, device=target.device).repeat(20)
+    for value in (0, 1):
+        m = torch.full_like(t, value, dtype=mask_dtype)
+        product = target.ops.masked_mul(t, m)
+        assert_same_bits(product, reference.masked_mul(t, m))
+        assert product[3].signbit()
+        assert product[4].isnan() == (value == 0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("size", [*SIZES, 1_000_003])
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_sizes(target: Target, dtype: torch.dtype, size: int, form: str) -> None:
+    target.needs(size)
+    t = values("normal", size, dtype).to(target.device)
+    for mask_dtype in (dtype, torch.bool):
+        m = mask("random", size, mask_dtype).to(target.device)
+        assert_same_bits(multiply(target, form, t, m), reference.masked_mul(t, m))
+
+
+@pytest.mark.parametrize("mask_layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("mask_dtype", [torch.float32, torch.uint8], ids=name)
+def test_layouts(target: Target, mask_dtype: torch.dtype, layout: str, mask_layout: str) -> None:
+    t = LAYOUTS[layout](values("normal", SHAPE, torch.float32).to(target.device))
+    m = LAYOUTS[mask_layout](mask("random", SHAPE, mask_dtype).to(target.device))
+    expected = reference.masked_mul(t, m)
+    for product in (target.ops.masked_mul(t, m), *target.ops.masked_muls([t], [m])):
+        assert_same_bits(product, expected)
+        assert_layout_of(product, t)
+        if layout in DENSE:
+            assert product.stride() == t.stride()
+    if layout != "expanded":  # whose elements overlap
+        strides = t.stride()
+        assert target.ops.masked_mul_(t, m) is t
+        assert_same_bits(t, expected)
+        assert t.stride() == strides
+
+
+def test_scalar_tensors(target: Target) -> None:
+    t = torch.tensor(-2.0, device=target.device)
+    for m in (torch.tensor(0.0), torch.tensor(True)):
+        m = m.to(target.device)
+        assert_same_bits(target.ops.masked_mul(t, m), reference.masked_mul(t, m))
+
+
+def test_in_place_leaves_what_lies_between(target: Target) -> None:
+    whole = torch.ones(10, 10, device=target.device)
+    target.ops.masked_mul_(whole[::2, 1:4], torch.zeros(5, 3, device=target.device))
+    assert whole.sum() == 100 - 15
+
+
+def test_mask_may_be_the_tensor(target: Target) -> None:
+    t = values("normal", 1025, torch.float32).to(target.device)
+    expected = t * t
+    assert_same_bits(target.ops.masked_mul(t, t), expected)
+    assert_same_bits(target.ops.masked_mul_(t, t), expected)
+
+
+def test_threads(target: Target, set_threads: object) -> None:
+    size = 300_001
+    target.needs(size)
+    t = values("any_bits", size, torch.float32).to(target.device)
+    m = mask("random", size, torch.float32).to(target.device)
+    for threads in (1, 2, 7):
+        set_threads(threads)
+        assert_same_bits(target.ops.masked_mul(t, m), reference.masked_mul(t, m))
+
+
+@pytest.mark.large
+def test_more_than_2_31_elements(target: Target) -> None:
+    size = (1 << 31) + 1000
+    target.needs(size)
+    t = torch.ones(size, dtype=torch.bfloat16, device=target.device)
+    m = torch.ones(size, dtype=torch.uint8, device=target.device)
+    m[-7:] = 0
+    target.ops.masked_mul_(t, m)
+    assert t[:-7].all()
+    assert not t[-7:].any()
+
+
+# ---- gradients ----
+
+
+@pytest.mark.parametrize("mask_dtype", MASK_DTYPES, ids=name)
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "sliced"])
+def test_gradcheck(target: Target, layout: str, mask_dtype: torch.dtype) -> None:
+    target.needs_autograd()
+    t = LAYOUTS[layout](values("normal", (3, 4), torch.float64).to(target.device))
+    t.requires_grad_()
+    m = mask("random", (3, 4), mask_dtype).to(target.device)
+
+    def in_place(x: Tensor) -> Tensor:
+        return target.ops.masked_mul_(x.clone(), m)
+
+    def listed(x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(target.ops.masked_muls([x, 2 * x], [m, m]))
+
+    for function in (lambda x: target.ops.masked_mul(x, m), in_place, listed):
+        assert torch.autograd.gradcheck(function, (t,))
+        assert torch.autograd.gradgradcheck(function, (t,))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_gradient_is_grad_times_mask(target: Target, dtype: torch.dtype, form: str) -> None:
+    target.needs_autograd()
+    t = values("normal", 1025, dtype).to(target.device).requires_grad_()
+    m = mask("non_binary", 1025, dtype).to(target.device)
+    grad = values("any_bits", 1025, dtype).to(target.device)
+    multiply(target, form, t, m).backward(grad)
+    assert t.grad is not None
+    assert_same_bits(t.grad, m * grad)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_mask_gets_no_gradient(target: Target, form: str) -> None:
+    target.needs_autograd()
+    t = torch.randn(10, device=target.device, requires_grad=True)
+    m = torch.ones(10, device=target.device, requires_grad=True)
+    multiply(target, form, t, m).sum().backward()
+    assert t.grad is not None
+    assert m.grad is None
+    product = multiply(target, form, t.detach(), m)
+    assert not product.requires_grad
+
+
+def test_list_with_and_without_gradient(target: Target) -> None:
+    target.needs_autograd()
+    a, b, c = (torch.randn(5, device=target.device) for _ in range(3))
+    a.requires_grad_()
+    c.requires_grad_()
+    masks = [mask("random", 5, torch.float32).to(target.device) for _ in range(3)]
+    products = target.ops.masked_muls([a, b, c], masks)
+    products[0].sum().backward()
+    assert_same_bits(a.grad, masks[0])
+    assert b.grad is None
+    assert c.grad is None or not c.grad.any()
+    assert not products[1].requires_grad
+
+
+def test_a_leaf_cannot_be_changed_in_place(target: Target) -> None:
+    target.needs_autograd()
+    t = torch.ones(3, device=target.device, requires_grad=True)
+    m = torch.zeros(3, device=target.device)
+    with pytest.raises(RuntimeError, match="leaf"):
+        target.ops.masked_mul_(t, m)
+    assert t.tolist() == [1, 1, 1]
+    with torch.no_grad():
+        target.ops.masked_mul_(t, m)
+    assert t.tolist() == [0, 0, 0]
+
+
+def test_in_place_bumps_the_version(target: Target) -> None:
+    target.needs_autograd()
+    t = torch.ones(3, device=target.device, requires_grad=True)
+    doubled = 2 * t
+    square = doubled * doubled
+    target.ops.masked_mul_(doubled, torch.zeros(3, device=target.device))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        square.sum().backward()
+
+
+def test_no_graph_without_need(target: Target) -> None:
+    m = torch.ones(3, device=target.device)
+    assert target.ops.masked_mul(torch.ones(3, device=target.device), m).grad_fn is None
+    with torch.no_grad():
+        t = torch.ones(3, device=target.device, requires_grad=True)
+        assert not target.ops.masked_mul(t, m).requires_grad
+    with torch.inference_mode():
+        assert target.ops.masked_mul(t, m).is_inference()
+
+
+def test_empty_list() -> None:
+    assert fastprune.ops.masked_muls([], []) == []

@@ -1,0 +1,125 @@
+"""torch.library.opcheck of every operator, and torch.compile over two of them."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import fastprune
+from inputs import LAYOUTS, SHAPE, mask, values
+
+OPS = torch.ops.fastprune
+
+
+def tensors(device: str, layout: str, grad: bool) -> tuple[Tensor, Tensor]:
+    t = LAYOUTS[layout](values("normal", SHAPE, torch.float32).to(device))
+    m = LAYOUTS[layout](mask("random", SHAPE, torch.float32).to(device))
+    return t.requires_grad_(grad), m
+
+
+def check(op: Any, *args: Any, **kwargs: Any) -> None:
+    torch.library.opcheck(op.default, args, kwargs)
+
+
+grads = pytest.mark.parametrize("grad", [False, True], ids=["no_grad", "grad"])
+layouts = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+@grads
+@layouts
+def test_topk_masks(device: str, layout: str, grad: bool) -> None:
+    t, m = tensors(device, layout, grad)
+    check(OPS.topk_masks, [t, t[:0]], [], 0.5)
+    check(OPS.topk_masks, [t], [m], 11)
+    check(OPS.topk_masks, [t, t], [None, m.bool()], 0.5, active_only=False, largest=True)
+    check(OPS.topk_masks, [t], [], 0.5, dtype=torch.uint8)
+
+
+@grads
+@layouts
+def test_channel_norms(device: str, layout: str, grad: bool) -> None:
+    t, _ = tensors(device, layout, grad)
+    for p in (0.0, 2.0, float("inf")):
+        check(OPS.channel_norms, t, p, 1)
+    check(OPS.channel_norms, t, 1.0, -1)
+
+
+@grads
+@layouts
+def test_channel_mask(device: str, layout: str, grad: bool) -> None:
+    t, m = tensors(device, layout, grad)
+    scores = torch.randn(SHAPE[1], device=device, requires_grad=grad)
+    check(OPS.channel_mask, scores, t, None, 0.5, 1)
+    check(OPS.channel_mask, scores, t, m, 2, 1)
+    check(OPS.channel_mask, scores, t, m.bool(), 0.5, -3, active_only=False)
+
+
+@layouts
+def test_combine_masks(device: str, layout: str) -> None:
+    t, m = tensors(device, layout, False)
+    check(OPS.combine_masks, m, m)
+    check(OPS.combine_masks, t, m.bool())
+    check(OPS.combine_masks, m.to(torch.uint8), t)
+
+
+@grads
+@layouts
+def test_masked_mul(device: str, layout: str, grad: bool) -> None:
+    t, m = tensors(device, layout, grad)
+    check(OPS.masked_mul, t, m)
+    check(OPS.masked_mul, t, m.bool())
+    check(OPS.masked_mul, t, m.double())
+
+
+@layouts
+def test_masked_mul_in_place(device: str, layout: str) -> None:
+    if layout == "expanded":
+        pytest.skip("its elements overlap, which no operation in place takes")
+    t, m = tensors(device, layout, False)
+    check(OPS.masked_mul_, t, m)
+    check(OPS.masked_mul_, t, m.bool())
+
+
+@grads
+@layouts
+def test_masked_muls(device: str, layout: str, grad: bool) -> None:
+    t, m = tensors(device, layout, grad)
+    check(OPS.masked_muls, [t, t[:0]], [m, m[:0]])
+    check(OPS.masked_muls, [t], [m.bool()])
+
+
+def test_compiled_masked_mul(device: str) -> None:
+    t, m = tensors(device, "contiguous", True)
+
+    def loss(t: Tensor, m: Tensor) -> Tensor:
+        return (fastprune.ops.masked_mul(t * 2, m) ** 2).sum()
+
+    (expected,) = torch.autograd.grad(loss(t, m), t)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    (actual,) = torch.autograd.grad(compiled(t, m), t)
+    assert torch.equal(actual, expected)
+
+
+def test_compiled_topk_masks(device: str) -> None:
+    t, m = tensors(device, "contiguous", True)
+
+    def prune(t: Tensor, m: Tensor) -> Tensor:
+        (new,) = fastprune.ops.topk_masks([t], [m], 0.5)
+        return new * 3
+
+    compiled = torch.compile(prune, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(t, m), prune(t, m))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_compiled_pruned_module(device: str, layout: str) -> None:
+    conv = torch.nn.Conv2d(8, 4, 3).to(device)
+    if layout == "channels_last":
+        conv = conv.to(memory_format=torch.channels_last)
+    fastprune.l1_unstructured(conv, "weight", 0.5)
+    x = torch.randn(2, 8, 9, 9, device=device)
+    expected = torch.autograd.grad(conv(x).square().sum(), conv.weight_orig)
+    compiled = torch.compile(conv, backend="aot_eager")
+    actual = torch.autograd.grad(compiled(x).square().sum(), conv.weight_orig)
+    torch.testing.assert_close(actual, expected)

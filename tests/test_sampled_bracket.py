@@ -1,0 +1,92 @@
+"""The CPU's sampled bracket: when it misleads, the exact one gives the same bits."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import fastprune
+import reference
+from fastprune import ops
+
+SIZE = 200_003  # several tiles, the last one partial
+
+
+@pytest.fixture
+def forced() -> Iterator[None]:
+    fastprune._C._force_fallback(True)
+    yield
+    fastprune._C._force_fallback(False)
+
+
+def scores(kind: str, dtype: torch.dtype) -> Tensor:
+    normal = torch.randn(SIZE, dtype=torch.float64)
+    values = {
+        "normal": normal,
+        "few": (normal * 2).round(),
+        "equal": torch.full_like(normal, 0.25),
+        "zeros99": normal * (torch.rand(SIZE) > 0.99),
+        "sorted": normal.sort().values,
+        "nan": normal.where(torch.rand(SIZE) > 0.5, torch.nan),
+    }
+    return values[kind].to(dtype)
+
+
+@pytest.mark.parametrize("amount", [0, 1, SIZE // 3, SIZE // 4, 0.0, 1e-6, 0.05, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", ["normal", "few", "equal", "zeros99", "sorted", "nan"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_same_bits(dtype: torch.dtype, kind: str, masked: bool, amount: float) -> None:
+    t = scores(kind, dtype)
+    masks = [torch.rand(SIZE) > 0.3] if masked else []
+    expected = reference.topk_masks([t], masks, amount)
+    for ours, theirs in zip(ops.topk_masks([t], masks, amount), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", ["normal", "few", "equal"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_same_bits_when_the_sample_misleads(
+    dtype: torch.dtype, kind: str, masked: bool, forced: None
+) -> None:
+    t = scores(kind, dtype)
+    masks = [torch.rand(SIZE) > 0.3] if masked else []
+    before = fastprune._C._fallbacks()
+    ours = ops.topk_masks([t], masks, 0.5)
+    assert fastprune._C._fallbacks() == before + 1
+    assert torch.equal(ours[0], reference.topk_masks([t], masks, 0.5)[0])
+
+
+def test_normal_data_does_not_fall_back() -> None:
+    before = fastprune._C._fallbacks()
+    for _ in range(20):
+        ops.topk_masks([scores("normal", torch.float32)], [], 0.5)
+    assert fastprune._C._fallbacks() == before
+
+
+def test_more_candidates_than_there_is_room_for() -> None:
+    # Nearly every key between two far ones that a sample cannot tell apart from the threshold.
+    t = torch.rand(SIZE) * 1e-3 + 1.0
+    t[: SIZE // 2] = 1.0
+    before = fastprune._C._fallbacks()
+    for amount in (SIZE // 2 - 1, SIZE // 2, SIZE // 2 + 1):
+        ours = ops.topk_masks([t], [], amount)
+        assert torch.equal(ours[0], reference.topk_masks([t], [], amount)[0])
+    assert fastprune._C._fallbacks() > before
+
+
+def test_count_beyond_the_active_entries() -> None:
+    mask = torch.zeros(SIZE)
+    mask[:1000] = 1
+    with pytest.raises(ValueError, match=r"amount=1001 should be smaller than .*=1000"):
+        ops.topk_masks([scores("normal", torch.float32)], [mask], 1001)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_thread_counts(threads: int, set_threads: object) -> None:
+    t = scores("few", torch.float32)
+    expected = reference.topk_masks([t], [], 0.4)[0]
+    set_threads(threads)  # type: ignore[operator]
+    assert torch.equal(ops.topk_masks([t], [], 0.4)[0], expected)
