@@ -4,46 +4,83 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <mutex>
 #include <vector>
 
 #include "../checks.h"
 #include "../dispatch.h"
 #include "../selection.h"
+#include "clones.h"
 #include "parallel.h"
 
 namespace fastprune::cpu {
 namespace {
 
-constexpr int64_t kRunsPerTask = 1 << 14;  // entries a worker takes at a time
+constexpr int64_t kEntriesPerTask = 1 << 14;  // that a worker takes at a time
+// Channels whose runs of neighbouring entries are shorter are handled a row of all channels at a
+// time, over a pattern of such a row.
+constexpr int64_t kLongRun = 64;
 
-// Calls fn(channel, offset, length) for each run of neighbouring entries of one channel.
+// Rows of [outer, channels * inner], shared among workers: fn(worker, first, last).
+template <class Fn>
+void for_each_rows(const ChannelView& v, const Fn& fn) {
+  const int64_t row = std::max<int64_t>(1, v.channels * v.inner);
+  const int64_t tasks = std::max<int64_t>(1, v.outer * row / kEntriesPerTask);
+  for_each_worker(worker_count(std::min(tasks, v.outer)), v.outer, fn);
+}
+
+// Runs of neighbouring entries of one channel, shared among workers: fn(channel, offset).
 template <class Fn>
 void for_each_run(const ChannelView& v, const Fn& fn) {
   const int64_t runs = v.outer * v.channels;
-  const int64_t tasks = std::max<int64_t>(1, runs * v.inner / kRunsPerTask);
-  for_each_worker(worker_count(tasks), runs, [&](int64_t, int64_t first, int64_t last) {
-    int64_t channel = v.channels == 0 ? 0 : first % v.channels;
-    for (int64_t run = first; run < last; ++run) {
-      fn(channel, run * v.inner, v.inner);
-      if (++channel == v.channels) channel = 0;
-    }
-  });
+  const int64_t tasks = std::max<int64_t>(1, runs * v.inner / kEntriesPerTask);
+  for_each_worker(worker_count(std::min(tasks, runs)), runs,
+                  [&](int64_t, int64_t first, int64_t last) {
+                    for (int64_t run = first; run < last; ++run) {
+                      fn(run % v.channels, run * v.inner);
+                    }
+                  });
+}
+
+template <class T>
+FASTPRUNE_CLONES void mark_nonzero(const T* mask, uint8_t* flags, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) flags[i] |= mask[i] != static_cast<T>(0);
+}
+
+template <class T>
+bool any_nonzero(const T* mask, int64_t n) {
+  return std::any_of(mask, mask + n, [](T value) { return value != static_cast<T>(0); });
 }
 
 // A channel is active if any of its mask entries is non-zero.
 template <class T>
 std::vector<uint8_t> active_channels(const T* mask, const ChannelView& v) {
   std::vector<uint8_t> active(v.channels, 0);
-  for_each_run(v, [&](int64_t channel, int64_t offset, int64_t length) {
-    uint8_t& flag = active[channel];
-    if (__atomic_load_n(&flag, __ATOMIC_RELAXED)) return;
-    for (int64_t i = 0; i < length; ++i) {
-      if (mask[offset + i] != static_cast<T>(0)) {
-        __atomic_store_n(&flag, uint8_t{1}, __ATOMIC_RELAXED);
-        return;
+  if (v.inner >= kLongRun) {
+    for_each_run(v, [&](int64_t channel, int64_t offset) {
+      uint8_t* flag = &active[channel];
+      if (__atomic_load_n(flag, __ATOMIC_RELAXED) == 0 && any_nonzero(mask + offset, v.inner)) {
+        __atomic_store_n(flag, uint8_t{1}, __ATOMIC_RELAXED);
       }
+    });
+    return active;
+  }
+  const int64_t row = v.channels * v.inner;
+  std::vector<uint8_t> flags(row, 0);  // by place in a row
+  std::mutex joining;
+  for_each_rows(v, [&](int64_t, int64_t first, int64_t last) {
+    std::vector<uint8_t> mine(row, 0);
+    for (int64_t r = first; r < last; ++r) {
+      mark_nonzero(mask + r * row, mine.data(), row);
+      // Most masks show every channel active within a few rows.
+      const bool look = ((r - first) & (r - first + 1)) == 0;
+      if (look && std::find(mine.begin(), mine.end(), 0) == mine.end()) break;
     }
+    const std::lock_guard<std::mutex> guard(joining);
+    for (int64_t i = 0; i < row; ++i) flags[i] |= mine[i];
   });
+  for (int64_t i = 0; i < row; ++i) active[i / v.inner] |= flags[i];
   return active;
 }
 
@@ -66,16 +103,35 @@ std::vector<uint8_t> channels_to_prune(const double* scores, const std::vector<u
 }
 
 template <class T>
+FASTPRUNE_CLONES void scale_row(const T* mask, const T* pattern, T* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(mask[i] * pattern[i]);
+}
+
+// The old mask, or ones, times zero in pruned channels.
+template <class T>
 void write_mask(const T* mask, const ChannelView& v, const std::vector<uint8_t>& prune, T* out) {
-  for_each_run(v, [&](int64_t channel, int64_t offset, int64_t length) {
-    const T factor = static_cast<T>(prune[channel] ? 0 : 1);
-    if (mask == nullptr) {
-      std::fill(out + offset, out + offset + length, factor);
-    } else if (!prune[channel]) {
-      std::copy(mask + offset, mask + offset + length, out + offset);
-    } else {
-      for (int64_t i = 0; i < length; ++i) {
-        out[offset + i] = static_cast<T>(mask[offset + i] * factor);
+  if (v.inner >= kLongRun) {
+    const std::unique_ptr<T[]> zeros(new T[v.inner]());
+    for_each_run(v, [&](int64_t channel, int64_t offset) {
+      if (mask == nullptr) {
+        std::fill_n(out + offset, v.inner, static_cast<T>(prune[channel] ? 0 : 1));
+      } else if (prune[channel]) {
+        scale_row(mask + offset, zeros.get(), out + offset, v.inner);
+      } else {
+        std::copy_n(mask + offset, v.inner, out + offset);
+      }
+    });
+    return;
+  }
+  const int64_t row = v.channels * v.inner;
+  const std::unique_ptr<T[]> pattern(new T[row]);
+  for (int64_t i = 0; i < row; ++i) pattern[i] = static_cast<T>(prune[i / v.inner] ? 0 : 1);
+  for_each_rows(v, [&](int64_t, int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      if (mask == nullptr) {
+        std::copy_n(pattern.get(), row, out + r * row);
+      } else {
+        scale_row(mask + r * row, pattern.get(), out + r * row, row);
       }
     }
   });

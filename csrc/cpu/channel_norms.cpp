@@ -8,6 +8,7 @@
 #include "../checks.h"
 #include "../dispatch.h"
 #include "../selection.h"
+#include "clones.h"
 #include "parallel.h"
 
 namespace fastprune::cpu {
@@ -25,6 +26,45 @@ double fold_lanes(double* lanes, int64_t stride) {
   return lanes[0];
 }
 
+template <NormKind kind>
+void add_to_lane(double& lane, double x, double p) {
+  lane = norm_join<kind>(lane, norm_term<kind>(x, p));
+}
+
+// n rows of as many elements as there are lanes.
+template <NormKind kind, class T>
+FASTPRUNE_CLONES void add_rows(double* __restrict__ lanes, const T* __restrict__ x, int64_t n,
+                               double p) {
+  for (int64_t row = 0; row < n; ++row, x += kNormLanes) {
+    for (int l = 0; l < kNormLanes; ++l) {
+      lanes[l] = norm_join<kind>(lanes[l], norm_term<kind>(static_cast<double>(x[l]), p));
+    }
+  }
+}
+
+// One row of neighbouring channels, each with a lane of its own.
+template <NormKind kind, class T>
+FASTPRUNE_CLONES void add_columns(double* __restrict__ lanes, const T* __restrict__ x, int64_t n,
+                                  double p) {
+  for (int64_t c = 0; c < n; ++c) {
+    lanes[c] = norm_join<kind>(lanes[c], norm_term<kind>(static_cast<double>(x[c]), p));
+  }
+}
+
+// Neighbouring elements of one channel, the first of which belongs to lane `lane`.
+template <NormKind kind, class T>
+void add_run(double* lanes, int64_t lane, const T* x, int64_t n, double p) {
+  int64_t i = 0;
+  for (; i < n && lane != 0; ++i, lane = (lane + 1) % kNormLanes) {
+    add_to_lane<kind>(lanes[lane], static_cast<double>(x[i]), p);
+  }
+  const int64_t rows = (n - i) / kNormLanes;
+  add_rows<kind>(lanes, x + i, rows, p);
+  for (i += rows * kNormLanes; i < n; ++i, ++lane) {
+    add_to_lane<kind>(lanes[lane], static_cast<double>(x[i]), p);
+  }
+}
+
 // Elements [begin, end) of one channel, counted in logical order.
 template <NormKind kind, class T>
 double chunk_of_channel(const T* data, const ChannelView& v, int64_t channel, int64_t begin,
@@ -36,10 +76,7 @@ double chunk_of_channel(const T* data, const ChannelView& v, int64_t channel, in
     const int64_t first = j % v.inner;
     const int64_t run = std::min(v.inner - first, end - j);
     const T* x = data + (outer * v.channels + channel) * v.inner + first;
-    for (int64_t i = 0; i < run; ++i) {
-      double& lane = lanes[(j + i - begin) % kNormLanes];
-      lane = norm_join<kind>(lane, norm_term<kind>(static_cast<double>(x[i]), p));
-    }
+    add_run<kind>(lanes, (j - begin) % kNormLanes, x, run, p);
     j += run;
   }
   return fold_lanes<kind>(lanes, 1);
@@ -53,11 +90,7 @@ void chunk_of_columns(const T* data, const ChannelView& v, int64_t channel, int6
   double lanes[kNormLanes][kChannelBlock];
   std::fill(&lanes[0][0], &lanes[0][0] + kNormLanes * kChannelBlock, norm_start<kind>());
   for (int64_t j = begin; j < end; ++j) {
-    const T* x = data + j * v.channels + channel;
-    double* lane = lanes[(j - begin) % kNormLanes];
-    for (int64_t c = 0; c < width; ++c) {
-      lane[c] = norm_join<kind>(lane[c], norm_term<kind>(static_cast<double>(x[c]), p));
-    }
+    add_columns<kind>(lanes[(j - begin) % kNormLanes], data + j * v.channels + channel, width, p);
   }
   for (int64_t c = 0; c < width; ++c) {
     out[c * out_stride] = fold_lanes<kind>(&lanes[0][c], kChannelBlock);

@@ -2,19 +2,23 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include <type_traits>
+
 #include "../checks.h"
 #include "../dispatch.h"
 #include "../flat.h"
 #include "clones.h"
 #include "parallel.h"
+#include "product.h"
 
 namespace fastprune::cpu {
 namespace {
 
 constexpr int64_t kGrain = 1 << 15;
 
+// Integers and bool multiply as they do in ATen; floats go the way of masked_mul.
 template <class T, class U>
-FASTPRUNE_CLONES void combine_run(const T* old_mask, const U* new_mask, T* out, int64_t size) {
+FASTPRUNE_CLONES void combine_integers(const U* new_mask, const T* old_mask, T* out, int64_t size) {
   for (int64_t i = 0; i < size; ++i) {
     out[i] = static_cast<T>(old_mask[i] * static_cast<T>(new_mask[i]));
   }
@@ -23,7 +27,11 @@ FASTPRUNE_CLONES void combine_run(const T* old_mask, const U* new_mask, T* out, 
 template <class T, class U>
 void combine(const T* old_mask, const U* new_mask, T* out, int64_t size) {
   at::parallel_for(0, size, kGrain, [=](int64_t begin, int64_t end) {
-    combine_run(old_mask + begin, new_mask + begin, out + begin, end - begin);
+    if constexpr (std::is_integral_v<T>) {
+      combine_integers(new_mask + begin, old_mask + begin, out + begin, end - begin);
+    } else {
+      product(new_mask + begin, old_mask + begin, out + begin, end - begin);
+    }
   });
 }
 

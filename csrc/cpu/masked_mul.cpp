@@ -7,34 +7,29 @@
 #include "../checks.h"
 #include "../dispatch.h"
 #include "../flat.h"
-#include "clones.h"
 #include "parallel.h"
+#include "product.h"
 
 namespace fastprune::cpu {
 namespace {
 
 constexpr int64_t kGrain = 1 << 15;
 
-template <class T, class M>
-FASTPRUNE_CLONES void multiply_run(const M* mask, const T* t, T* out, int64_t size) {
-  for (int64_t i = 0; i < size; ++i) out[i] = static_cast<T>(mask[i]) * t[i];
-}
-
-template <class T, class M>
-void multiply(const M* mask, const T* t, T* out, int64_t size) {
-  at::parallel_for(0, size, kGrain, [=](int64_t begin, int64_t end) {
-    multiply_run(mask + begin, t + begin, out + begin, end - begin);
+// t[begin:end], in memory, times the mask; t and mask dense and in one order; out may be t.
+void multiply_range(const FlatPair& flat, const at::Tensor& out, int64_t begin, int64_t end) {
+  dispatch_float(out.scalar_type(), [&](auto value) {
+    using T = decltype(value);
+    dispatch_readable<T>(flat.second.scalar_type(), [&](auto other) {
+      using M = decltype(other);
+      product(flat.second.const_data_ptr<M>() + begin, flat.first.const_data_ptr<T>() + begin,
+              out.mutable_data_ptr<T>() + begin, end - begin);
+    });
   });
 }
 
-// t and mask dense and in one order; out may be t.
-void multiply_flat(const at::Tensor& t, const at::Tensor& mask, const at::Tensor& out) {
-  dispatch_float(t.scalar_type(), [&](auto value) {
-    using T = decltype(value);
-    dispatch_readable<T>(mask.scalar_type(), [&](auto other) {
-      multiply(mask.const_data_ptr<decltype(other)>(), t.const_data_ptr<T>(),
-               out.mutable_data_ptr<T>(), t.numel());
-    });
+void multiply(const FlatPair& flat, const at::Tensor& out) {
+  at::parallel_for(0, out.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    multiply_range(flat, out, begin, end);
   });
 }
 
@@ -42,22 +37,43 @@ at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   check_masked_mul("masked_mul", t, mask);
   const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
   at::Tensor out = at::empty_like(flat.first);
-  multiply_flat(flat.first, flat.second, out);
+  multiply(flat, out);
   return out;
 }
 
 void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
   check_masked_mul("masked_mul_", t, mask);
   const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
-  multiply_flat(flat.first, flat.second, flat.first);
+  multiply(flat, flat.first);
   if (!flat.first.is_same(t)) t.copy_(flat.first);
 }
 
+// One parallel region for the whole list.
 std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
   check_masked_muls("masked_muls", ts, masks);
+  struct Piece {
+    size_t tensor;
+    int64_t begin;
+    int64_t end;
+  };
+  std::vector<FlatPair> flat;
   std::vector<at::Tensor> out;
-  out.reserve(ts.size());
-  for (size_t i = 0; i < ts.size(); ++i) out.push_back(masked_mul(ts[i], masks[i]));
+  std::vector<Piece> pieces;
+  for (size_t i = 0; i < ts.size(); ++i) {
+    flat.push_back(flatten_alike(ts[i], readable_mask(masks[i], ts[i].scalar_type())));
+    out.push_back(at::empty_like(flat[i].first));
+    const int64_t size = out[i].numel();
+    for (int64_t at = 0; at < size; at += kGrain) {
+      pieces.push_back({i, at, std::min(size, at + kGrain)});
+    }
+  }
+  const auto count = static_cast<int64_t>(pieces.size());
+  for_each_worker(worker_count(count), count, [&](int64_t, int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; ++p) {
+      const Piece& piece = pieces[p];
+      multiply_range(flat[piece.tensor], out[piece.tensor], piece.begin, piece.end);
+    }
+  });
   return out;
 }
 

@@ -7,8 +7,6 @@ Both inherit from their counterparts in torch.nn.utils.prune, so that code that 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -27,36 +25,37 @@ def is_fused(method: upstream.BasePruningMethod) -> bool:
     return getattr(method.compute_mask, "_fused", None) is True
 
 
-@contextmanager
-def transaction(*modules: nn.Module) -> Iterator[None]:
+class transaction:
     """Leave the modules exactly as they were if anything is raised inside, even an interrupt."""
-    before = [_state_of(module) for module in modules]
-    try:
-        yield
-    except BaseException:
-        for state in before:
-            for holder, content in state:
+
+    __slots__ = ("before",)
+
+    def __init__(self, *modules: nn.Module) -> None:
+        #: Each container that pruning changes, with a copy of its content.
+        self.before: list[tuple[Any, Any]] = []
+        for module in modules:
+            hooks = module._forward_pre_hooks
+            for holder in (
+                module._parameters,
+                module._buffers,
+                module._non_persistent_buffers_set,
+                hooks,
+                module._forward_pre_hooks_with_kwargs,
+                module.__dict__,
+            ):
+                self.before.append((holder, holder.copy()))
+            for hook in hooks.values():
+                if isinstance(hook, upstream.BasePruningMethod):
+                    self.before.append((hook.__dict__, hook.__dict__.copy()))
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None:
+            for holder, content in self.before:
                 holder.clear()
                 holder.update(content)
-        raise
-
-
-def _state_of(module: nn.Module) -> list[tuple[Any, Any]]:
-    """Each container that pruning changes in a module, with a copy of its content."""
-    holders: list[Any] = [
-        module._parameters,
-        module._buffers,
-        module._non_persistent_buffers_set,
-        module._forward_pre_hooks,
-        module._forward_pre_hooks_with_kwargs,
-        module.__dict__,
-    ]
-    holders += [
-        hook.__dict__
-        for hook in module._forward_pre_hooks.values()
-        if isinstance(hook, upstream.BasePruningMethod)
-    ]
-    return [(holder, holder.copy()) for holder in holders]
 
 
 class BasePruningMethod(upstream.BasePruningMethod):
@@ -163,7 +162,7 @@ class BasePruningMethod(upstream.BasePruningMethod):
         if mask is None:
             mask = method.compute_mask(scores, default_mask=default_mask)
         module.register_buffer(name + "_mask", mask)
-        setattr(module, name, method.apply_mask(module))
+        module.__dict__[name] = method.apply_mask(module)
         module.register_forward_pre_hook(method)
         method._module = weakref.ref(module)
         return method
@@ -263,6 +262,8 @@ def _stack(hook: upstream.BasePruningMethod, method: BasePruningMethod) -> Pruni
 
 def _find_hook(module: nn.Module, name: str) -> tuple[int, upstream.BasePruningMethod] | None:
     """The hook that prunes ``module.<name>``, ours or upstream's, and its key."""
+    if not module._forward_pre_hooks:
+        return None
     found = [
         (key, hook)
         for key, hook in module._forward_pre_hooks.items()

@@ -25,11 +25,6 @@ def _fused(compute_mask: _F) -> _F:
     return compute_mask
 
 
-def _active(mask: Tensor | None, active_only: bool) -> Tensor | None:
-    """Which entries are active; None for all."""
-    return mask == 1 if active_only and mask is not None else None
-
-
 class Identity(upstream.Identity, BasePruningMethod):
     """Prunes nothing, but registers mask and hook; see :class:`torch.nn.utils.prune.Identity`."""
 
@@ -74,16 +69,18 @@ class RandomUnstructured(upstream.RandomUnstructured, BasePruningMethod):
     def compute_mask(
         self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
     ) -> Tensor:
-        old = torch.ones_like(t) if default_mask is None else default_mask
-        return self._compute_masks((t,), (old,), active_only)[0]
+        if active_only and default_mask is not None:
+            return self.compute_masks((t,), (default_mask,))[0]
+        count = upstream._compute_nparams_toprune(self.amount, t.numel())
+        upstream._validate_pruning_amount(count, t.numel())
+        if count == 0:  # upstream draws nothing then
+            return torch.ones_like(t) if default_mask is None else default_mask.clone()
+        scores = _laid_out_like(t, torch.rand(t.shape, dtype=t.dtype, device=t.device))
+        masks = () if default_mask is None else (default_mask,)
+        return ops.topk_masks((scores,), masks, count, active_only=False, largest=True)[0]
 
     def compute_masks(self, ts: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
-        return self._compute_masks(ts, masks, True)
-
-    def _compute_masks(
-        self, ts: Sequence[Tensor], masks: Sequence[Tensor | None], active_only: bool
-    ) -> list[Tensor]:
-        active = [_active(mask, active_only) for mask in masks]
+        active = [None if mask is None else mask == 1 for mask in masks]
         sizes = [t.numel() if a is None else int(a.sum()) for t, a in zip(ts, active, strict=True)]
         count = upstream._compute_nparams_toprune(self.amount, sum(sizes))
         upstream._validate_pruning_amount(count, sum(sizes))
@@ -97,7 +94,7 @@ class RandomUnstructured(upstream.RandomUnstructured, BasePruningMethod):
             else torch.zeros_like(t, dtype=draws.dtype).masked_scatter_(a, part)
             for t, a, part in zip(ts, active, draws.split(sizes), strict=True)
         ]
-        return ops.topk_masks(scores, masks, count, active_only=active_only, largest=True)
+        return ops.topk_masks(scores, masks, count, largest=True)
 
 
 class LnStructured(upstream.LnStructured, BasePruningMethod):
@@ -179,9 +176,11 @@ class CustomFromMask(upstream.CustomFromMask, BasePruningMethod):
     def compute_mask(
         self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
     ) -> Tensor:
-        old = torch.ones_like(t) if default_mask is None else default_mask
+        old = t if default_mask is None else default_mask
         if old.shape != self.mask.shape:
             raise AssertionError(
                 f"default_mask shape {old.shape} must match self.mask shape {self.mask.shape}"
             )
-        return ops.combine_masks(old, self.mask)
+        if default_mask is None and self.mask.device == t.device:  # ones times the mask
+            return torch.empty_like(t).copy_(self.mask)
+        return ops.combine_masks(torch.ones_like(t) if default_mask is None else old, self.mask)

@@ -6,6 +6,7 @@ kept by the content that went into them, so that only what changed is compiled a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -75,6 +76,18 @@ def _flags(variant: Variant) -> list[str]:
     ]
 
 
+def without_preload() -> dict[str, str]:
+    """The environment of a compiler: a sanitizer that is preloaded is for the tests alone."""
+    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+
+
+def compiler_without_torch() -> list[str]:
+    """A compiler that finds the model and the kernels' own headers, and nothing of torch."""
+    flags = ["-std=c++17", "-O1", "-g1", "-Wall", "-fno-strict-aliasing"]
+    includes = [f"-I{HERE}", f"-I{ROOT / 'csrc' / 'cuda'}"]
+    return [os.environ.get("CXX", "g++"), *flags, "-DFASTPRUNE_CUDA_ON_HOST", *includes]
+
+
 _compilers = threading.BoundedSemaphore(JOBS)
 
 
@@ -84,18 +97,17 @@ def _make(out: Path, command: list[str]) -> None:
         os.utime(out)
         return
     part = out.with_name(f"{os.getpid()}-{threading.get_ident()}-{out.name}")
-    # A sanitizer that is preloaded is meant for the tests, not for the compiler.
-    environ = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     with _compilers:
-        subprocess.run([*command, "-o", str(part)], check=True, env=environ)
+        subprocess.run([*command, "-o", str(part)], check=True, env=without_preload())
     part.rename(out)
 
 
 def _forget_old(days: float = 2) -> None:
     """Remove what no build has used for days: every edit of a kernel leaves objects behind."""
     for path in FOLDER.iterdir():
-        if path.is_file() and time.time() - path.stat().st_mtime > days * 86400:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another build was faster
+            if path.is_file() and time.time() - path.stat().st_mtime > days * 86400:
+                path.unlink()
 
 
 def _included(source: Path, seen: dict[Path, bytes]) -> dict[Path, bytes]:
@@ -144,6 +156,16 @@ def build(variant: Variant | None = None) -> Path:
     return library
 
 
+def selftest(sanitized: bool = False) -> Path:
+    """The program that tests the model, built if it is not there yet."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    command = compiler_without_torch() + (["-fsanitize=address"] if sanitized else [])
+    source = HERE / "selftest.cpp"
+    program = FOLDER / f"selftest-{_digest(*command, *_included(source, {}).values())}"
+    _make(program, [*command, str(source)])
+    return program
+
+
 _definitions: list[torch.library.Library] = []
 
 
@@ -167,7 +189,9 @@ def namespace() -> Any:
 def kernels(csrc: Path = ROOT / "csrc") -> set[str]:
     """The names of all kernels in the sources."""
     text = "".join(p.read_text() for p in [*csrc.rglob("*.cu"), *csrc.rglob("*.cuh")])
-    return set(re.findall(r"__global__ void(?:\s+__launch_bounds__\([^)]*\))?\s+(\w+)\(", text))
+    found = re.findall(r"__global__ void(?:\s+__launch_bounds__\([^)]*\))?\s+(\w+)\(", text)
+    assert len(found) == text.count("__global__"), "a kernel is declared in a way unknown here"
+    return set(found)
 
 
 def launched() -> dict[str, int]:

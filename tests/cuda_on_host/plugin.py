@@ -1,4 +1,4 @@
-"""What pytest needs to know of the target: the seed of each test, and how to run a failure again."""
+"""What pytest needs to know of the target: the seed of each test, how to run a failure again."""
 
 from __future__ import annotations
 

@@ -1,0 +1,43 @@
+"""The model of a GPU itself, and the form of kernels that lets it run them."""
+
+import re
+import subprocess
+
+from cuda_on_host import build, session
+
+TORCH = re.compile(r"^#include <(ATen|c10|torch)/", re.MULTILINE)
+
+
+def test_selftest() -> None:
+    """It computes what a GPU would, and faults where a GPU would hang or give garbage."""
+    done = subprocess.run(
+        [str(build.selftest(session.sanitized()))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=build.without_preload(),
+        timeout=300,
+    )
+    print(done.stdout)
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
+    assert done.returncode == 0, failed or done.stdout[-2000:]
+
+
+def test_kernels_are_free_of_torch() -> None:
+    """Kernels come before a file's first torch header, and compile where there is no torch."""
+    kernels = ""
+    for path in sorted(build.ROOT.joinpath("csrc", "cuda").glob("*.cu*")):
+        text = path.read_text()
+        first = TORCH.search(text)
+        head, rest = (text[: first.start()], text[first.start() :]) if first else (text, "")
+        assert "__global__" not in rest, f"{path.name}: a kernel stands behind torch headers"
+        if "__global__" in head:
+            kernels += f'#line 1 "{path.name}"\n{head}\n'
+    done = subprocess.run(
+        [*build.compiler_without_torch(), "-fsyntax-only", "-x", "c++", "-"],
+        input=kernels,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=build.without_preload(),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
