@@ -93,6 +93,8 @@ struct TopkArgs {
   std::vector<at::Tensor> masks;  // undefined: every entry is active
   std::vector<at::Tensor> out;
   std::vector<at::Tensor> work;  // contiguous stand-in for out, or out itself
+  std::vector<at::Tensor> ts;    // of topk_prune: contiguous, as are the products
+  std::vector<at::Tensor> products;
   at::ScalarType mask_dtype = at::kFloat;
   Amount amount{};
   int64_t total = 0;
@@ -157,6 +159,22 @@ inline TopkArgs check_topk_masks(at::TensorList scores,
                             : at::empty_like(args.out[i], at::MemoryFormat::Contiguous));
   }
   return args;
+}
+
+inline void check_topk_prune(at::TensorList scores, at::TensorList ts) {
+  constexpr const char* op = "topk_prune";
+  TORCH_CHECK(ts.size() == scores.size(), op, "(): expected as many ts as scores, ", scores.size(),
+              ", got ", ts.size());
+  for (size_t i = 0; i < ts.size(); ++i) {
+    const std::string at_i = "[" + std::to_string(i) + "]";
+    check_floating(op, "ts" + at_i, ts[i]);
+    TORCH_CHECK(ts[i].sizes() == scores[i].sizes(), op, "(): expected ts", at_i,
+                " to have the shape of scores", at_i, ", ", scores[i].sizes(), ", got ",
+                ts[i].sizes());
+    TORCH_CHECK(ts[i].device() == scores[i].device(), op, "(): expected ts", at_i,
+                " to be on the device of scores", at_i, ", ", scores[i].device(), ", got ",
+                ts[i].device());
+  }
 }
 
 // A tensor seen as [outer, channels, inner] around `dim`.

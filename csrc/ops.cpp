@@ -12,6 +12,11 @@ TORCH_LIBRARY(fastprune, m) {
       "topk_masks(Tensor[] scores, Tensor?[] masks, Scalar amount, *, bool active_only=True, "
       "bool largest=False, ScalarType? dtype=None) -> Tensor[]");
 
+  // topk_masks, and with each mask the product mask * ts[i], of the masks' dtype, from one sweep.
+  m.def(
+      "topk_prune(Tensor[] scores, Tensor?[] masks, Tensor[] ts, Scalar amount, *, "
+      "bool active_only=True) -> (Tensor[] masks, Tensor[] products)");
+
   // The p-norm of each channel of t along dim, float64.
   m.def("channel_norms(Tensor t, float p, int dim) -> Tensor");
 
@@ -44,7 +49,7 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CUDA, m) {
-  for (const char* op : {"topk_masks", "channel_norms", "channel_mask", "combine_masks",
+  for (const char* op : {"topk_masks", "topk_prune", "channel_norms", "channel_mask", "combine_masks",
                          "masked_mul", "masked_mul_", "masked_muls"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&built_without_cuda>());
   }

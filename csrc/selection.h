@@ -30,12 +30,14 @@ struct Bf16 {
 struct Fp32 {
   using Bits = uint32_t;
   using Key = uint32_t;
+  using Value = float;
   static constexpr int kKeyBits = 31;
   static constexpr Key kInf = 0x7f800000u;
 };
 struct Fp64 {
   using Bits = uint64_t;
   using Key = uint64_t;
+  using Value = double;
   static constexpr int kKeyBits = 63;
   static constexpr Key kInf = 0x7ff0000000000000ull;
 };

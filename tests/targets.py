@@ -48,6 +48,19 @@ class NamespaceOps:
         result: list[Tensor] = self._native.topk_masks.default(scores, masks, amount, **kwargs)
         return result
 
+    def topk_prune(
+        self,
+        scores: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        ts: Sequence[Tensor],
+        amount: float,
+        **kwargs: Any,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        result: tuple[list[Tensor], list[Tensor]] = self._native.topk_prune.default(
+            scores, masks, ts, amount, **kwargs
+        )
+        return result
+
     def channel_norms(self, t: Tensor, p: float, dim: int) -> Tensor:
         result: Tensor = self._native.channel_norms.default(t, float(p), dim)
         return result

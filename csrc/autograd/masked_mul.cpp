@@ -4,6 +4,9 @@
 #include <torch/autograd.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <functional>
+#include <tuple>
 #include <vector>
 
 #include "../checks.h"
@@ -124,6 +127,57 @@ std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
   return out;
 }
 
+using Masks = c10::List<std::optional<at::Tensor>>;
+using TwoLists = std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>>;
+
+TwoLists call_topk_prune(at::TensorList scores, const Masks& masks, at::TensorList ts,
+                         const at::Scalar& amount, bool active_only) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("fastprune::topk_prune", "")
+                             .typed<TwoLists(at::TensorList, const Masks&, at::TensorList,
+                                             const at::Scalar&, bool)>();
+  return op.call(scores, masks, ts, amount, active_only);
+}
+
+// The products of topk_prune as functions of ts; `compute` makes them and the masks.
+class Products : public torch::autograd::Function<Products> {
+ public:
+  using Compute = std::function<TwoLists()>;
+
+  static variable_list forward(AutogradContext* ctx, at::TensorList ts, const Compute& compute,
+                               std::vector<at::Tensor>* masks) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    auto [out, products] = compute();
+    ctx->save_for_backward(out);
+    *masks = std::move(out);
+    return std::move(products);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const variable_list masks = ctx->get_saved_variables();
+    variable_list out(masks.size() + 2);  // one for each argument of forward
+    for (size_t i = 0; i < masks.size(); ++i) {
+      if (grads[i].defined()) out[i] = call_masked_mul(grads[i], masks[i]);
+    }
+    return out;
+  }
+};
+
+TwoLists topk_prune(at::TensorList scores, const Masks& masks, at::TensorList ts,
+                    const at::Scalar& amount, bool active_only) {
+  const auto compute = [&] { return call_topk_prune(scores, masks, ts, amount, active_only); };
+  const bool needs_grad =
+      at::GradMode::is_enabled() &&
+      std::any_of(ts.begin(), ts.end(), [](const at::Tensor& t) { return t.requires_grad(); });
+  if (!needs_grad) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    return compute();
+  }
+  std::vector<at::Tensor> new_masks;
+  variable_list products = Products::apply(ts, Products::Compute(compute), &new_masks);
+  return {std::move(new_masks), std::move(products)};
+}
+
 // Masks and norms carry no gradient, whatever their inputs require.
 void without_gradient(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
                       torch::jit::Stack* stack) {
@@ -137,6 +191,7 @@ TORCH_LIBRARY_IMPL(fastprune, Autograd, m) {
   m.impl("masked_mul", &masked_mul);
   m.impl("masked_mul_", &masked_mul_);
   m.impl("masked_muls", &masked_muls);
+  m.impl("topk_prune", &topk_prune);
   for (const char* op : {"topk_masks", "channel_norms", "channel_mask", "combine_masks"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&without_gradient>());
   }

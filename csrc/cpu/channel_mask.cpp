@@ -12,6 +12,7 @@
 #include "../dispatch.h"
 #include "../selection.h"
 #include "clones.h"
+#include "huge_pages.h"
 #include "parallel.h"
 
 namespace fastprune::cpu {
@@ -141,6 +142,7 @@ at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
                         const std::optional<at::Tensor>& mask, const at::Scalar& amount,
                         int64_t dim, bool active_only) {
   ChannelMaskArgs args = check_channel_mask(scores, like, mask, amount, dim);
+  advise_huge_pages(args.work);
   dispatch_mask(args.out.scalar_type(), [&](auto value) {
     using T = decltype(value);
     const T* old = args.mask.defined() ? args.mask.const_data_ptr<T>() : nullptr;

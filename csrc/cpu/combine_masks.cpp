@@ -8,6 +8,7 @@
 #include "../dispatch.h"
 #include "../flat.h"
 #include "clones.h"
+#include "huge_pages.h"
 #include "parallel.h"
 #include "product.h"
 
@@ -38,7 +39,7 @@ void combine(const T* old_mask, const U* new_mask, T* out, int64_t size) {
 at::Tensor combine_masks(const at::Tensor& old_mask, const at::Tensor& new_mask) {
   check_combine_masks(old_mask, new_mask);
   const FlatPair flat = flatten_alike(old_mask, readable_mask(new_mask, old_mask.scalar_type()));
-  at::Tensor out = at::empty_like(flat.first);
+  at::Tensor out = advise_huge_pages(at::empty_like(flat.first));
   dispatch_mask(out.scalar_type(), [&](auto value) {
     using T = decltype(value);
     dispatch_readable<T>(flat.second.scalar_type(), [&](auto other) {

@@ -7,6 +7,8 @@
 #include "../checks.h"
 #include "../dispatch.h"
 #include "../flat.h"
+#include "huge_pages.h"
+#include "masked_mul.h"
 #include "parallel.h"
 #include "product.h"
 
@@ -36,7 +38,7 @@ void multiply(const FlatPair& flat, const at::Tensor& out) {
 at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   check_masked_mul("masked_mul", t, mask);
   const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
-  at::Tensor out = at::empty_like(flat.first);
+  at::Tensor out = advise_huge_pages(at::empty_like(flat.first));
   multiply(flat, out);
   return out;
 }
@@ -47,6 +49,8 @@ void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
   multiply(flat, flat.first);
   if (!flat.first.is_same(t)) t.copy_(flat.first);
 }
+
+}  // namespace
 
 // One parallel region for the whole list.
 std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
@@ -61,7 +65,7 @@ std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
   std::vector<Piece> pieces;
   for (size_t i = 0; i < ts.size(); ++i) {
     flat.push_back(flatten_alike(ts[i], readable_mask(masks[i], ts[i].scalar_type())));
-    out.push_back(at::empty_like(flat[i].first));
+    out.push_back(advise_huge_pages(at::empty_like(flat[i].first)));
     const int64_t size = out[i].numel();
     for (int64_t at = 0; at < size; at += kGrain) {
       pieces.push_back({i, at, std::min(size, at + kGrain)});
@@ -76,8 +80,6 @@ std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
   });
   return out;
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
   m.impl("masked_mul", &masked_mul);

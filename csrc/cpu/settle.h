@@ -37,12 +37,18 @@ void settle_candidates(const TileList<F, M>& list, const Bracket<typename F::Key
     const Key* key = undecided.of_worker[worker].keys.data();
     const uint16_t* offset = undecided.of_worker[worker].offsets.data();
     for (int64_t t = first; t < last; ++t) {
-      M* out = list.tiles[t].out;
+      const Tile<F, M>& tile = list.tiles[t];
       for (int32_t i = 0; i < undecided.in_tile[t]; ++i, ++key, ++offset) {
         // About half are pruned, so this writes either way rather than guess a branch.
-        M& entry = out[*offset];
-        entry = *key < threshold ? M{0} : entry;
-        if (*key == threshold && due[worker]-- > 0) entry = 0;
+        const bool below = *key < threshold;
+        M& entry = tile.out[*offset];
+        entry = below ? M{0} : entry;
+        if constexpr (can_multiply<F, M>()) {
+          if (tile.product != nullptr) {
+            tile.product[*offset] = product_bits<F>(entry, tile.t[*offset]);
+          }
+        }
+        if (*key == threshold && due[worker]-- > 0) prune_entry(tile, *offset);
       }
     }
   });
@@ -72,7 +78,7 @@ void settle_ties(const TileList<F, M>& list, const Bracket<typename F::Key>& bra
     }
     for (int64_t i = 0; due > 0; ++i) {
       if (list.key(tile, i) != bracket.lo || !list.active(tile, i)) continue;
-      tile.out[i] = 0;
+      prune_entry(tile, i);
       --due;
     }
   });

@@ -29,12 +29,29 @@ struct BlockCounts {
   int32_t inside;
 };
 
-template <class F, class M, bool kHasMask, bool kActiveOnly>
-FASTPRUNE_CLONES BlockCounts decide_block(const typename F::Bits* __restrict__ scores,
-                                          const M* __restrict__ mask, M* __restrict__ out,
-                                          uint8_t* __restrict__ flags, int32_t n,
-                                          typename F::Key lo, typename F::Key hi,
-                                          typename F::Key flip, M one) {
+// The bits of mask * t, both given as bits of one format.
+template <class F>
+typename F::Bits product_bits(typename F::Bits mask, typename F::Bits t) {
+  typename F::Value a, b;
+  std::memcpy(&a, &mask, sizeof a);
+  std::memcpy(&b, &t, sizeof b);
+  const typename F::Value value = a * b;
+  typename F::Bits bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+// Whether masks of M can be multiplied by what F holds without a conversion.
+template <class F, class M>
+constexpr bool can_multiply() {
+  return F::kKeyBits > 15 && sizeof(M) == sizeof(typename F::Bits);
+}
+
+template <class F, class M, bool kHasMask, bool kActiveOnly, bool kProduct>
+FASTPRUNE_CLONES BlockCounts decide_block(
+    const typename F::Bits* __restrict__ scores, const M* __restrict__ mask, M* __restrict__ out,
+    const typename F::Bits* t, typename F::Bits* __restrict__ product, uint8_t* __restrict__ flags,
+    int32_t n, typename F::Key lo, typename F::Key hi, typename F::Key flip, M one) {
   int32_t active_count = 0;
   int32_t below_count = 0;
   int32_t inside_count = 0;
@@ -44,7 +61,9 @@ FASTPRUNE_CLONES BlockCounts decide_block(const typename F::Bits* __restrict__ s
     const bool active = !kActiveOnly || old == one;
     const bool below = (key < lo) & active;
     const bool inside = in_bracket(key, lo, hi) & active;
-    out[i] = below ? M{0} : old;
+    const M value = below ? M{0} : old;
+    out[i] = value;
+    if constexpr (kProduct) product[i] = product_bits<F>(value, t[i]);
     flags[i] = inside;
     active_count += active;
     below_count += below;
@@ -53,9 +72,18 @@ FASTPRUNE_CLONES BlockCounts decide_block(const typename F::Bits* __restrict__ s
   return {active_count, below_count, inside_count};
 }
 
+// Prunes one entry that the sweep has kept.
+template <class F, class M>
+void prune_entry(const Tile<F, M>& tile, int64_t i) {
+  tile.out[i] = 0;
+  if constexpr (can_multiply<F, M>()) {
+    if (tile.product != nullptr) tile.product[i] = product_bits<F>(0, tile.t[i]);
+  }
+}
+
 // undecided(start of a block in the tile, positions in the block, how many) is called in order,
 // unless the bracket is one key.
-template <class F, class M, bool kHasMask, bool kActiveOnly, class Fn>
+template <class F, class M, bool kHasMask, bool kActiveOnly, bool kProduct, class Fn>
 Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
                   const Bracket<typename F::Key>& bracket, const Fn& undecided) {
   alignas(64) uint8_t flags[kBlock];
@@ -63,8 +91,9 @@ Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
   Counts counts;
   for (int64_t at = 0; at < tile.size; at += kBlock) {
     const int64_t n = std::min(kBlock, tile.size - at);
-    const BlockCounts block = decide_block<F, M, kHasMask, kActiveOnly>(
-        tile.scores + at, kHasMask ? tile.mask + at : nullptr, tile.out + at, flags,
+    const BlockCounts block = decide_block<F, M, kHasMask, kActiveOnly, kProduct>(
+        tile.scores + at, kHasMask ? tile.mask + at : nullptr, tile.out + at,
+        kProduct ? tile.t + at : nullptr, kProduct ? tile.product + at : nullptr, flags,
         static_cast<int32_t>(n), bracket.lo, bracket.hi, list.flip, list.one);
     counts.active += block.active;
     counts.below += block.below;
@@ -76,12 +105,21 @@ Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
   return counts;
 }
 
+template <class F, class M, bool kProduct, class Fn>
+Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
+                  const Bracket<typename F::Key>& bracket, const Fn& fn) {
+  if (tile.mask == nullptr) return sweep_tile<F, M, false, false, kProduct>(list, tile, bracket, fn);
+  if (list.active_only) return sweep_tile<F, M, true, true, kProduct>(list, tile, bracket, fn);
+  return sweep_tile<F, M, true, false, kProduct>(list, tile, bracket, fn);
+}
+
 template <class F, class M, class Fn>
 Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
                   const Bracket<typename F::Key>& bracket, const Fn& undecided) {
-  if (tile.mask == nullptr) return sweep_tile<F, M, false, false>(list, tile, bracket, undecided);
-  if (list.active_only) return sweep_tile<F, M, true, true>(list, tile, bracket, undecided);
-  return sweep_tile<F, M, true, false>(list, tile, bracket, undecided);
+  if constexpr (can_multiply<F, M>()) {
+    if (tile.product != nullptr) return sweep_tile<F, M, true>(list, tile, bracket, undecided);
+  }
+  return sweep_tile<F, M, false>(list, tile, bracket, undecided);
 }
 
 // A worker's undecided entries, in order.

@@ -20,6 +20,8 @@ struct Tile {
   const typename F::Bits* scores;
   const M* mask;  // nullptr: all ones
   M* out;
+  const typename F::Bits* t;     // with its product; nullptr: masks alone
+  typename F::Bits* product;
   int64_t size;
 };
 
@@ -42,9 +44,17 @@ struct TileList {
       const auto* mask =
           args.masks[s].defined() ? static_cast<const M*>(args.masks[s].const_data_ptr()) : nullptr;
       auto* out = static_cast<M*>(args.work[s].mutable_data_ptr());
+      const typename F::Bits* t = nullptr;
+      typename F::Bits* product = nullptr;
+      if (!args.products.empty()) {
+        t = static_cast<const typename F::Bits*>(args.ts[s].const_data_ptr());
+        product = static_cast<typename F::Bits*>(args.products[s].mutable_data_ptr());
+      }
       const int64_t size = args.scores[s].numel();
       for (int64_t at = 0; at < size; at += kTile) {
         tiles.push_back({scores + at, mask == nullptr ? nullptr : mask + at, out + at,
+                         t == nullptr ? nullptr : t + at,
+                         product == nullptr ? nullptr : product + at,
                          std::min(kTile, size - at)});
       }
     }

@@ -2,12 +2,15 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include <tuple>
 #include <vector>
 
 #include "../checks.h"
 #include "../dispatch.h"
 #include "../selection.h"
 #include "bracket.h"
+#include "huge_pages.h"
+#include "masked_mul.h"
 #include "settle.h"
 #include "sweep.h"
 #include "test_hooks.h"
@@ -74,6 +77,7 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores,
                                    std::optional<at::ScalarType> dtype) {
   TopkArgs args = check_topk_masks(scores, masks, amount, dtype);
   if (scores.empty()) return {};
+  for (const at::Tensor& out : args.work) advise_huge_pages(out);
   dispatch_score(scores[0].scalar_type(), [&](auto format) {
     dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto element) {
       select<decltype(format), decltype(element)>(args, active_only, largest);
@@ -82,10 +86,48 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores,
   return args.finish();
 }
 
+// Whether the sweep can write the products: one dtype throughout, float32 or float64, contiguous.
+bool can_fuse(const TopkArgs& args, at::TensorList scores, at::TensorList ts) {
+  const at::ScalarType dtype = scores[0].scalar_type();
+  if (dtype != args.mask_dtype || (dtype != at::kFloat && dtype != at::kDouble)) return false;
+  for (size_t i = 0; i < ts.size(); ++i) {
+    if (ts[i].scalar_type() != dtype || !ts[i].is_contiguous() || !scores[i].is_contiguous()) {
+      return false;
+    }
+  }
+  return true;
+}
+
+std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> topk_prune(
+    at::TensorList scores, const c10::List<std::optional<at::Tensor>>& masks, at::TensorList ts,
+    const at::Scalar& amount, bool active_only) {
+  check_topk_prune(scores, ts);
+  if (scores.empty()) return {};
+  TopkArgs args = check_topk_masks(scores, masks, amount, std::nullopt);
+  for (const at::Tensor& out : args.work) advise_huge_pages(out);
+  const bool fused = can_fuse(args, scores, ts);
+  if (fused) {
+    for (const at::Tensor& t : ts) {
+      args.ts.push_back(t);
+      args.products.push_back(advise_huge_pages(at::empty_like(t)));
+    }
+  }
+  dispatch_score(scores[0].scalar_type(), [&](auto format) {
+    dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto element) {
+      select<decltype(format), decltype(element)>(args, active_only, /*largest=*/false);
+    });
+  });
+  std::vector<at::Tensor> products = std::move(args.products);
+  std::vector<at::Tensor> out = args.finish();
+  if (!fused) products = masked_muls(ts, out);
+  return {std::move(out), std::move(products)};
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
   m.impl("topk_masks", &topk_masks);
+  m.impl("topk_prune", &topk_prune);
 }
 
 }  // namespace fastprune::cpu

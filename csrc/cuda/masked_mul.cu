@@ -27,6 +27,7 @@ __global__ void __launch_bounds__(kThreads) masked_mul_kernel(const SegmentTable
 #include "../dispatch.h"
 #include "../flat.h"
 #include "launch.cuh"
+#include "masked_mul.h"
 #include "tile_map.h"
 
 namespace fastprune::cuda {
@@ -70,6 +71,8 @@ void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
   if (!flat.first.is_same(t)) t.copy_(flat.first);
 }
 
+}  // namespace
+
 std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
   check_masked_muls("masked_muls", ts, masks);
   std::vector<at::Tensor> out(ts.size());
@@ -95,8 +98,6 @@ std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
   }
   return out;
 }
-
-}  // namespace
 
 FASTPRUNE_CUDA_IMPL(m) {
   m.impl("masked_mul", &masked_mul);

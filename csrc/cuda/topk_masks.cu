@@ -1,11 +1,13 @@
 // topk_masks on CUDA: a fixed list of launches, no host synchronisation for a fraction.
 #include <ATen/ATen.h>
 
+#include <tuple>
 #include <vector>
 
 #include "../checks.h"
 #include "../dispatch.h"
 #include "launch.cuh"
+#include "masked_mul.h"
 #include "tile_map.h"
 #include "topk_kernels.cuh"
 
@@ -77,10 +79,23 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores,
   return args.finish();
 }
 
+// Not fused yet: the products are a second set of launches.
+std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> topk_prune(
+    at::TensorList scores, const c10::List<std::optional<at::Tensor>>& masks, at::TensorList ts,
+    const at::Scalar& amount, bool active_only) {
+  check_topk_prune(scores, ts);
+  if (scores.empty()) return {};
+  std::vector<at::Tensor> out =
+      topk_masks(scores, masks, amount, active_only, /*largest=*/false, std::nullopt);
+  std::vector<at::Tensor> products = masked_muls(ts, out);
+  return {std::move(out), std::move(products)};
+}
+
 }  // namespace
 
 FASTPRUNE_CUDA_IMPL(m) {
   m.impl("topk_masks", &topk_masks);
+  m.impl("topk_prune", &topk_prune);
 }
 
 }  // namespace fastprune::cuda

@@ -159,10 +159,14 @@ class BasePruningMethod(upstream.BasePruningMethod):
             default_mask = getattr(module, name + "_mask").detach()
             if not is_fused(self):  # upstream's way writes into the mask it is given
                 default_mask = default_mask.clone(memory_format=torch.contiguous_format)
+        product = None
         if mask is None:
-            mask = method.compute_mask(scores, default_mask=default_mask)
+            t = module._parameters[name + "_orig"]
+            mask, product = method._mask_and_product(scores, default_mask, t)
         module.register_buffer(name + "_mask", mask)
-        module.__dict__[name] = method.apply_mask(module)
+        if product is None or type(method).apply_mask is not BasePruningMethod.apply_mask:
+            product = method.apply_mask(module)
+        module.__dict__[name] = product
         module.register_forward_pre_hook(method)
         method._module = weakref.ref(module)
         return method
@@ -186,9 +190,14 @@ class BasePruningMethod(upstream.BasePruningMethod):
             )
         if default_mask is None:
             default_mask = _ones(self, t, scores)
-        mask = self.compute_mask(scores, default_mask=default_mask)
-        product: Tensor = ops.masked_mul(t, mask)
-        return product
+        mask, product = self._mask_and_product(scores, default_mask, t)
+        return ops.masked_mul(t, mask) if product is None else product
+
+    def _mask_and_product(
+        self, scores: Tensor, default_mask: Any, t: Any, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """``compute_mask``, and ``masked_mul(t, mask)`` where one operator gives both."""
+        return self.compute_mask(scores, default_mask=default_mask, **options), None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BasePruningMethod:
         # A pruned tensor is a product, which torch refuses to copy while it has a gradient. A
@@ -244,6 +253,17 @@ class PruningContainer(upstream.PruningContainer, BasePruningMethod):  # type: i
             return super().compute_mask(t, default_mask)
         mask = method.compute_mask(t, default_mask=default_mask, active_only=True)
         return mask.to(t.dtype)
+
+    def _mask_and_product(
+        self, scores: Tensor, default_mask: Any, t: Any, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        method: Any = self._pruning_methods[-1]
+        if not is_fused(method) or default_mask.dtype != scores.dtype:
+            return super()._mask_and_product(scores, default_mask, t)
+        if type(self).compute_mask is not PruningContainer.compute_mask:
+            return super()._mask_and_product(scores, default_mask, t)
+        mask, product = method._mask_and_product(scores, default_mask, t, active_only=True)
+        return mask.to(scores.dtype), product
 
 
 def _ones(method: BasePruningMethod, t: Tensor, scores: Tensor) -> Tensor | None:

@@ -15,7 +15,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor
 
 from . import ops
-from .base import BasePruningMethod
+from .base import BasePruningMethod, is_fused
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -57,6 +57,18 @@ class L1Unstructured(upstream.L1Unstructured, BasePruningMethod):
 
     def compute_masks(self, ts: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
         return ops.topk_masks(ts, masks, self.amount)
+
+    def _mask_and_product(
+        self, scores: Tensor, default_mask: Any, t: Any, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        if not is_fused(self) or not scores.is_floating_point():
+            return super()._mask_and_product(scores, default_mask, t, **options)
+        masks = () if default_mask is None else (default_mask,)
+        active_only = options.get("active_only", False)
+        (mask,), (product,) = ops.topk_prune(
+            (scores,), masks, (t,), self.amount, active_only=active_only
+        )
+        return mask, product
 
 
 class RandomUnstructured(upstream.RandomUnstructured, BasePruningMethod):

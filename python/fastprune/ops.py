@@ -65,6 +65,27 @@ def topk_masks(
     return result
 
 
+def topk_prune(
+    scores: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    ts: Sequence[Tensor],
+    amount: int | float,
+    *,
+    active_only: bool = True,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """:func:`topk_masks`, and with each mask its product with one of ``ts``, from one sweep.
+
+    Returns:
+        The masks, and ``masked_mul(t, mask)`` for each, differentiable in ``ts``.
+    """
+    if not scores:  # no tensor to dispatch on
+        return [], []
+    result: tuple[list[Tensor], list[Tensor]] = _native.topk_prune.default(
+        scores, masks, ts, _scalar(amount), active_only=active_only
+    )
+    return result
+
+
 def channel_norms(t: Tensor, p: float, dim: int) -> Tensor:
     """The p-norm of each channel of ``t`` along ``dim``: float64, shape ``[t.shape[dim]]``.
 
@@ -152,6 +173,19 @@ def _(
             _check_device(f"masks[{i}]", mask, scores[i])
     old = next((m.dtype for m in masks if m is not None), dtype)
     return [torch.empty_like(s, dtype=old or s.dtype) for s in scores]
+
+
+@torch.library.register_fake("fastprune::topk_prune")
+def _(
+    scores: list[Tensor],
+    masks: list[Tensor | None],
+    ts: list[Tensor],
+    amount: int | float,
+    *,
+    active_only: bool = True,
+) -> tuple[list[Tensor], list[Tensor]]:
+    new = _native.topk_masks.default(scores, masks, amount, active_only=active_only)
+    return new, _native.masked_muls.default(ts, new)
 
 
 @torch.library.register_fake("fastprune::channel_norms")

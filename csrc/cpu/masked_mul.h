@@ -1,0 +1,12 @@
+// What other CPU kernels call of masked_mul.cpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+namespace fastprune::cpu {
+
+std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks);
+
+}  // namespace fastprune::cpu

@@ -1,0 +1,12 @@
+// What other CUDA operators call of masked_mul.cu.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+namespace fastprune::cuda {
+
+std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks);
+
+}  // namespace fastprune::cuda
