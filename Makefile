@@ -2,6 +2,7 @@
 #   make test        environment, build, the whole test suite
 #   make demo        environment, build, the demo on real weights
 #   make bench       environment, build, the benchmarks; BENCH_ARGS="--quick" for a minute's worth
+#   make sanitize    the CUDA kernels on the host, and the CPU kernels, under Address- and UBSan
 #   make cuda-build  a second environment with a CUDA torch: compile, link, run the CPU tests
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -21,7 +22,7 @@ CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.
 PY_SOURCES := setup.py python tests benchmarks examples scripts
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: test demo bench cuda-build lint format clean
+.PHONY: test demo bench sanitize cuda-build lint format clean
 
 test: $(VENV)/.built
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -31,6 +32,28 @@ demo: $(VENV)/.built $(VENV)/.demo
 
 bench: $(VENV)/.built $(VENV)/.bench
 	$(VENV)/bin/python benchmarks/run.py $(BENCH_ARGS)
+
+SANITIZE := -fsanitize=address,undefined
+# libstdc++ too: python does not link it, and without it no exception passes AddressSanitizer.
+# Recursive, so that g++ is only asked when needed.
+PRELOAD = LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
+SANITIZED_TESTS := $(addprefix tests/test_,combine_masks.py channel_mask.py channel_norms.py \
+  selection.py masked_mul.py topk_masks.py topk_prune.py sampled_bracket.py errors.py opcheck.py)
+
+# --capture=sys: with pytest's own files in between, a report is lost when the process dies.
+sanitize: $(VENV)/.built build/sanitize/.built
+	$(PRELOAD) CUDA_ON_HOST_SANITIZE=1 $(VENV)/bin/python -m pytest --capture=sys \
+	  -k "cuda_on_host or sanitizer" $(PYTEST_ARGS)
+	$(PRELOAD) PYTHONPATH=build/sanitize/lib $(VENV)/bin/python -m pytest --capture=sys \
+	  -k "not cuda_on_host" $(SANITIZED_TESTS) $(PYTEST_ARGS)
+
+build/sanitize/.built: $(VENV)/.torch $(SOURCES)
+	FORCE_CUDA=0 FASTPRUNE_BUILD_BASE=build/sanitize/objects FASTPRUNE_LDFLAGS="$(SANITIZE)" \
+	FASTPRUNE_CXXFLAGS="-O1 -g1 $(SANITIZE) -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
+	  $(VENV)/bin/python $(INSTALL) --no-build-isolation --no-deps --upgrade \
+	  --target build/sanitize/lib .
+	touch $@
 
 cuda-build: $(CUDA_VENV)/.built
 	$(CUDA_VENV)/bin/python -m pytest $(PYTEST_ARGS)

@@ -59,11 +59,12 @@ def extension(with_cuda: bool) -> Extension:
     )
 
 
+# One build folder a torch: objects built against one do not link with another.
+build_base = os.environ.get("FASTPRUNE_BUILD_BASE", f"build/torch-{torch.__version__}")
 with_cuda, why = decide_cuda()
 print(f"fastprune: building {'CPU and CUDA' if with_cuda else 'CPU only'} ({why})", flush=True)
 setup(
     ext_modules=[extension(with_cuda)],
-    # One build folder a torch: objects built against one do not link with another.
-    options={"build": {"build_base": f"build/torch-{torch.__version__}"}},
+    options={"build": {"build_base": build_base}},
     cmdclass={"build_ext": cpp_extension.BuildExtension.with_options(use_ninja=True)},
 )

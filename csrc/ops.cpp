@@ -49,8 +49,8 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CUDA, m) {
-  for (const char* op : {"topk_masks", "topk_prune", "channel_norms", "channel_mask", "combine_masks",
-                         "masked_mul", "masked_mul_", "masked_muls"}) {
+  for (const char* op : {"topk_masks", "topk_prune", "channel_norms", "channel_mask",
+                         "combine_masks", "masked_mul", "masked_mul_", "masked_muls"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&built_without_cuda>());
   }
 }

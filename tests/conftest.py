@@ -11,6 +11,8 @@ import fastprune
 from cuda_on_host import session as cuda_on_host
 from targets import Target
 
+pytest_plugins = ["cuda_on_host.plugin"]  # --cuda-seed; failures print how to run them again
+
 settings.register_profile(
     "default",
     deadline=None,
@@ -23,12 +25,6 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--large", action="store_true", help="run tests of more than 2^31 elements")
-    parser.addoption(
-        "--cuda-seed",
-        type=int,
-        default=0,
-        help="order of threads and blocks where CUDA kernels run on the host",
-    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -55,11 +51,11 @@ def device(request: pytest.FixtureRequest) -> str:
     return usable(request.param)
 
 
-@pytest.fixture(scope="session", params=["cpu", "cuda", "cuda_on_host"])
+@pytest.fixture(scope="session", params=["cpu", "cuda", *cuda_on_host.PARAMS])
 def target(request: pytest.FixtureRequest) -> Target:
     """The operators under test and where to call them: every operator test takes it."""
-    if request.param == "cuda_on_host":
-        return cuda_on_host.target(request.config.getoption("--cuda-seed"))
+    if request.param in cuda_on_host.PARAMS:
+        return cuda_on_host.target()
     return Target(name=usable(request.param), device=request.param, ops=fastprune.ops)
 
 

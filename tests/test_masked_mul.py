@@ -252,3 +252,13 @@ def test_no_graph_without_need(target: Target) -> None:
 
 def test_empty_list() -> None:
     assert fastprune.ops.masked_muls([], []) == []
+
+
+def test_lists(target: Target) -> None:
+    sizes = [5, 0, 257, 1, 1025, 256, *range(1, 70)]
+    ts = [values("normal", size, torch.float32).to(target.device) for size in sizes]
+    masks = [mask("random", size, torch.float32).to(target.device) for size in sizes]
+    products = target.ops.masked_muls(ts, masks)
+    assert len(products) == len(sizes)
+    for product, t, m in zip(products, ts, masks, strict=True):
+        assert_same_bits(product, reference.masked_mul(t, m))

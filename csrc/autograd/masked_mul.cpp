@@ -132,10 +132,10 @@ using TwoLists = std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>>;
 
 TwoLists call_topk_prune(at::TensorList scores, const Masks& masks, at::TensorList ts,
                          const at::Scalar& amount, bool active_only) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("fastprune::topk_prune", "")
-                             .typed<TwoLists(at::TensorList, const Masks&, at::TensorList,
-                                             const at::Scalar&, bool)>();
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("fastprune::topk_prune", "")
+          .typed<TwoLists(at::TensorList, const Masks&, at::TensorList, const at::Scalar&, bool)>();
   return op.call(scores, masks, ts, amount, active_only);
 }
 

@@ -1,6 +1,6 @@
-// Fresh memory is paid for at its first touch, a page at a time: for outputs of many MB that is most
-// of the time of a kernel that streams. On Linux the kernel is asked for huge pages there. Advice
-// only: where it is not taken, or memory was touched before, nothing changes.
+// Fresh memory is paid for at its first touch, a page at a time: for outputs of many MB that is
+// most of the time of a kernel that streams. On Linux the kernel is asked for huge pages there.
+// Advice only: where it is not taken, or memory was touched before, nothing changes.
 #pragma once
 
 #include <ATen/core/Tensor.h>

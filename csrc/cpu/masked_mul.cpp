@@ -30,9 +30,8 @@ void multiply_range(const FlatPair& flat, const at::Tensor& out, int64_t begin, 
 }
 
 void multiply(const FlatPair& flat, const at::Tensor& out) {
-  at::parallel_for(0, out.numel(), kGrain, [&](int64_t begin, int64_t end) {
-    multiply_range(flat, out, begin, end);
-  });
+  at::parallel_for(0, out.numel(), kGrain,
+                   [&](int64_t begin, int64_t end) { multiply_range(flat, out, begin, end); });
 }
 
 at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {

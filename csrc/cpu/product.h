@@ -24,10 +24,11 @@ FASTPRUNE_CLONES void product_plain(const M* a, const T* b, T* out, int64_t n) {
 }
 
 #ifdef FASTPRUNE_HAS_CLONES
-// No compiler vectorises the conversions of c10::Half, which are code where F16C has an instruction.
+// No compiler vectorises the conversions of c10::Half, which are code where F16C has an
+// instruction.
 __attribute__((target("avx512f"))) inline int64_t half_product_avx512(const c10::Half* a,
-                                                                       const c10::Half* b,
-                                                                       c10::Half* out, int64_t n) {
+                                                                      const c10::Half* b,
+                                                                      c10::Half* out, int64_t n) {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) {
     const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + i));
@@ -40,8 +41,8 @@ __attribute__((target("avx512f"))) inline int64_t half_product_avx512(const c10:
 }
 
 __attribute__((target("avx,f16c"))) inline int64_t half_product_f16c(const c10::Half* a,
-                                                                      const c10::Half* b,
-                                                                      c10::Half* out, int64_t n) {
+                                                                     const c10::Half* b,
+                                                                     c10::Half* out, int64_t n) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) {
     const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a + i));

@@ -108,7 +108,8 @@ Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
 template <class F, class M, bool kProduct, class Fn>
 Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
                   const Bracket<typename F::Key>& bracket, const Fn& fn) {
-  if (tile.mask == nullptr) return sweep_tile<F, M, false, false, kProduct>(list, tile, bracket, fn);
+  if (tile.mask == nullptr)
+    return sweep_tile<F, M, false, false, kProduct>(list, tile, bracket, fn);
   if (list.active_only) return sweep_tile<F, M, true, true, kProduct>(list, tile, bracket, fn);
   return sweep_tile<F, M, true, false, kProduct>(list, tile, bracket, fn);
 }

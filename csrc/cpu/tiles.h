@@ -20,7 +20,7 @@ struct Tile {
   const typename F::Bits* scores;
   const M* mask;  // nullptr: all ones
   M* out;
-  const typename F::Bits* t;     // with its product; nullptr: masks alone
+  const typename F::Bits* t;  // with its product; nullptr: masks alone
   typename F::Bits* product;
   int64_t size;
 };
@@ -54,8 +54,7 @@ struct TileList {
       for (int64_t at = 0; at < size; at += kTile) {
         tiles.push_back({scores + at, mask == nullptr ? nullptr : mask + at, out + at,
                          t == nullptr ? nullptr : t + at,
-                         product == nullptr ? nullptr : product + at,
-                         std::min(kTile, size - at)});
+                         product == nullptr ? nullptr : product + at, std::min(kTile, size - at)});
       }
     }
     workers = worker_count(count());

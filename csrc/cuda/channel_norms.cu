@@ -69,7 +69,6 @@ __global__ void __launch_bounds__(kNormLanes* kNormLanes)
       __syncthreads();
     }
     if (y == 0 && channel < shape.channels) partial[channel * shape.chunks + chunk] = lanes[0][x];
-    __syncthreads();  // before the next task writes `lanes`
   }
 }
 

@@ -32,10 +32,9 @@ def _load() -> None:
     build.load(Path(given) if given else build.build(build.SANITIZED if sanitized() else None))
 
 
-def target(seed: int = 0) -> Target:
+def target() -> Target:
     """The target, with the library the environment asks for. Each test sets a seed of its own."""
     _load()
-    build.namespace().set_seed(seed)
     return Target(NAME, "cpu", NamespaceOps(build.LIBRARY), MAX_NUMEL, False)
 
 
