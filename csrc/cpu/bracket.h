@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
 #include "../selection.h"
@@ -80,48 +81,73 @@ Bracket<typename F::Key> sampled_bracket(const TileList<F, M>& list, const Amoun
 
 // ---- from histograms ----
 
-// The first digit cuts an octave in 2^7 bins where the input outweighs a 256 KiB histogram.
+// The first digit cuts an octave in 2^7 bins where the input outweighs so large a histogram.
 constexpr int kWideDigit = 15;
-constexpr int kNarrowDigit = 11;
 constexpr int64_t kWideDigitFrom = 1 << 16;
 
-// The bracket's active keys by their next digit.
+inline int digit_bits_for(int64_t total) {
+  return total >= kWideDigitFrom ? kWideDigit : (total >= 1 << 11 ? 11 : 6);
+}
+
+// Increments of one address wait for each other: neighbours count in tables of their own.
+constexpr int kTables = 2;
+
+// The bracket's active keys by their next digit. The first pass takes every key, and looks at no
+// mask where there is none.
+template <class F, class M, bool kAll>
+void count_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
+                const Bracket<typename F::Key>& bracket, Digit digit, int32_t* tables) {
+  using Key = typename F::Key;
+  const int32_t bins = 1 << digit.bits;
+  for (int64_t i = 0; i < tile.size; ++i) {
+    const Key key = list.key(tile, i);
+    if constexpr (!kAll) {
+      if (!in_bracket(key, bracket.lo, bracket.hi) || !list.active(tile, i)) continue;
+    }
+    ++tables[(i % kTables) * bins + static_cast<int32_t>((key - bracket.lo) >> digit.shift)];
+  }
+}
+
 template <class F, class M>
 std::vector<int64_t> histogram(const TileList<F, M>& list, const Bracket<typename F::Key>& bracket,
                                Digit digit) {
-  using Key = typename F::Key;
   const size_t bins = size_t{1} << digit.bits;
-  std::vector<int64_t> counts(bins * list.workers, 0);
-  list.for_each_tile([&](int64_t worker, int64_t t) {
-    const Tile<F, M>& tile = list.tiles[t];
-    int64_t* mine = counts.data() + worker * bins;
-    // A run of equal bins is added at once: increments of one address wait for each other.
-    int64_t run = 0;
-    size_t run_bin = 0;
-    for (int64_t i = 0; i < tile.size; ++i) {
-      const Key key = list.key(tile, i);
-      if (!in_bracket(key, bracket.lo, bracket.hi) || !list.active(tile, i)) continue;
-      const size_t bin = (key - bracket.lo) >> digit.shift;
-      if (bin != run_bin) {
-        mine[run_bin] += run;
-        run_bin = bin;
-        run = 0;
+  const bool first = bracket.lo == 0 && bracket.hi == max_key<F>();
+  std::vector<int64_t> counts(bins, 0);
+  std::mutex joining;
+  list.for_each_run([&](int64_t, int64_t begin, int64_t end) {
+    std::vector<int64_t> mine;  // of more entries than 32 bits count
+    std::vector<int32_t> tables(kTables * bins, 0);
+    const auto flush = [&](std::vector<int64_t>& sums) {
+      for (int t = 0; t < kTables; ++t) {
+        for (size_t bin = 0; bin < bins; ++bin) sums[bin] += tables[t * bins + bin];
       }
-      ++run;
+    };
+    constexpr int64_t kTilesUntilFlush = int64_t{1} << 14;  // 2^29 entries
+    for (int64_t t = begin; t < end; ++t) {
+      const Tile<F, M>& tile = list.tiles[t];
+      if (first && (tile.mask == nullptr || !list.active_only)) {
+        count_tile<F, M, true>(list, tile, bracket, digit, tables.data());
+      } else {
+        count_tile<F, M, false>(list, tile, bracket, digit, tables.data());
+      }
+      if ((t - begin) % kTilesUntilFlush == kTilesUntilFlush - 1) {
+        mine.resize(bins, 0);
+        flush(mine);
+        std::fill(tables.begin(), tables.end(), 0);
+      }
     }
-    mine[run_bin] += run;
+    const std::lock_guard<std::mutex> guard(joining);
+    flush(counts);
+    for (size_t bin = 0; bin < mine.size(); ++bin) counts[bin] += mine[bin];
   });
-  for (int64_t w = 1; w < list.workers; ++w) {
-    for (size_t bin = 0; bin < bins; ++bin) counts[bin] += counts[w * bins + bin];
-  }
-  counts.resize(bins);
   return counts;
 }
 
 // Digit by digit until what is left is one key or fits the candidates.
 template <class F, class M>
 Bracket<typename F::Key> histogram_bracket(const TileList<F, M>& list, const Amount& amount) {
-  const int digit_bits = list.total >= kWideDigitFrom ? kWideDigit : kNarrowDigit;
+  const int digit_bits = digit_bits_for(list.total);
   const int64_t capacity = candidate_capacity(list.total);
   Bracket<typename F::Key> bracket{0, max_key<F>(), 0, 0, 0};
   for (int pass = 0; pass < digit_passes(F::kKeyBits, digit_bits); ++pass) {
