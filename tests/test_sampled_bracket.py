@@ -67,14 +67,27 @@ def test_normal_data_does_not_fall_back() -> None:
 
 
 def test_more_candidates_than_there_is_room_for() -> None:
-    # Nearly every key between two far ones that a sample cannot tell apart from the threshold.
-    t = torch.rand(SIZE) * 1e-3 + 1.0
-    t[: SIZE // 2] = 1.0
+    # The threshold is where very many equal keys end, or between two such runs, or in the third of
+    # four: the bracket's ends, what lies between them and at last the histograms have it.
+    run = 1 << 18
+    t = torch.cat([torch.full((run,), key) for key in (1.0, 1.5, 2.0, 3.0)])
+    near = t + torch.rand(4 * run) * 1e-4 * (torch.rand(4 * run) > 0.5)
+    few = torch.tensor([1.0, 1.001, 1.002, 1.003, 1.004])[torch.randint(5, (4 * run,))]
+    for scores in (t, near, few):
+        scores = scores[torch.randperm(4 * run)]
+        for runs in (1, 2, 3):
+            for amount in (run * runs - 1, run * runs, run * runs + 1):
+                ours = ops.topk_masks([scores], [], amount)
+                assert torch.equal(ours[0], reference.topk_masks([scores], [], amount)[0])
+
+
+def test_half_zeros_pruned_by_half_does_not_fall_back() -> None:
+    t = torch.randn(1 << 21)
+    t[torch.randperm(t.numel())[: t.numel() // 2]] = 0
     before = fastprune._C._fallbacks()
-    for amount in (SIZE // 2 - 1, SIZE // 2, SIZE // 2 + 1):
-        ours = ops.topk_masks([t], [], amount)
-        assert torch.equal(ours[0], reference.topk_masks([t], [], amount)[0])
-    assert fastprune._C._fallbacks() > before
+    (mask,) = ops.topk_masks([t], [], 0.5)
+    assert torch.equal(mask != 0, t != 0)
+    assert fastprune._C._fallbacks() == before
 
 
 def test_count_beyond_the_active_entries() -> None:

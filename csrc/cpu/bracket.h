@@ -92,19 +92,20 @@ inline int digit_bits_for(int64_t total) {
 // Increments of one address wait for each other: neighbours count in tables of their own.
 constexpr int kTables = 2;
 
-// The bracket's active keys by their next digit. The first pass takes every key, and looks at no
-// mask where there is none.
-template <class F, class M, bool kAll>
+// The bracket's active keys by their next digit. The first pass takes every key; which of them are
+// active is as good as random, so it adds that rather than branch on it.
+template <class F, class M, bool kFirst>
 void count_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
                 const Bracket<typename F::Key>& bracket, Digit digit, int32_t* tables) {
   using Key = typename F::Key;
   const int32_t bins = 1 << digit.bits;
   for (int64_t i = 0; i < tile.size; ++i) {
     const Key key = list.key(tile, i);
-    if constexpr (!kAll) {
-      if (!in_bracket(key, bracket.lo, bracket.hi) || !list.active(tile, i)) continue;
+    if constexpr (!kFirst) {
+      if (!in_bracket(key, bracket.lo, bracket.hi)) continue;
     }
-    ++tables[(i % kTables) * bins + static_cast<int32_t>((key - bracket.lo) >> digit.shift)];
+    tables[(i % kTables) * bins + static_cast<int32_t>((key - bracket.lo) >> digit.shift)] +=
+        list.active(tile, i);
   }
 }
 
@@ -126,7 +127,7 @@ std::vector<int64_t> histogram(const TileList<F, M>& list, const Bracket<typenam
     constexpr int64_t kTilesUntilFlush = int64_t{1} << 14;  // 2^29 entries
     for (int64_t t = begin; t < end; ++t) {
       const Tile<F, M>& tile = list.tiles[t];
-      if (first && (tile.mask == nullptr || !list.active_only)) {
+      if (first) {
         count_tile<F, M, true>(list, tile, bracket, digit, tables.data());
       } else {
         count_tile<F, M, false>(list, tile, bracket, digit, tables.data());

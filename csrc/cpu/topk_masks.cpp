@@ -41,31 +41,54 @@ void settle(const TileList<F, M>& list, const Bracket<typename F::Key>& bracket,
   }
 }
 
-// One read of the data. False if the sample misled: then some of `out` is wrong, and nothing else.
+enum class Outcome { kSettled, kBelow, kAbove, kOverflow };
+
+// Sweeps with a bracket and settles if the threshold is inside; else says where it is. Until then
+// some of `out` is wrong, and nothing else.
 template <class F, class M>
-bool select_by_sample(const TileList<F, M>& list, const Amount& amount) {
-  Bracket<typename F::Key> bracket = sampled_bracket(list, amount);
+Outcome try_bracket(const TileList<F, M>& list, const Amount& amount,
+                    Bracket<typename F::Key> bracket) {
   const Undecided<typename F::Key> undecided = sweep(list, bracket);
   check_count_fits(amount, undecided.counts.active);
   bracket.below = undecided.counts.below;
   bracket.inside = undecided.counts.inside;
   bracket.rank = budget(amount, undecided.counts.active) - bracket.below;
-  const bool missed = bracket.rank < 0 || bracket.rank > bracket.inside;
-  if (missed || undecided.overflow || force_fallback()) {
-    ++fallbacks();
-    return false;
-  }
+  if (bracket.rank < 0) return Outcome::kBelow;
+  if (bracket.rank > bracket.inside) return Outcome::kAbove;
+  if (undecided.overflow) return Outcome::kOverflow;
   settle(list, bracket, undecided);
-  return true;
+  return Outcome::kSettled;
+}
+
+// One read of the data, unless too many entries are inside the bracket: then one of its ends is
+// likely to be the key of very many (pruning half of what is half zeros ends there), so the ends
+// are tried alone, and what lies between them. False if the sample misled.
+template <class F, class M>
+bool select_by_sample(const TileList<F, M>& list, const Amount& amount) {
+  using Key = typename F::Key;
+  const Bracket<Key> bracket = sampled_bracket(list, amount);
+  const auto attempt = [&](Key lo, Key hi) {
+    return try_bracket(list, amount, Bracket<Key>{lo, hi, 0, 0, 0});
+  };
+  if (force_fallback()) return false;
+  Outcome outcome = attempt(bracket.lo, bracket.hi);
+  if (outcome == Outcome::kOverflow) {
+    outcome = attempt(bracket.lo, bracket.lo);
+    if (outcome == Outcome::kAbove) outcome = attempt(bracket.hi, bracket.hi);
+    if (outcome == Outcome::kBelow && bracket.hi - bracket.lo > 1) {
+      outcome = attempt(bracket.lo + 1, bracket.hi - 1);
+    }
+  }
+  return outcome == Outcome::kSettled;
 }
 
 template <class F, class M>
 void select(const TopkArgs& args, bool active_only, bool largest) {
   const TileList<F, M> list(args, active_only, largest);
   // Sixteen-bit keys need one histogram for the exact threshold, so no sample.
-  if (F::kKeyBits > kWideDigit && list.total >= kSampleFrom &&
-      select_by_sample(list, args.amount)) {
-    return;
+  if (F::kKeyBits > kWideDigit && list.total >= kSampleFrom) {
+    if (select_by_sample(list, args.amount)) return;
+    ++fallbacks();
   }
   const Bracket<typename F::Key> bracket = histogram_bracket(list, args.amount);
   settle(list, bracket, sweep(list, bracket));
