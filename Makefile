@@ -21,6 +21,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc python -type f -not -path '
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PY_SOURCES := setup.py python tests benchmarks examples scripts
 INSTALL := -m pip install --quiet --disable-pip-version-check
+BUILD := -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps .
 
 .PHONY: test demo bench sanitize cuda-build lint format clean
 
@@ -80,7 +81,9 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.built: $(VENV)/.torch $(SOURCES)
-	$(VENV)/bin/python $(INSTALL) -v --no-build-isolation --no-deps . | grep -a '^ *fastprune:' | head -1
+	mkdir -p build
+	$(VENV)/bin/python $(BUILD) > build/cpu.log 2>&1 || { tail -50 build/cpu.log; exit 1; }
+	grep -a '^ *fastprune:' build/cpu.log | tail -1
 	touch $@
 
 $(VENV)/.demo: examples/requirements.txt $(VENV)/.torch
@@ -102,7 +105,8 @@ $(CUDA_VENV)/.torch:
 	touch $@
 
 $(CUDA_VENV)/.built: $(CUDA_VENV)/.torch $(SOURCES)
+	mkdir -p build
 	FORCE_CUDA=1 CUDA_HOME='$(CUDA_HOME)' TORCH_CUDA_ARCH_LIST='$(CUDA_ARCHS)' \
-	  $(CUDA_VENV)/bin/python $(INSTALL) -v --no-build-isolation --no-deps . > build/cuda.log 2>&1 \
-	  || { tail -50 build/cuda.log; exit 1; }
+	  $(CUDA_VENV)/bin/python $(BUILD) > build/cuda.log 2>&1 || { tail -50 build/cuda.log; exit 1; }
+	grep -a '^ *fastprune:' build/cuda.log | tail -1
 	touch $@

@@ -20,7 +20,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "build" / "verify-gpu"  # installed here, so that the machine's Python stays as it is
 SANITIZER_TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-BUILD_LIMIT_S, TEST_LIMIT_S, SANITIZER_LIMIT_S, BENCHMARK_LIMIT_S = 240, 150, 40, 120
+# Ten minutes in all: one sanitizer limit for each of the four tools.
+BUILD_LIMIT_S, TEST_LIMIT_S, SANITIZER_LIMIT_S, BENCHMARK_LIMIT_S = 200, 130, 35, 100
 
 
 def run(command: list[str], limit_s: int, **env: str) -> tuple[int, float, str]:
