@@ -10,8 +10,12 @@ from setuptools import Extension, setup
 from torch.utils import cpp_extension
 
 CSRC = Path("csrc")
-# Without a GPU to ask and without TORCH_CUDA_ARCH_LIST: Ampere, Hopper, Blackwell and PTX.
-DEFAULT_ARCHS = "8.0;9.0;10.0+PTX"
+
+
+def default_archs() -> str:
+    """Without a GPU to ask and without TORCH_CUDA_ARCH_LIST: Ampere, Hopper, Blackwell and PTX."""
+    version = tuple(int(part) for part in (torch.version.cuda or "0.0").split(".")[:2])
+    return "8.0;9.0;10.0+PTX" if version >= (12, 8) else "8.0;9.0+PTX"
 
 
 def decide_cuda() -> tuple[bool, str]:
@@ -48,7 +52,7 @@ def extension(with_cuda: bool) -> Extension:
         )
     sources += CSRC.glob("cuda/*.cu")
     if not torch.cuda.is_available():
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHS)
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_archs())
     nvcc = ["-O3", "-Xcompiler", "-fvisibility=hidden", "-Xptxas", "-v"]
     return cpp_extension.CUDAExtension(
         "fastprune._C",

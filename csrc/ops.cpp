@@ -12,7 +12,8 @@ TORCH_LIBRARY(fastprune, m) {
       "topk_masks(Tensor[] scores, Tensor?[] masks, Scalar amount, *, bool active_only=True, "
       "bool largest=False, ScalarType? dtype=None) -> Tensor[]");
 
-  // topk_masks, and with each mask the product mask * ts[i], of the masks' dtype, from one sweep.
+  // topk_masks, and with each mask the product masked_mul(ts[i], mask); on the CPU from one sweep
+  // where all are of one dtype, float32 or float64.
   m.def(
       "topk_prune(Tensor[] scores, Tensor?[] masks, Tensor[] ts, Scalar amount, *, "
       "bool active_only=True) -> (Tensor[] masks, Tensor[] products)");

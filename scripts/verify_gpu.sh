@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one command: build for it, CUDA tests, compute-sanitizer's four
-# tools, benchmarks. Needs python3 with torch (CUDA), numpy, pytest, hypothesis, rich, and nvcc; no
+# tools, benchmarks. Needs python3 with torch (CUDA), setuptools, wheel, ninja,
+# numpy, pytest, hypothesis, rich, and nvcc; no
 # package index. Ends within ten minutes on 16 cores. Writes one JSON:
 #   scripts/verify_gpu.sh [RESULT.json]
 set -euo pipefail

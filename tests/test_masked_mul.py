@@ -262,3 +262,25 @@ def test_lists(target: Target) -> None:
     assert len(products) == len(sizes)
     for product, t, m in zip(products, ts, masks, strict=True):
         assert_same_bits(product, reference.masked_mul(t, m))
+
+
+@pytest.mark.parametrize("under_no_grad", [False, True])
+def test_in_place_is_seen_by_graphs_that_saved_the_tensor(
+    target: Target, under_no_grad: bool
+) -> None:
+    target.needs_autograd()
+    x = torch.ones(3, device=target.device, requires_grad=under_no_grad)
+    w = torch.ones(3, device=target.device, requires_grad=True)
+    y = x * w
+    with torch.set_grad_enabled(not under_no_grad):
+        target.ops.masked_mul_(x, torch.zeros(3, device=target.device))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_a_view_of_a_leaf_cannot_be_changed_in_place(target: Target) -> None:
+    target.needs_autograd()
+    leaf = torch.ones(3, device=target.device, requires_grad=True)
+    with pytest.raises(RuntimeError, match="leaf"):
+        target.ops.masked_mul_(leaf.view(-1), torch.zeros(3, device=target.device))
+    assert leaf.tolist() == [1, 1, 1]

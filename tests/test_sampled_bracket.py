@@ -103,3 +103,13 @@ def test_thread_counts(threads: int, set_threads: object) -> None:
     expected = reference.topk_masks([t], [], 0.4)[0]
     set_threads(threads)  # type: ignore[operator]
     assert torch.equal(ops.topk_masks([t], [], 0.4)[0], expected)
+
+
+def test_a_count_among_few_active_entries_does_not_fall_back() -> None:
+    size = 1 << 20
+    mask = torch.rand(size) < 0.1
+    count = int(mask.sum()) * 95 // 100
+    before = fastprune._C._fallbacks()
+    for _ in range(10):
+        ops.topk_masks([torch.randn(size)], [mask], count)
+    assert fastprune._C._fallbacks() == before

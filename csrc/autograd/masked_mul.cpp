@@ -2,6 +2,7 @@
 // grad * mask, itself a masked_mul, so that double backward works; the mask gets none.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/autograd.h>
+#include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -91,14 +92,17 @@ at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
 }
 
 void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
-  if (at::GradMode::is_enabled() && t.requires_grad()) {
-    TORCH_CHECK(!t.is_leaf(),
-                "masked_mul_(): t is a leaf that requires grad and cannot be changed in place");
+  const bool with_grad = at::GradMode::is_enabled() && t.requires_grad();
+  torch::autograd::check_inplace(t, with_grad);
+  if (with_grad) {
     MaskedMulInplace::apply(t, mask);
     return;
   }
-  at::AutoDispatchBelowADInplaceOrView below;
-  call_masked_mul_(t, mask);
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    call_masked_mul_(t, mask);
+  }
+  torch::autograd::increment_version(t);  // for graphs that have saved t
 }
 
 std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {

@@ -37,7 +37,9 @@ std::vector<typename F::Key> sample_keys(const TileList<F, M>& list, int64_t str
   std::vector<std::vector<typename F::Key>> found(list.workers);
   list.for_each_run([&](int64_t worker, int64_t first, int64_t last) {
     auto& keys = found[worker];
-    keys.reserve((last - first) * (kTile / stretch + 1));
+    size_t expected = 0;
+    for (int64_t t = first; t < last; ++t) expected += list.tiles[t].size / stretch + 1;
+    keys.reserve(expected);
     for (int64_t t = first; t < last; ++t) {
       const Tile<F, M>& tile = list.tiles[t];
       uint64_t state = static_cast<uint64_t>(t) * 0x9e3779b97f4a7c15ull;
@@ -66,8 +68,11 @@ Bracket<typename F::Key> sampled_bracket(const TileList<F, M>& list, const Amoun
   const double rank = amount.is_count
                           ? static_cast<double>(amount.count) / static_cast<double>(stretch)
                           : amount.fraction * size;
-  const double share = size == 0 ? 0.0 : std::min(1.0, rank / size);
-  const double margin = kSampleSigmas * std::sqrt(size * share * (1.0 - share)) + 2.0;
+  const double share = amount.is_count
+                           ? static_cast<double>(amount.count) / static_cast<double>(list.total)
+                           : amount.fraction;
+  const double spread = std::sqrt(rank * (1.0 - std::min(1.0, share)));
+  const double margin = kSampleSigmas * spread + 2.0;
   const auto low = static_cast<int64_t>(std::floor(rank - margin));
   const auto high = static_cast<int64_t>(std::ceil(rank + margin));
   Bracket<Key> bracket{0, max_key<F>(), 0, 0, 0};

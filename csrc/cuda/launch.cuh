@@ -55,7 +55,9 @@ inline int multiprocessors() {
 
 template <class... P, class... Args>
 void launch_kernel(const char*, void (*kernel)(P...), dim3 grid, dim3 block, Args&&... args) {
-  kernel<<<grid, block, 0, c10::cuda::getCurrentCUDAStream()> > >(static_cast<P>(args)...);
+  // clang-format off: it takes the launch for shifts
+  kernel<<<grid, block, 0, c10::cuda::getCurrentCUDAStream()>>>(static_cast<P>(args)...);
+  // clang-format on
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 

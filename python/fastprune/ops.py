@@ -73,7 +73,9 @@ def topk_prune(
     *,
     active_only: bool = True,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """:func:`topk_masks`, and with each mask its product with one of ``ts``, from one sweep.
+    """:func:`topk_masks`, and with each mask its product with one of ``ts``.
+
+    On the CPU from one sweep, where all are float32 or all float64.
 
     Returns:
         The masks, and ``masked_mul(t, mask)`` for each, differentiable in ``ts``.
