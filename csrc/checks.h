@@ -99,7 +99,7 @@ struct TopkArgs {
   Amount amount{};
   int64_t total = 0;
 
-  // Entries whose activity only the masks can tell; 0 if the count is known.
+  // Whether any mask was given: without, every entry is active and the count is known.
   bool any_mask = false;
 
   std::vector<at::Tensor> finish() {

@@ -5,8 +5,7 @@ import struct
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from compare import INTEGER_OF_WIDTH
 from fastprune import _C
