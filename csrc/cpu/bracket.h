@@ -22,24 +22,39 @@ inline int64_t candidate_capacity(int64_t total) {
 
 // ---- from a sample ----
 
-constexpr int64_t kSampleFrom = 1 << 15;   // entries; below, histograms are as quick
-constexpr int64_t kSampleLeast = 1 << 12;  // keys
+template <class Key>
+struct Guessed {
+  Bracket<Key> bracket;
+  Key guess;  // inside: where the threshold most likely is
+};
+
+// A sample grows with the input, quickly at first, as long as that shrinks what is left to settle
+// by more than it costs.
+constexpr int64_t kSampleLeast = 1 << 6;  // keys
+constexpr int64_t kSampleSome = 1 << 12;
 constexpr int64_t kSampleMost = 1 << 16;
-constexpr int64_t kSampleShare = 1 << 6;  // entries for each key of a sample between those
+constexpr int64_t kShareOfSome = 1 << 4;  // entries for each key of a sample up to kSampleSome
+constexpr int64_t kShareOfMost = 1 << 7;  // and of one beyond
 // Half the width of the bracket in standard deviations of the threshold's rank in the sample: the
 // chance of a miss is 7e-6, and 1.8% of the entries at most fall inside a sample of 2^16.
 constexpr double kSampleSigmas = 4.5;
+
+inline int64_t sample_size(int64_t total) {
+  return std::max(std::clamp(total / kShareOfSome, kSampleLeast, kSampleSome),
+                  std::min(total / kShareOfMost, kSampleMost));
+}
 
 // One key from each stretch of `stretch` entries, at a pseudo-random place in it, so that no period
 // in the data can meet the sample's. Inactive entries are left out.
 template <class F, class M>
 std::vector<typename F::Key> sample_keys(const TileList<F, M>& list, int64_t stretch) {
-  std::vector<std::vector<typename F::Key>> found(list.workers);
+  using Key = typename F::Key;
+  std::vector<std::vector<Key>> found(list.workers);
   list.for_each_run([&](int64_t worker, int64_t first, int64_t last) {
-    auto& keys = found[worker];
-    size_t expected = 0;
-    for (int64_t t = first; t < last; ++t) expected += list.tiles[t].size / stretch + 1;
-    keys.reserve(expected);
+    size_t room = 0;
+    for (int64_t t = first; t < last; ++t) room += list.tiles[t].size / stretch + 1;
+    std::vector<Key> keys(room);
+    size_t count = 0;
     for (int64_t t = first; t < last; ++t) {
       const Tile<F, M>& tile = list.tiles[t];
       uint64_t state = static_cast<uint64_t>(t) * 0x9e3779b97f4a7c15ull;
@@ -47,27 +62,32 @@ std::vector<typename F::Key> sample_keys(const TileList<F, M>& list, int64_t str
         state = state * 6364136223846793005ull + 1442695040888963407ull;
         const int64_t i =
             at + static_cast<int64_t>(((state >> 32) * static_cast<uint64_t>(stretch)) >> 32);
-        if (i < tile.size && list.active(tile, i)) keys.push_back(list.key(tile, i));
+        if (i >= tile.size) break;
+        keys[count] = list.key(tile, i);  // which are active is unpredictable: no branch on it
+        count += list.active(tile, i);
       }
     }
+    keys.resize(count);
+    found[worker] = std::move(keys);
   });
-  std::vector<typename F::Key> keys;
-  for (const auto& part : found) keys.insert(keys.end(), part.begin(), part.end());
+  std::vector<Key> keys = std::move(found[0]);
+  for (size_t w = 1; w < found.size(); ++w) {
+    keys.insert(keys.end(), found[w].begin(), found[w].end());
+  }
   return keys;
 }
 
 // What the sample knows of the threshold; `below`, `rank` and `inside` are for the sweep to find.
 template <class F, class M>
-Bracket<typename F::Key> sampled_bracket(const TileList<F, M>& list, const Amount& amount) {
+Guessed<typename F::Key> sampled_bracket(const TileList<F, M>& list, const Amount& amount) {
   using Key = typename F::Key;
-  const int64_t wanted = std::clamp(list.total / kSampleShare, kSampleLeast, kSampleMost);
-  const int64_t stretch = std::min(kTile, list.total / wanted);
-  std::vector<Key> keys = sample_keys(list, stretch);
-  const double size = static_cast<double>(keys.size());
+  const int64_t stretch = std::clamp<int64_t>(list.total / sample_size(list.total), 1, kTile);
+  const std::vector<Key> keys = sample_keys(list, stretch);
+  const auto size = static_cast<int64_t>(keys.size());
   // A count is a share of all entries, a fraction one of the active entries.
   const double rank = amount.is_count
                           ? static_cast<double>(amount.count) / static_cast<double>(stretch)
-                          : amount.fraction * size;
+                          : amount.fraction * static_cast<double>(size);
   const double share = amount.is_count
                            ? static_cast<double>(amount.count) / static_cast<double>(list.total)
                            : amount.fraction;
@@ -75,13 +95,16 @@ Bracket<typename F::Key> sampled_bracket(const TileList<F, M>& list, const Amoun
   const double margin = kSampleSigmas * spread + 2.0;
   const auto low = static_cast<int64_t>(std::floor(rank - margin));
   const auto high = static_cast<int64_t>(std::ceil(rank + margin));
-  Bracket<Key> bracket{0, max_key<F>(), 0, 0, 0};
-  const auto key_at = [&](int64_t index) {
-    return select_among(keys, {0, max_key<F>(), 0, index + 1, 0}).lo;
-  };
-  if (low >= 0 && low < static_cast<int64_t>(keys.size())) bracket.lo = key_at(low);
-  if (high < static_cast<int64_t>(keys.size())) bracket.hi = key_at(high);
-  return bracket;
+  const auto middle = static_cast<int64_t>(std::floor(rank));
+  const auto near = 1 + static_cast<int64_t>(margin / 8);  // a key that close to an end is as good
+  CountedKeys<Key> counted(keys, 0, max_key<F>());
+  Key lo = 0;
+  Key hi = max_key<F>();
+  Key guess = hi;
+  if (middle < size) guess = counted.find(middle + 1, near).lo;
+  if (low >= 0 && low < size) lo = counted.find(low + 1, near).lo;
+  if (high < size) hi = counted.find(high + 1, near).hi;
+  return {{lo, hi, 0, 0, 0}, guess};
 }
 
 // ---- from histograms ----

@@ -1,40 +1,116 @@
-// Selection among keys that lie side by side: a sample's, or the candidates'.
+// Selection among keys that lie side by side, a sample's or the candidates', by counting: a pass
+// over all keys vectorises and takes no branch on any.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "../selection.h"
+#include "clones.h"
 
 namespace fastprune::cpu {
 
-// The rank-th smallest of the keys, all in the bracket; what is left of `rank` are the ties due.
+// Adds how many keys lie below each of three pivots. Lanes are as wide as a key, which holds n.
 template <class Key>
-inline Bracket<Key> select_among(std::vector<Key> keys, Bracket<Key> bracket) {
-  constexpr size_t kFew = 1 << 11;
-  constexpr int kBits = 11;
-  while (keys.size() > kFew && bracket.lo != bracket.hi) {
-    int width = 1;
-    while (width < static_cast<int>(8 * sizeof(Key)) && ((bracket.hi - bracket.lo) >> width) != 0) {
-      ++width;
-    }
-    const Digit digit{std::max(0, width - kBits), kBits};
-    std::vector<int64_t> counts(size_t{1} << kBits, 0);
-    for (Key key : keys) ++counts[(key - bracket.lo) >> digit.shift];
-    int64_t before = 0;
-    int bin = 0;
-    while (before + counts[bin] < bracket.rank) before += counts[bin++];
-    bracket = narrow(bracket, digit, bin, before, counts[bin]);
-    keys.erase(std::remove_if(keys.begin(), keys.end(),
-                              [&](Key key) { return !in_bracket(key, bracket.lo, bracket.hi); }),
-               keys.end());
+FASTPRUNE_CLONES void count_below(const Key* keys, int32_t n, const Key* pivots, int64_t* counts) {
+  const Key first = pivots[0];
+  const Key second = pivots[1];
+  const Key third = pivots[2];
+  Key a = 0;
+  Key b = 0;
+  Key c = 0;
+  for (int32_t i = 0; i < n; ++i) {
+    a += keys[i] < first;
+    b += keys[i] < second;
+    c += keys[i] < third;
   }
-  const auto nth = keys.begin() + (bracket.rank - 1);
-  std::nth_element(keys.begin(), nth, keys.end());
-  int64_t less = 0;
-  for (auto it = keys.begin(); it != nth; ++it) less += *it < *nth;
-  return {*nth, *nth, bracket.below + less, bracket.rank - less, 0};
+  counts[0] += static_cast<int64_t>(a);
+  counts[1] += static_cast<int64_t>(b);
+  counts[2] += static_cast<int64_t>(c);
 }
+
+// Keys, and what earlier searches have counted among them.
+template <class Key>
+class CountedKeys {
+ public:
+  // All keys lie in [lo, hi].
+  CountedKeys(const std::vector<Key>& keys, Key lo, Key hi) : keys_(keys), lo_(lo), hi_(hi) {}
+
+  int64_t size() const { return static_cast<int64_t>(keys_.size()); }
+
+  // The rank-th smallest key is in [lo, hi]; `less` keys lie below that, `up_to` not above it.
+  struct Range {
+    Key lo;
+    Key hi;
+    int64_t less;
+    int64_t up_to;
+  };
+
+  // A range of one key, or of at most `few`. A pass counts at three pivots: two where the key would
+  // be if keys were spread evenly, and the middle, which halves the range whatever they are.
+  Range find(int64_t rank, int64_t few) {
+    constexpr int64_t kChunk = 1 << 30;
+    Range range{lo_, hi_, 0, size()};
+    for (const auto& [pivot, count] : counted_) tighten(range, rank, pivot, count);
+    while (range.lo != range.hi && range.up_to - range.less > few) {
+      const Key width = range.hi - range.lo;
+      const auto inside = static_cast<double>(range.up_to - range.less);
+      const double expected = static_cast<double>(rank - range.less) - 0.5;
+      const double margin = 0.5 * std::sqrt(inside);
+      const auto pivot = [&](double at) {
+        const double share = std::clamp(at / inside, 0.0, 1.0);
+        return range.lo + std::min(width, static_cast<Key>(share * static_cast<double>(width)));
+      };
+      const Key pivots[] = {pivot(expected - margin), pivot(expected + margin),
+                            range.lo + width / 2 + 1};
+      int64_t counts[] = {0, 0, 0};
+      for (int64_t at = 0; at < size(); at += kChunk) {
+        count_below(keys_.data() + at, static_cast<int32_t>(std::min(kChunk, size() - at)), pivots,
+                    counts);
+      }
+      for (int i = 0; i < 3; ++i) {
+        tighten(range, rank, pivots[i], counts[i]);
+        counted_.emplace_back(pivots[i], counts[i]);
+      }
+    }
+    return range;
+  }
+
+  // The rank-th smallest key exactly: the range that `find` narrows to it.
+  Range select(int64_t rank) {
+    constexpr int64_t kFew = 64;
+    Range range = find(rank, kFew);
+    if (range.lo == range.hi) return range;
+    Key few[kFew];
+    int64_t n = 0;
+    for (const Key key : keys_) {
+      if (in_bracket(key, range.lo, range.hi)) few[n++] = key;
+    }
+    std::sort(few, few + n);
+    const Key key = few[rank - range.less - 1];
+    const auto [first, last] = std::equal_range(few, few + n, key);
+    return {key, key, range.less + (first - few), range.less + (last - few)};
+  }
+
+ private:
+  static void tighten(Range& range, int64_t rank, Key pivot, int64_t count) {
+    if (pivot <= range.lo || pivot > range.hi) return;
+    if (count < rank) {
+      range.lo = pivot;
+      range.less = count;
+    } else {
+      range.hi = pivot - 1;
+      range.up_to = count;
+    }
+  }
+
+  const std::vector<Key>& keys_;
+  Key lo_;
+  Key hi_;
+  std::vector<std::pair<Key, int64_t>> counted_;
+};
 
 }  // namespace fastprune::cpu

@@ -1,5 +1,5 @@
-// Settle: prune exactly `rank` of the undecided, those of lowest key, the lowest index first among
-// equals.
+// Settle: exactly `rank` of the undecided are pruned, those of lowest key, the lowest index first
+// among equals. Only what the sweep's guess got wrong is written.
 #pragma once
 
 #include <algorithm>
@@ -16,39 +16,41 @@ namespace fastprune::cpu {
 // The bracket holds more than one key: the undecided were kept aside.
 template <class F, class M>
 void settle_candidates(const TileList<F, M>& list, const Bracket<typename F::Key>& bracket,
-                       const Undecided<typename F::Key>& undecided) {
+                       typename F::Key guess, const Undecided<typename F::Key>& undecided) {
   using Key = typename F::Key;
-  std::vector<Key> keys;
-  keys.reserve(bracket.inside);
-  for (const auto& part : undecided.of_worker) {
-    keys.insert(keys.end(), part.keys.begin(), part.keys.end());
+  std::vector<Key> joined;
+  if (list.workers > 1) {
+    joined.reserve(bracket.inside);
+    for (const auto& part : undecided.of_worker) {
+      joined.insert(joined.end(), part.keys.begin(), part.keys.end());
+    }
   }
-  const Bracket<Key> found = select_among(std::move(keys), bracket);
-  const Key threshold = found.lo;
+  const std::vector<Key>& keys = list.workers > 1 ? joined : undecided.of_worker[0].keys;
+  Key threshold = bracket.lo;
+  int64_t left = 0;  // ties to prune
+  if (bracket.rank > 0) {
+    const auto found = CountedKeys<Key>(keys, bracket.lo, bracket.hi).select(bracket.rank);
+    threshold = found.lo;
+    left = bracket.rank - found.less;
+  }
   // The ties of earlier workers come first.
   std::vector<int64_t> due(list.workers);
-  int64_t left = found.rank;
   for (int64_t w = 0; w < list.workers; ++w) {
     const auto& part = undecided.of_worker[w].keys;
     due[w] = std::min<int64_t>(left, std::count(part.begin(), part.end(), threshold));
     left -= due[w];
   }
-  list.for_each_run([&](int64_t worker, int64_t first, int64_t last) {
+  // The threshold itself, and what lies between it and the guess.
+  const Key first = std::min(guess, threshold);
+  const Key last = std::max(guess, threshold);
+  list.for_each_run([&](int64_t worker, int64_t begin, int64_t end) {
     const Key* key = undecided.of_worker[worker].keys.data();
     const uint16_t* offset = undecided.of_worker[worker].offsets.data();
-    for (int64_t t = first; t < last; ++t) {
-      const Tile<F, M>& tile = list.tiles[t];
+    for (int64_t t = begin; t < end; ++t) {
       for (int32_t i = 0; i < undecided.in_tile[t]; ++i, ++key, ++offset) {
-        // About half are pruned, so this writes either way rather than guess a branch.
-        const bool below = *key < threshold;
-        M& entry = tile.out[*offset];
-        entry = below ? M{0} : entry;
-        if constexpr (can_multiply<F, M>()) {
-          if (tile.product != nullptr) {
-            tile.product[*offset] = product_bits<F>(entry, tile.t[*offset]);
-          }
-        }
-        if (*key == threshold && due[worker]-- > 0) prune_entry(tile, *offset);
+        if (!in_bracket(*key, first, last)) continue;
+        const bool pruned = *key < threshold || (*key == threshold && due[worker]-- > 0);
+        write_entry(list, list.tiles[t], *offset, pruned);
       }
     }
   });
@@ -73,12 +75,12 @@ void settle_ties(const TileList<F, M>& list, const Bracket<typename F::Key>& bra
     int32_t due = quota[t];
     if (due == 0) return;
     if (due == undecided.in_tile[t]) {
-      sweep_tile(list, tile, all_pruned, [](int64_t, const uint16_t*, int32_t) {});
+      sweep_tile(list, tile, all_pruned, above, [](int64_t, const uint16_t*, int32_t) {});
       return;
     }
     for (int64_t i = 0; due > 0; ++i) {
       if (list.key(tile, i) != bracket.lo || !list.active(tile, i)) continue;
-      prune_entry(tile, i);
+      write_entry(list, tile, i, true);
       --due;
     }
   });

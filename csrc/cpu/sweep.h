@@ -1,5 +1,5 @@
-// Sweep: one pass that writes every decided entry, keeps the undecided as they were and reports
-// them, and counts.
+// Sweep: one pass that writes every entry as if the threshold were `guess`, reports those inside
+// the bracket, which may be wrong, and counts.
 #pragma once
 
 #include <algorithm>
@@ -48,10 +48,13 @@ constexpr bool can_multiply() {
 }
 
 template <class F, class M, bool kHasMask, bool kActiveOnly, bool kProduct>
-FASTPRUNE_CLONES BlockCounts decide_block(
-    const typename F::Bits* __restrict__ scores, const M* __restrict__ mask, M* __restrict__ out,
-    const typename F::Bits* t, typename F::Bits* __restrict__ product, uint8_t* __restrict__ flags,
-    int32_t n, typename F::Key lo, typename F::Key hi, typename F::Key flip, M one) {
+FASTPRUNE_CLONES BlockCounts decide_block(const typename F::Bits* __restrict__ scores,
+                                          const M* __restrict__ mask, M* __restrict__ out,
+                                          const typename F::Bits* t,
+                                          typename F::Bits* __restrict__ product,
+                                          uint8_t* __restrict__ flags, int32_t n,
+                                          typename F::Key lo, typename F::Key hi,
+                                          typename F::Key guess, typename F::Key flip, M one) {
   int32_t active_count = 0;
   int32_t below_count = 0;
   int32_t inside_count = 0;
@@ -61,7 +64,7 @@ FASTPRUNE_CLONES BlockCounts decide_block(
     const bool active = !kActiveOnly || old == one;
     const bool below = (key < lo) & active;
     const bool inside = in_bracket(key, lo, hi) & active;
-    const M value = below ? M{0} : old;
+    const M value = (key < guess) & active ? M{0} : old;
     out[i] = value;
     if constexpr (kProduct) product[i] = product_bits<F>(value, t[i]);
     flags[i] = inside;
@@ -72,12 +75,13 @@ FASTPRUNE_CLONES BlockCounts decide_block(
   return {active_count, below_count, inside_count};
 }
 
-// Prunes one entry that the sweep has kept.
+// Prunes one entry, or keeps it, whatever the sweep has done.
 template <class F, class M>
-void prune_entry(const Tile<F, M>& tile, int64_t i) {
-  tile.out[i] = 0;
+void write_entry(const TileList<F, M>& list, const Tile<F, M>& tile, int64_t i, bool pruned) {
+  const M value = pruned ? M{0} : (tile.mask == nullptr ? list.one : tile.mask[i]);
+  tile.out[i] = value;
   if constexpr (can_multiply<F, M>()) {
-    if (tile.product != nullptr) tile.product[i] = product_bits<F>(0, tile.t[i]);
+    if (tile.product != nullptr) tile.product[i] = product_bits<F>(value, tile.t[i]);
   }
 }
 
@@ -85,7 +89,8 @@ void prune_entry(const Tile<F, M>& tile, int64_t i) {
 // unless the bracket is one key.
 template <class F, class M, bool kHasMask, bool kActiveOnly, bool kProduct, class Fn>
 Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
-                  const Bracket<typename F::Key>& bracket, const Fn& undecided) {
+                  const Bracket<typename F::Key>& bracket, typename F::Key guess,
+                  const Fn& undecided) {
   alignas(64) uint8_t flags[kBlock];
   uint16_t positions[kBlock + kCompactSlack];
   Counts counts;
@@ -94,7 +99,7 @@ Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
     const BlockCounts block = decide_block<F, M, kHasMask, kActiveOnly, kProduct>(
         tile.scores + at, kHasMask ? tile.mask + at : nullptr, tile.out + at,
         kProduct ? tile.t + at : nullptr, kProduct ? tile.product + at : nullptr, flags,
-        static_cast<int32_t>(n), bracket.lo, bracket.hi, list.flip, list.one);
+        static_cast<int32_t>(n), bracket.lo, bracket.hi, guess, list.flip, list.one);
     counts.active += block.active;
     counts.below += block.below;
     counts.inside += block.inside;
@@ -107,20 +112,23 @@ Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
 
 template <class F, class M, bool kProduct, class Fn>
 Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
-                  const Bracket<typename F::Key>& bracket, const Fn& fn) {
+                  const Bracket<typename F::Key>& bracket, typename F::Key guess, const Fn& fn) {
   if (tile.mask == nullptr)
-    return sweep_tile<F, M, false, false, kProduct>(list, tile, bracket, fn);
-  if (list.active_only) return sweep_tile<F, M, true, true, kProduct>(list, tile, bracket, fn);
-  return sweep_tile<F, M, true, false, kProduct>(list, tile, bracket, fn);
+    return sweep_tile<F, M, false, false, kProduct>(list, tile, bracket, guess, fn);
+  if (list.active_only)
+    return sweep_tile<F, M, true, true, kProduct>(list, tile, bracket, guess, fn);
+  return sweep_tile<F, M, true, false, kProduct>(list, tile, bracket, guess, fn);
 }
 
 template <class F, class M, class Fn>
 Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
-                  const Bracket<typename F::Key>& bracket, const Fn& undecided) {
+                  const Bracket<typename F::Key>& bracket, typename F::Key guess,
+                  const Fn& undecided) {
   if constexpr (can_multiply<F, M>()) {
-    if (tile.product != nullptr) return sweep_tile<F, M, true>(list, tile, bracket, undecided);
+    if (tile.product != nullptr)
+      return sweep_tile<F, M, true>(list, tile, bracket, guess, undecided);
   }
-  return sweep_tile<F, M, false>(list, tile, bracket, undecided);
+  return sweep_tile<F, M, false>(list, tile, bracket, guess, undecided);
 }
 
 // A worker's undecided entries, in order.
@@ -140,7 +148,7 @@ struct Undecided {
 
 template <class F, class M>
 Undecided<typename F::Key> sweep(const TileList<F, M>& list,
-                                 const Bracket<typename F::Key>& bracket) {
+                                 const Bracket<typename F::Key>& bracket, typename F::Key guess) {
   Undecided<typename F::Key> result;
   result.in_tile.resize(list.count());
   result.of_worker.resize(list.workers);
@@ -151,8 +159,8 @@ Undecided<typename F::Key> sweep(const TileList<F, M>& list,
     Counts sum;
     for (int64_t t = first; t < last; ++t) {
       const Tile<F, M>& tile = list.tiles[t];
-      const Counts part =
-          sweep_tile(list, tile, bracket, [&](int64_t at, const uint16_t* positions, int32_t n) {
+      const Counts part = sweep_tile(
+          list, tile, bracket, guess, [&](int64_t at, const uint16_t* positions, int32_t n) {
             const size_t old = mine.keys.size();
             if (old + n > capacity) return;
             mine.keys.resize(old + n);

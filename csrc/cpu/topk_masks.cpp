@@ -32,12 +32,11 @@ namespace {
 
 template <class F, class M>
 void settle(const TileList<F, M>& list, const Bracket<typename F::Key>& bracket,
-            const Undecided<typename F::Key>& undecided) {
-  if (bracket.rank == 0) return;
+            typename F::Key guess, const Undecided<typename F::Key>& undecided) {
   if (bracket.lo == bracket.hi) {
     settle_ties(list, bracket, undecided);
   } else {
-    settle_candidates(list, bracket, undecided);
+    settle_candidates(list, bracket, guess, undecided);
   }
 }
 
@@ -47,8 +46,8 @@ enum class Outcome { kSettled, kBelow, kAbove, kOverflow };
 // some of `out` is wrong, and nothing else.
 template <class F, class M>
 Outcome try_bracket(const TileList<F, M>& list, const Amount& amount,
-                    Bracket<typename F::Key> bracket) {
-  const Undecided<typename F::Key> undecided = sweep(list, bracket);
+                    Bracket<typename F::Key> bracket, typename F::Key guess) {
+  const Undecided<typename F::Key> undecided = sweep(list, bracket, guess);
   check_count_fits(amount, undecided.counts.active);
   bracket.below = undecided.counts.below;
   bracket.inside = undecided.counts.inside;
@@ -56,7 +55,7 @@ Outcome try_bracket(const TileList<F, M>& list, const Amount& amount,
   if (bracket.rank < 0) return Outcome::kBelow;
   if (bracket.rank > bracket.inside) return Outcome::kAbove;
   if (undecided.overflow) return Outcome::kOverflow;
-  settle(list, bracket, undecided);
+  settle(list, bracket, guess, undecided);
   return Outcome::kSettled;
 }
 
@@ -66,9 +65,9 @@ Outcome try_bracket(const TileList<F, M>& list, const Amount& amount,
 template <class F, class M>
 bool select_by_sample(const TileList<F, M>& list, const Amount& amount) {
   using Key = typename F::Key;
-  const Bracket<Key> bracket = sampled_bracket(list, amount);
+  const auto [bracket, guess] = sampled_bracket(list, amount);
   const auto attempt = [&](Key lo, Key hi) {
-    return try_bracket(list, amount, Bracket<Key>{lo, hi, 0, 0, 0});
+    return try_bracket(list, amount, Bracket<Key>{lo, hi, 0, 0, 0}, std::clamp(guess, lo, hi));
   };
   if (force_fallback()) return false;
   Outcome outcome = attempt(bracket.lo, bracket.hi);
@@ -85,13 +84,11 @@ bool select_by_sample(const TileList<F, M>& list, const Amount& amount) {
 template <class F, class M>
 void select(const TopkArgs& args, bool active_only, bool largest) {
   const TileList<F, M> list(args, active_only, largest);
-  // Sixteen-bit keys need one histogram for the exact threshold, so no sample.
-  if (F::kKeyBits > kWideDigit && list.total >= kSampleFrom) {
-    if (select_by_sample(list, args.amount)) return;
-    ++fallbacks();
-  }
+  if (list.total == 0) return check_count_fits(args.amount, 0);
+  if (select_by_sample(list, args.amount)) return;
+  ++fallbacks();
   const Bracket<typename F::Key> bracket = histogram_bracket(list, args.amount);
-  settle(list, bracket, sweep(list, bracket));
+  settle(list, bracket, bracket.lo, sweep(list, bracket, bracket.lo));
 }
 
 std::vector<at::Tensor> topk_masks(at::TensorList scores,
