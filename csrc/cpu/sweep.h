@@ -156,25 +156,29 @@ Undecided<typename F::Key> sweep(const TileList<F, M>& list,
   const size_t capacity = candidate_capacity(list.total);
   list.for_each_run([&](int64_t worker, int64_t first, int64_t last) {
     Candidates<typename F::Key> mine;
+    size_t count = 0;
     Counts sum;
     for (int64_t t = first; t < last; ++t) {
       const Tile<F, M>& tile = list.tiles[t];
       const Counts part = sweep_tile(
           list, tile, bracket, guess, [&](int64_t at, const uint16_t* positions, int32_t n) {
-            const size_t old = mine.keys.size();
-            if (old + n > capacity) return;
-            mine.keys.resize(old + n);
-            mine.offsets.resize(old + n);
-            for (int32_t j = 0; j < n; ++j) {
-              mine.keys[old + j] = list.key(tile, at + positions[j]);
-              mine.offsets[old + j] = static_cast<uint16_t>(at + positions[j]);
+            if (count + n > capacity) return;
+            if (mine.keys.size() < count + n) {
+              mine.keys.resize(2 * count + kBlock);
+              mine.offsets.resize(2 * count + kBlock);
             }
+            for (int32_t j = 0; j < n; ++j) {
+              mine.keys[count + j] = list.key(tile, at + positions[j]);
+              mine.offsets[count + j] = static_cast<uint16_t>(at + positions[j]);
+            }
+            count += n;
           });
       sum.active += part.active;
       sum.below += part.below;
       sum.inside += part.inside;
       result.in_tile[t] = static_cast<int32_t>(part.inside);
     }
+    mine.keys.resize(count);
     counts[worker] = sum;
     result.of_worker[worker] = std::move(mine);
   });
