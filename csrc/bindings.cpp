@@ -26,17 +26,30 @@ py::dict build_info() {
   return info;
 }
 
-template <class F>
-uint64_t key_of(uint64_t bits, bool largest) {
-  return rank_key<F>(static_cast<typename F::Bits>(bits), largest ? max_key<F>() : 0);
+template <class Fn>
+auto with_format(const std::string& format, const Fn& fn) {
+  if (format == "float16") return fn(Fp16{});
+  if (format == "bfloat16") return fn(Bf16{});
+  if (format == "float32") return fn(Fp32{});
+  if (format == "float64") return fn(Fp64{});
+  throw py::value_error("unknown format " + format);
 }
 
 uint64_t rank_key_of(const std::string& format, uint64_t bits, bool largest) {
-  if (format == "float16") return key_of<Fp16>(bits, largest);
-  if (format == "bfloat16") return key_of<Bf16>(bits, largest);
-  if (format == "float32") return key_of<Fp32>(bits, largest);
-  if (format == "float64") return key_of<Fp64>(bits, largest);
-  throw py::value_error("unknown format " + format);
+  return with_format(format, [&](auto f) -> uint64_t {
+    using F = decltype(f);
+    return rank_key<F>(static_cast<typename F::Bits>(bits), largest ? max_key<F>() : 0);
+  });
+}
+
+bool raw_key_is_below(const std::string& format, uint64_t bits, uint64_t bound, bool largest) {
+  return with_format(format, [&](auto f) {
+    using F = decltype(f);
+    using Key = typename F::Key;
+    const Key flip = largest ? max_key<F>() : 0;
+    return raw_key<F>(static_cast<typename F::Bits>(bits), flip) <
+           raw_bound<F>(static_cast<Key>(bound), flip);
+  });
 }
 
 std::vector<std::pair<int, int>> digits_of(int key_bits, int digit_bits) {
@@ -54,6 +67,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "Native part of fastprune. Importing it registers torch.ops.fastprune.";
   m.def("build_info", &build_info, "What this build was made with.");
   m.def("_rank_key", &rank_key_of, py::arg("format"), py::arg("bits"), py::arg("largest") = false);
+  m.def("_raw_key_is_below", &raw_key_is_below, py::arg("format"), py::arg("bits"),
+        py::arg("bound"), py::arg("largest") = false);
   m.def("_digits", &digits_of, py::arg("key_bits"), py::arg("digit_bits"));
   m.def("_force_fallback", [](bool force) { cpu::force_fallback() = force; });
   m.def("_fallbacks", [] { return cpu::fallbacks(); });

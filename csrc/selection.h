@@ -57,6 +57,24 @@ FASTPRUNE_HD typename F::Key rank_key(typename F::Bits bits, typename F::Key fli
   return key ^ flip;
 }
 
+// The same order on the bits as they are, for loops that only compare: NaNs keep their payload, and
+// rank_key(bits) < bound exactly where raw_key(bits) < raw_bound(bound). A bound of max_key() + 1
+// is above every key.
+template <class F>
+FASTPRUNE_HD typename F::Key raw_key(typename F::Bits bits, typename F::Key flip) {
+  return static_cast<typename F::Key>(bits & max_key<F>()) ^ flip;
+}
+
+template <class F>
+FASTPRUNE_HD typename F::Key raw_bound(typename F::Key bound, typename F::Key flip) {
+  using Key = typename F::Key;
+  if (bound == 0 || bound > max_key<F>()) return bound;
+  const Key first_nan = F::kInf + 1;  // the lowest payload; flipped, the highest is below all else
+  if (flip == 0) return bound < first_nan ? bound : first_nan;
+  const Key first_number = max_key<F>() - F::kInf;
+  return bound > first_number ? bound : first_number;
+}
+
 // How many entries to prune: a count, or a fraction of the active entries rounded half to even.
 struct Amount {
   bool is_count;

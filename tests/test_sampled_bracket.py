@@ -36,7 +36,7 @@ def scores(kind: str, dtype: torch.dtype) -> Tensor:
 @pytest.mark.parametrize("amount", [0, 1, SIZE // 3, SIZE // 4, 0.0, 1e-6, 0.05, 0.5, 0.95, 1.0])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", ["normal", "few", "equal", "zeros99", "sorted", "nan"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_same_bits(dtype: torch.dtype, kind: str, masked: bool, amount: float) -> None:
     t = scores(kind, dtype)
     masks = [torch.rand(SIZE) > 0.3] if masked else []
@@ -47,7 +47,7 @@ def test_same_bits(dtype: torch.dtype, kind: str, masked: bool, amount: float) -
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", ["normal", "few", "equal"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_same_bits_when_the_sample_misleads(
     dtype: torch.dtype, kind: str, masked: bool, forced: None
 ) -> None:

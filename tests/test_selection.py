@@ -47,6 +47,20 @@ def test_largest_first_turns_the_order_round(dtype: torch.dtype) -> None:
     assert keys[-1] == 0
 
 
+@pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_raw_keys_are_below_where_keys_are(dtype: torch.dtype, largest: bool) -> None:
+    infinity, top = key_of(math.inf, dtype), 1 << KEY_BITS[dtype]
+    nans = [infinity + 1, infinity + 2, (infinity + top) // 2, top - 1]
+    numbers = [0, 1, 2, infinity // 2, infinity - 1, infinity]
+    raws = [sign + raw for raw in numbers + nans for sign in (0, top)]
+    edges = [0, 1, 2, top - infinity - 2, top - infinity - 1, top - infinity, top - infinity + 1]
+    for raw in raws:
+        key = _C._rank_key(name(dtype), raw, largest)
+        for bound in [*edges, infinity // 2, *(infinity + d for d in (-1, 0, 1, 2)), top - 1, top]:
+            assert _C._raw_key_is_below(name(dtype), raw, bound, largest) == (key < bound)
+
+
 @given(st.floats(width=32), st.floats(width=32))
 def test_keys_compare_as_magnitudes(a: float, b: float) -> None:
     keys = [_C._rank_key("float32", struct.unpack("<I", struct.pack("<f", x))[0]) for x in (a, b)]

@@ -7,11 +7,18 @@
 #include <vector>
 
 #include "../selection.h"
+#include "clones.h"
+#include "compact.h"
 #include "select_among.h"
 #include "sweep.h"
 #include "tiles.h"
 
 namespace fastprune::cpu {
+
+template <class Key>
+FASTPRUNE_CLONES void flag_inside(const Key* keys, int32_t n, Key lo, Key hi, uint8_t* flags) {
+  for (int32_t i = 0; i < n; ++i) flags[i] = in_bracket(keys[i], lo, hi);
+}
 
 // The bracket holds more than one key: the undecided were kept aside.
 template <class F, class M>
@@ -43,14 +50,23 @@ void settle_candidates(const TileList<F, M>& list, const Bracket<typename F::Key
   // The threshold itself, and what lies between it and the guess.
   const Key first = std::min(guess, threshold);
   const Key last = std::max(guess, threshold);
-  list.for_each_run([&](int64_t worker, int64_t begin, int64_t end) {
-    const Key* key = undecided.of_worker[worker].keys.data();
-    const uint16_t* offset = undecided.of_worker[worker].offsets.data();
-    for (int64_t t = begin; t < end; ++t) {
-      for (int32_t i = 0; i < undecided.in_tile[t]; ++i, ++key, ++offset) {
-        if (!in_bracket(*key, first, last)) continue;
-        const bool pruned = *key < threshold || (*key == threshold && due[worker]-- > 0);
-        write_entry(list, list.tiles[t], *offset, pruned);
+  list.for_each_run([&](int64_t worker, int64_t begin, int64_t) {
+    const Candidates<Key>& mine = undecided.of_worker[worker];
+    const auto size = static_cast<int64_t>(mine.keys.size());
+    alignas(64) uint8_t flags[kBlock];
+    uint16_t positions[kBlock + kCompactSlack];
+    int64_t t = begin;
+    int64_t tile_end = undecided.in_tile[t];
+    for (int64_t at = 0; at < size; at += kBlock) {
+      const auto n = static_cast<int32_t>(std::min(kBlock, size - at));
+      flag_inside(mine.keys.data() + at, n, first, last, flags);
+      const int32_t wrong = compact(flags, n, positions);
+      for (int32_t j = 0; j < wrong; ++j) {
+        const int64_t i = at + positions[j];
+        while (i >= tile_end) tile_end += undecided.in_tile[++t];
+        const Key key = mine.keys[i];
+        const bool pruned = key < threshold || (key == threshold && due[worker]-- > 0);
+        write_entry(list, list.tiles[t], mine.offsets[i], pruned);
       }
     }
   });

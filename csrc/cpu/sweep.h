@@ -23,10 +23,24 @@ struct Counts {
   int64_t inside = 0;  // active and in the bracket: undecided
 };
 
+// What decide_block compares raw keys with; see raw_bound.
+template <class Key>
+struct RawBracket {
+  Key lo;
+  Key width;  // keys in the bracket
+  Key guess;
+};
+
+template <class F>
+RawBracket<typename F::Key> raw_bracket(const Bracket<typename F::Key>& bracket,
+                                        typename F::Key guess, typename F::Key flip) {
+  const auto lo = raw_bound<F>(bracket.lo, flip);
+  return {lo, raw_bound<F>(bracket.hi + 1, flip) - lo, raw_bound<F>(guess, flip)};
+}
+
 struct BlockCounts {
   int32_t active;
   int32_t below;
-  int32_t inside;
 };
 
 // The bits of mask * t, both given as bits of one format.
@@ -47,32 +61,36 @@ constexpr bool can_multiply() {
   return F::kKeyBits > 15 && sizeof(M) == sizeof(typename F::Bits);
 }
 
+// Flags what is inside the bracket. Bound by the number of vector instructions: a key below `lo`
+// is one whose difference to it has the top bit, which costs less to count than a comparison.
 template <class F, class M, bool kHasMask, bool kActiveOnly, bool kProduct>
-FASTPRUNE_CLONES BlockCounts decide_block(const typename F::Bits* __restrict__ scores,
-                                          const M* __restrict__ mask, M* __restrict__ out,
-                                          const typename F::Bits* t,
-                                          typename F::Bits* __restrict__ product,
-                                          uint8_t* __restrict__ flags, int32_t n,
-                                          typename F::Key lo, typename F::Key hi,
-                                          typename F::Key guess, typename F::Key flip, M one) {
-  int32_t active_count = 0;
-  int32_t below_count = 0;
-  int32_t inside_count = 0;
+FASTPRUNE_CLONES BlockCounts decide_block(
+    const typename F::Bits* __restrict__ scores, const M* __restrict__ mask, M* __restrict__ out,
+    const typename F::Bits* t, typename F::Bits* __restrict__ product, uint8_t* __restrict__ flags,
+    int32_t n, RawBracket<typename F::Key> bracket, typename F::Key flip, M one) {
+  using Key = typename F::Key;
+  constexpr int kTopBit = 8 * sizeof(Key) - 1;
+  Key active_count = 0;
+  Key below_count = 0;
   for (int32_t i = 0; i < n; ++i) {
-    const typename F::Key key = rank_key<F>(scores[i], flip);
+    const Key key = raw_key<F>(scores[i], flip);
+    const Key from_lo = key - bracket.lo;
     const M old = kHasMask ? mask[i] : one;
     const bool active = !kActiveOnly || old == one;
-    const bool below = (key < lo) & active;
-    const bool inside = in_bracket(key, lo, hi) & active;
-    const M value = (key < guess) & active ? M{0} : old;
+    const M value = (key < bracket.guess) & active ? M{0} : old;
     out[i] = value;
     if constexpr (kProduct) product[i] = product_bits<F>(value, t[i]);
-    flags[i] = inside;
+    flags[i] = (from_lo < bracket.width) & active;
     active_count += active;
-    below_count += below;
-    inside_count += inside;
+    below_count += (from_lo >> kTopBit) & Key{active};
   }
-  return {active_count, below_count, inside_count};
+  return {static_cast<int32_t>(active_count), static_cast<int32_t>(below_count)};
+}
+
+FASTPRUNE_CLONES inline int32_t count_set(const uint8_t* flags, int32_t n) {
+  int32_t count = 0;
+  for (int32_t i = 0; i < n; ++i) count += flags[i];
+  return count;
 }
 
 // Prunes one entry, or keeps it, whatever the sweep has done.
@@ -94,18 +112,22 @@ Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
   alignas(64) uint8_t flags[kBlock];
   uint16_t positions[kBlock + kCompactSlack];
   Counts counts;
+  const auto raw = raw_bracket<F>(bracket, guess, list.flip);
   for (int64_t at = 0; at < tile.size; at += kBlock) {
-    const int64_t n = std::min(kBlock, tile.size - at);
+    const auto n = static_cast<int32_t>(std::min(kBlock, tile.size - at));
     const BlockCounts block = decide_block<F, M, kHasMask, kActiveOnly, kProduct>(
         tile.scores + at, kHasMask ? tile.mask + at : nullptr, tile.out + at,
-        kProduct ? tile.t + at : nullptr, kProduct ? tile.product + at : nullptr, flags,
-        static_cast<int32_t>(n), bracket.lo, bracket.hi, guess, list.flip, list.one);
+        kProduct ? tile.t + at : nullptr, kProduct ? tile.product + at : nullptr, flags, n, raw,
+        list.flip, list.one);
     counts.active += block.active;
     counts.below += block.below;
-    counts.inside += block.inside;
-    if (block.inside > 0 && bracket.lo != bracket.hi) {
-      undecided(at, positions, compact(flags, static_cast<int32_t>(n), positions));
+    if (bracket.lo == bracket.hi) {
+      counts.inside += count_set(flags, n);
+      continue;
     }
+    const int32_t inside = compact(flags, n, positions);
+    counts.inside += inside;
+    if (inside > 0) undecided(at, positions, inside);
   }
   return counts;
 }
@@ -160,19 +182,21 @@ Undecided<typename F::Key> sweep(const TileList<F, M>& list,
     Counts sum;
     for (int64_t t = first; t < last; ++t) {
       const Tile<F, M>& tile = list.tiles[t];
-      const Counts part = sweep_tile(
-          list, tile, bracket, guess, [&](int64_t at, const uint16_t* positions, int32_t n) {
-            if (count + n > capacity) return;
-            if (mine.keys.size() < count + n) {
-              mine.keys.resize(2 * count + kBlock);
-              mine.offsets.resize(2 * count + kBlock);
-            }
-            for (int32_t j = 0; j < n; ++j) {
-              mine.keys[count + j] = list.key(tile, at + positions[j]);
-              mine.offsets[count + j] = static_cast<uint16_t>(at + positions[j]);
-            }
-            count += n;
-          });
+      const Counts part = sweep_tile(list, tile, bracket, guess,
+                                     [&](int64_t at, const uint16_t* positions, int32_t n) {
+                                       if (count + n > capacity) return;
+                                       if (mine.keys.size() < count + n) {
+                                         mine.keys.resize(2 * count + kBlock);
+                                         mine.offsets.resize(2 * count + kBlock);
+                                       }
+                                       auto* keys = mine.keys.data() + count;
+                                       uint16_t* offsets = mine.offsets.data() + count;
+                                       for (int32_t j = 0; j < n; ++j) {
+                                         keys[j] = list.key(tile, at + positions[j]);
+                                         offsets[j] = static_cast<uint16_t>(at + positions[j]);
+                                       }
+                                       count += n;
+                                     });
       sum.active += part.active;
       sum.below += part.below;
       sum.inside += part.inside;
