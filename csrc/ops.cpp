@@ -1,5 +1,6 @@
 // The table of contents of the native side: every operator, its schema and what it means.
-// Kernels stand in cpu/<op>.cpp and cuda/<op>.cu, gradients in autograd/.
+// Kernels stand in cpu/<op>.cpp and cuda/<op>.cu, gradients in autograd/. No argument is keyword
+// only: the dispatcher takes a third of a microsecond for each keyword; ops.py names them.
 #include <torch/library.h>
 
 namespace fastprune {
@@ -9,13 +10,13 @@ TORCH_LIBRARY(fastprune, m) {
   // of smallest magnitude (or largest), lowest index first among equals. With active_only, entries
   // whose mask is not 1 are neither counted nor ranked. Either way they pass through unless pruned.
   m.def(
-      "topk_masks(Tensor[] scores, Tensor?[] masks, Scalar amount, *, bool active_only=True, "
+      "topk_masks(Tensor[] scores, Tensor?[] masks, Scalar amount, bool active_only=True, "
       "bool largest=False, ScalarType? dtype=None) -> Tensor[]");
 
   // topk_masks, and with each mask the product masked_mul(ts[i], mask); on the CPU from one sweep
   // where all are of one dtype, float32 or float64.
   m.def(
-      "topk_prune(Tensor[] scores, Tensor?[] masks, Tensor[] ts, Scalar amount, *, "
+      "topk_prune(Tensor[] scores, Tensor?[] masks, Tensor[] ts, Scalar amount, "
       "bool active_only=True) -> (Tensor[] masks, Tensor[] products)");
 
   // The p-norm of each channel of t along dim, float64.
@@ -24,7 +25,7 @@ TORCH_LIBRARY(fastprune, m) {
   // Mask of the shape of `like` that prunes the `amount` channels of lowest score, times the old
   // mask. With active_only, channels whose mask is all zero are neither counted nor ranked.
   m.def(
-      "channel_mask(Tensor scores, Tensor like, Tensor? mask, Scalar amount, int dim, *, "
+      "channel_mask(Tensor scores, Tensor like, Tensor? mask, Scalar amount, int dim, "
       "bool active_only=True) -> Tensor");
 
   // old_mask * new_mask in the dtype of the old one.

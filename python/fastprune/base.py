@@ -299,8 +299,9 @@ def _find_hook(module: nn.Module, name: str) -> tuple[int, upstream.BasePruningM
 
 def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, pruned: bool) -> Tensor:
     """``module.<name>``, after the checks that need no computing."""
-    orig = getattr(module, name)
-    if not pruned and not isinstance(module._parameters.get(name), nn.Parameter):
+    parameter = module._parameters.get(name)  # past Module.__getattr__
+    orig = getattr(module, name) if parameter is None else parameter
+    if not pruned and parameter is None:
         raise TypeError(f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}")
     if not orig.is_floating_point():
         raise NotImplementedError(

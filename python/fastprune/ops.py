@@ -18,6 +18,8 @@ _native: Any = torch.ops.fastprune
 
 def _scalar(amount: int | float) -> int | float:
     """An amount as the native side takes it: an int counts, a float is a fraction."""
+    if type(amount) is float:
+        return amount
     return int(amount) if isinstance(amount, Integral) else float(amount)
 
 
@@ -55,12 +57,7 @@ def topk_masks(
     if not scores:  # no tensor to dispatch on
         return []
     result: list[Tensor] = _native.topk_masks.default(
-        scores,
-        masks,
-        _scalar(amount),
-        active_only=active_only,
-        largest=largest,
-        dtype=dtype,
+        scores, masks, _scalar(amount), active_only, largest, dtype
     )
     return result
 
@@ -83,7 +80,7 @@ def topk_prune(
     if not scores:  # no tensor to dispatch on
         return [], []
     result: tuple[list[Tensor], list[Tensor]] = _native.topk_prune.default(
-        scores, masks, ts, _scalar(amount), active_only=active_only
+        scores, masks, ts, _scalar(amount), active_only
     )
     return result
 
@@ -124,7 +121,7 @@ def channel_mask(
         RuntimeError: shapes, dtypes or devices do not fit.
     """
     result: Tensor = _native.channel_mask.default(
-        scores, like, mask, _scalar(amount), dim, active_only=active_only
+        scores, like, mask, _scalar(amount), dim, active_only
     )
     return result
 
@@ -165,7 +162,6 @@ def _(
     scores: list[Tensor],
     masks: list[Tensor | None],
     amount: int | float,
-    *,
     active_only: bool = True,
     largest: bool = False,
     dtype: torch.dtype | None = None,
@@ -183,10 +179,9 @@ def _(
     masks: list[Tensor | None],
     ts: list[Tensor],
     amount: int | float,
-    *,
     active_only: bool = True,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    new = _native.topk_masks.default(scores, masks, amount, active_only=active_only)
+    new = _native.topk_masks.default(scores, masks, amount, active_only)
     return new, _native.masked_muls.default(ts, new)
 
 
@@ -202,7 +197,6 @@ def _(
     mask: Tensor | None,
     amount: int | float,
     dim: int,
-    *,
     active_only: bool = True,
 ) -> Tensor:
     _check_device("scores", scores, like)
