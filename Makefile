@@ -4,6 +4,7 @@
 #   make bench       environment, build, the benchmarks; BENCH_ARGS="--quick" for a minute's worth
 #   make sanitize    the CUDA kernels on the host, and the CPU kernels, under Address- and UBSan
 #   make cuda-build  a second environment with a CUDA torch: compile, link, run the CPU tests
+#   make cuda-report registers, shared memory and width of accesses of every compiled CUDA kernel
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 CUDA_TORCH ?= torch==2.11.0
@@ -23,7 +24,7 @@ PY_SOURCES := setup.py python tests benchmarks examples scripts
 INSTALL := -m pip install --quiet --disable-pip-version-check
 BUILD := -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps .
 
-.PHONY: test demo bench sanitize cuda-build lint format clean
+.PHONY: test demo bench sanitize cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -59,6 +60,12 @@ build/sanitize/.built: $(VENV)/.torch $(SOURCES)
 # The kernels on the host are the same in every environment: `make test` has run them.
 cuda-build: $(CUDA_VENV)/.built
 	$(CUDA_VENV)/bin/python -m pytest -k "not cuda_on_host and not broken_kernels" $(PYTEST_ARGS)
+
+# The toolkit of a build need not have the disassemblers.
+cuda-report: $(CUDA_VENV)/.built
+	$(CUDA_VENV)/bin/python $(INSTALL) nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
+	$(CUDA_VENV)/bin/python scripts/cuda_report.py \
+	  $(CUDA_VENV)/lib/python3*/site-packages/fastprune/_C*.so
 
 lint: $(VENV)/.lint $(VENV)/.built
 	$(VENV)/bin/ruff check $(PY_SOURCES)
