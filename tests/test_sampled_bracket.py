@@ -113,3 +113,12 @@ def test_a_count_among_few_active_entries_does_not_fall_back() -> None:
     for _ in range(10):
         ops.topk_masks([torch.randn(size)], [mask], count)
     assert fastprune._C._fallbacks() == before
+
+
+@pytest.mark.parametrize("size", [10_000, 300_000, 1_000_000, 2_600_000, 5_200_000])
+def test_there_is_room_for_what_a_sample_leaves(size: int) -> None:
+    before = fastprune._C._fallbacks()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        ops.topk_masks([torch.randn(size)], [], 0.5)
+    assert fastprune._C._fallbacks() == before
