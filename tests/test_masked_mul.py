@@ -284,3 +284,13 @@ def test_a_view_of_a_leaf_cannot_be_changed_in_place(target: Target) -> None:
     with pytest.raises(RuntimeError, match="leaf"):
         target.ops.masked_mul_(leaf.view(-1), torch.zeros(3, device=target.device))
     assert leaf.tolist() == [1, 1, 1]
+
+
+def test_each_of_a_list_goes_backward_alone() -> None:
+    ts = [torch.randn(5, requires_grad=True), torch.randn(7), torch.randn(3, requires_grad=True)]
+    masks = [(torch.rand_like(t) > 0.5).to(t.dtype) for t in ts]
+    _, pruned = fastprune.ops.topk_prune(ts, [], ts, 0.5)
+    for products in (fastprune.ops.masked_muls(ts, masks), pruned):
+        assert [p.requires_grad for p in products] == [True, False, True]
+        products[0].sum().backward()
+        products[2].sum().backward()

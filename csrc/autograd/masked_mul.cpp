@@ -6,7 +6,6 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <functional>
 #include <tuple>
 #include <vector>
 
@@ -67,23 +66,29 @@ class MaskedMulInplace : public torch::autograd::Function<MaskedMulInplace> {
   }
 };
 
-class MaskedMuls : public torch::autograd::Function<MaskedMuls> {
+// A product that an operator over a list has made already, as a function of its own t: each of the
+// list can go backward without the others. By pointer, as what forward gets as a tensor is an
+// input.
+class MadeMul : public torch::autograd::Function<MadeMul> {
  public:
-  static variable_list forward(AutogradContext* ctx, at::TensorList ts, at::TensorList masks) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    ctx->save_for_backward(masks.vec());
-    return call_masked_muls(ts, masks);
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& t, const at::Tensor* mask,
+                            const at::Tensor* product) {
+    ctx->save_for_backward({*mask});
+    return *product;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const variable_list masks = ctx->get_saved_variables();
-    variable_list out(2 * masks.size());
-    for (size_t i = 0; i < masks.size(); ++i) {
-      if (grads[i].defined()) out[i] = call_masked_mul(grads[i], masks[i]);
-    }
-    return out;
+    return {call_masked_mul(grads[0], ctx->get_saved_variables()[0]), at::Tensor(), at::Tensor()};
   }
 };
+
+// Gives each product whose t requires grad its graph.
+void attach(at::TensorList ts, at::TensorList masks, std::vector<at::Tensor>& products) {
+  if (!at::GradMode::is_enabled()) return;
+  for (size_t i = 0; i < ts.size(); ++i) {
+    if (ts[i].requires_grad()) products[i] = MadeMul::apply(ts[i], &masks[i], &products[i]);
+  }
+}
 
 at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   if (at::GradMode::is_enabled() && t.requires_grad()) return MaskedMul::apply(t, mask);
@@ -107,28 +112,13 @@ void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
 
 std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
   check_masked_muls("masked_muls", ts, masks);
-  // Two calls at most: one for the tensors that require grad, one for the others.
-  std::vector<at::Tensor> out(ts.size());
-  for (const bool with_grad : {true, false}) {
-    std::vector<at::Tensor> some, their_masks;
-    std::vector<size_t> at;
-    for (size_t i = 0; i < ts.size(); ++i) {
-      if ((at::GradMode::is_enabled() && ts[i].requires_grad()) != with_grad) continue;
-      some.push_back(ts[i]);
-      their_masks.push_back(masks[i]);
-      at.push_back(i);
-    }
-    if (some.empty()) continue;
-    std::vector<at::Tensor> products;
-    if (with_grad) {
-      products = MaskedMuls::apply(at::TensorList(some), at::TensorList(their_masks));
-    } else {
-      at::AutoDispatchBelowADInplaceOrView below;
-      products = call_masked_muls(some, their_masks);
-    }
-    for (size_t i = 0; i < at.size(); ++i) out[at[i]] = products[i];
+  std::vector<at::Tensor> products;
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    products = call_masked_muls(ts, masks);
   }
-  return out;
+  attach(ts, masks, products);
+  return products;
 }
 
 using Masks = c10::List<std::optional<at::Tensor>>;
@@ -143,43 +133,15 @@ TwoLists call_topk_prune(at::TensorList scores, const Masks& masks, at::TensorLi
   return op.call(scores, masks, ts, amount, active_only);
 }
 
-// The products of topk_prune as functions of ts; `compute` makes them and the masks.
-class Products : public torch::autograd::Function<Products> {
- public:
-  using Compute = std::function<TwoLists()>;
-
-  static variable_list forward(AutogradContext* ctx, at::TensorList ts, const Compute& compute,
-                               std::vector<at::Tensor>* masks) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    auto [out, products] = compute();
-    ctx->save_for_backward(out);
-    *masks = std::move(out);
-    return std::move(products);
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const variable_list masks = ctx->get_saved_variables();
-    variable_list out(masks.size() + 2);  // one for each argument of forward
-    for (size_t i = 0; i < masks.size(); ++i) {
-      if (grads[i].defined()) out[i] = call_masked_mul(grads[i], masks[i]);
-    }
-    return out;
-  }
-};
-
 TwoLists topk_prune(at::TensorList scores, const Masks& masks, at::TensorList ts,
                     const at::Scalar& amount, bool active_only) {
-  const auto compute = [&] { return call_topk_prune(scores, masks, ts, amount, active_only); };
-  const bool needs_grad =
-      at::GradMode::is_enabled() &&
-      std::any_of(ts.begin(), ts.end(), [](const at::Tensor& t) { return t.requires_grad(); });
-  if (!needs_grad) {
+  TwoLists made;
+  {
     at::AutoDispatchBelowADInplaceOrView below;
-    return compute();
+    made = call_topk_prune(scores, masks, ts, amount, active_only);
   }
-  std::vector<at::Tensor> new_masks;
-  variable_list products = Products::apply(ts, Products::Compute(compute), &new_masks);
-  return {std::move(new_masks), std::move(products)};
+  attach(ts, std::get<0>(made), std::get<1>(made));
+  return made;
 }
 
 // Masks and norms carry no gradient, whatever their inputs require.
