@@ -95,23 +95,34 @@ def test_global_pruning_is_one_transaction(failing: int) -> None:
     layers = [once(), linear(), by_upstream()]
     pairs = [(layer, "weight") for layer in layers]
     befores = [snapshot(layer) for layer in layers]
-    original = prune.BasePruningMethod.apply_mask
+    original = nn.Module.register_forward_pre_hook
     calls = 0
 
-    def apply_mask(self: Any, module: nn.Module) -> Tensor:
+    def register(self: nn.Module, hook: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == failing:
             raise KeyboardInterrupt
-        return original(self, module)
+        return original(self, hook)
 
     with (
-        mock.patch.object(prune.BasePruningMethod, "apply_mask", apply_mask),
+        mock.patch.object(nn.Module, "register_forward_pre_hook", register),
         pytest.raises(KeyboardInterrupt),
     ):
         prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.5)
     for layer, before in zip(layers, befores, strict=True):
         assert_unchanged(layer, before)
+
+
+@pytest.mark.parametrize("method", [prune.L1Unstructured, prune.RandomUnstructured])
+def test_global_pruning_leaves_products_as_the_hooks_make_them(method: Any) -> None:
+    layers = [once(), linear(), by_upstream(), linear().half()]
+    prune.global_unstructured([(layer, "weight") for layer in layers], method, amount=0.5)
+    for layer in layers:
+        assert torch.equal(layer.weight, layer.weight_orig * layer.weight_mask)
+        assert layer.weight_mask.dtype == layer.weight.dtype == layer.weight_orig.dtype
+        layer.weight.float().sum().backward()
+        assert torch.equal(layer.weight_orig.grad, layer.weight_mask)
 
 
 def test_hooks_keep_their_order_and_number() -> None:

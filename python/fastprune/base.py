@@ -7,6 +7,7 @@ Both inherit from their counterparts in torch.nn.utils.prune, so that code that 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -136,10 +137,11 @@ class BasePruningMethod(upstream.BasePruningMethod):
         name: str,
         importance_scores: Tensor | None = None,
         mask: Tensor | None = None,
+        product: Tensor | None = None,
     ) -> BasePruningMethod:
         """What ``apply`` does with a new method, inside a transaction.
 
-        ``mask`` is the new mask where the caller has it already.
+        ``mask`` is the new mask where the caller has it already, ``product`` the pruned tensor.
         """
         old = _find_hook(module, name)
         orig = _check_prunable(module, name, importance_scores, pruned=old is not None)
@@ -159,7 +161,6 @@ class BasePruningMethod(upstream.BasePruningMethod):
             default_mask = getattr(module, name + "_mask").detach()
             if not is_fused(self):  # upstream's way writes into the mask it is given
                 default_mask = default_mask.clone(memory_format=torch.contiguous_format)
-        product = None
         if mask is None:
             t = module._parameters[name + "_orig"]
             mask, product = method._mask_and_product(scores, default_mask, t)
@@ -198,6 +199,15 @@ class BasePruningMethod(upstream.BasePruningMethod):
     ) -> tuple[Tensor, Tensor | None]:
         """``compute_mask``, and ``masked_mul(t, mask)`` where one operator gives both."""
         return self.compute_mask(scores, default_mask=default_mask, **options), None
+
+    def _masks_and_products(
+        self, scores: Sequence[Tensor], masks: Sequence[Tensor | None], ts: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Sequence[Tensor | None]]:
+        """``compute_masks``, the masks of many tensors by one budget, and their products with
+        ``ts`` where one operator gives both.
+        """
+        method: Any = self
+        return method.compute_masks(scores, masks), [None] * len(ts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BasePruningMethod:
         # A pruned tensor is a product, which torch refuses to copy while it has a gradient. A

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -136,12 +136,12 @@ def global_unstructured(
     scores = _scores_of(pairs, importance_scores or {})
     old = [getattr(module, name + "_mask", None) for module, name in pairs]
     masks = [None if m is None else m.to(s.dtype) for m, s in zip(old, scores, strict=True)]
-    new = _compute_masks(method, scores, masks)
+    new, products = _compute_masks(method, scores, masks, _originals(pairs))
     with transaction(*(module for module, _ in pairs)):
-        for (module, name), mask in zip(pairs, new, strict=True):
+        for (module, name), mask, product in zip(pairs, new, products, strict=True):
             # The new mask holds the old one already, so there is nothing to combine it with.
             mask = mask.to(getattr(module, name).dtype)
-            CustomFromMask(mask)._attach(module, name, mask=mask)
+            CustomFromMask(mask)._attach(module, name, mask=mask, product=product)
 
 
 def _scores_of(
@@ -169,10 +169,32 @@ def _scores_of(
     return [score.to(dtype) for score in scores]
 
 
-def _compute_masks(method: Any, scores: list[Tensor], masks: list[Tensor | None]) -> list[Tensor]:
-    """One budget over all scores: by one op for methods of ours, on one flat tensor for others."""
+def _originals(pairs: list[tuple[nn.Module, str]]) -> list[Tensor] | None:
+    """The unpruned parameter of each pair; None if one has none, which attaching it will report."""
+    originals = [
+        module._parameters.get(name + "_orig", module._parameters.get(name))
+        for module, name in pairs
+    ]
+    return None if any(t is None for t in originals) else originals  # type: ignore[return-value]
+
+
+def _compute_masks(
+    method: Any,
+    scores: list[Tensor],
+    masks: list[Tensor | None],
+    ts: list[Tensor] | None,
+) -> tuple[list[Tensor], Sequence[Tensor | None]]:
+    """One budget over all scores: by one op for methods of ours, on one flat tensor for others.
+
+    With the masks come their products with ``ts``, or None where nothing gave them at once.
+    """
+    none = [None] * len(scores)
     if is_fused(method):
-        result: list[Tensor] = method.compute_masks(scores, masks)
+        if ts is None:
+            return method.compute_masks(scores, masks), none
+        result: tuple[list[Tensor], Sequence[Tensor | None]] = method._masks_and_products(
+            scores, masks, ts
+        )
         return result
     method._tensor_name = "temp"
     flat = torch.cat([score.reshape(-1) for score in scores])
@@ -180,4 +202,4 @@ def _compute_masks(method: Any, scores: list[Tensor], masks: list[Tensor | None]
     flat_mask = torch.cat([mask.reshape(-1) for mask in ones])
     mask = PruningContainer(method).compute_mask(flat, flat_mask)
     parts = mask.split([score.numel() for score in scores])
-    return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]
+    return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)], none

@@ -58,6 +58,11 @@ class L1Unstructured(upstream.L1Unstructured, BasePruningMethod):
     def compute_masks(self, ts: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
         return ops.topk_masks(ts, masks, self.amount)
 
+    def _masks_and_products(
+        self, scores: Sequence[Tensor], masks: Sequence[Tensor | None], ts: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Sequence[Tensor | None]]:
+        return ops.topk_prune(scores, masks, ts, self.amount)
+
     def _mask_and_product(
         self, scores: Tensor, default_mask: Any, t: Any, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
