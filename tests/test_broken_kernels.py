@@ -144,15 +144,15 @@ BROKEN = [
         "masked_mul: tiles beyond the grid are forgotten",
         "masked_mul.cu",
         "tile += gridDim.x",
-        "tile += table.tiles()",
+        "tile += list.tiles",
         "test_masked_mul.py",
     ),
     # ---- lists of tensors ----
     Broken(
         "segments: the first tile of a tensor is looked up in the tensor before",
         "segments.cuh",
-        "table.tile_begin[middle] <= tile",
-        "table.tile_begin[middle] < tile",
+        "list.many[middle].first_tile <= tile",
+        "list.many[middle].first_tile < tile",
         "test_topk_masks.py",
     ),
     Broken(
@@ -163,17 +163,17 @@ BROKEN = [
         "test_topk_masks.py",
     ),
     Broken(
-        "tile map: a second table counts its tiles from zero",
-        "tile_map.h",
-        "tables.back().first_tile = tiles;",
-        "",
+        "segments: tensors beyond the first batch are stored over it",
+        "segments.cu",
+        "many[batch.first + i] =",
+        "many[i] =",
         "test_topk_masks.py",
     ),
     Broken(
         "tile map: the last tile of a tensor is forgotten if it is not whole",
         "tile_map.h",
-        "(size + kTile - 1) / kTile",
-        "(size > kTile ? size : kTile) / kTile",
+        "(segment.size + kTile - 1) / kTile",
+        "(segment.size > kTile ? segment.size : kTile) / kTile",
         "test_masked_mul.py",
     ),
     # ---- topk_masks ----

@@ -36,7 +36,7 @@ __device__ __forceinline__ bool is_active(const TileSpan<typename F::Bits, M>& s
 // key, whatever `state` holds.
 template <class F, class M>
 __global__ void __launch_bounds__(kThreads)
-    topk_histogram_kernel(const SegmentTable table, const SelectionOptions options, int pass,
+    topk_histogram_kernel(const SegmentList list, const SelectionOptions options, int pass,
                           const SelectionState<typename F::Key>* state,
                           unsigned long long* counts) {
   using Key = typename F::Key;
@@ -50,8 +50,8 @@ __global__ void __launch_bounds__(kThreads)
   // A thread adds a run of equal bins at once: equal keys would else queue at one address.
   int run_bin = -1;
   unsigned run = 0;
-  for (int64_t tile = blockIdx.x; tile < table.tiles(); tile += gridDim.x) {
-    const auto span = tile_span<typename F::Bits, M>(table, tile);
+  for (int64_t tile = blockIdx.x; tile < list.tiles; tile += gridDim.x) {
+    const auto span = tile_span<typename F::Bits, M>(list, tile);
     for (int i = threadIdx.x; i < span.size; i += kThreads) {
       const Key key = rank_key<F>(span.scores[i], static_cast<Key>(options.flip));
       if (!in_bracket(key, lo, hi) || !is_active<F, M>(span, i, options)) continue;
@@ -121,14 +121,14 @@ __global__ void __launch_bounds__(kThreads)
 // and counts them by tile.
 template <class F, class M>
 __global__ void __launch_bounds__(kThreads)
-    topk_sweep_kernel(const SegmentTable table, const SelectionOptions options,
+    topk_sweep_kernel(const SegmentList list, const SelectionOptions options,
                       const SelectionState<typename F::Key>* state, int* tile_ties) {
   using Key = typename F::Key;
   using Reduce = cub::BlockReduce<int, kThreads>;
   FASTPRUNE_SHARED(typename Reduce::TempStorage, reduce);
   const Key threshold = state->bracket.lo;
-  for (int64_t tile = blockIdx.x; tile < table.tiles(); tile += gridDim.x) {
-    const auto span = tile_span<typename F::Bits, M>(table, tile);
+  for (int64_t tile = blockIdx.x; tile < list.tiles; tile += gridDim.x) {
+    const auto span = tile_span<typename F::Bits, M>(list, tile);
     int ties = 0;
     for (int i = threadIdx.x; i < span.size; i += kThreads) {
       const Key key = rank_key<F>(span.scores[i], static_cast<Key>(options.flip));
@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(kThreads)
       ties += active && key == threshold;
     }
     const int sum = Reduce(reduce).Sum(ties);
-    if (threadIdx.x == 0) tile_ties[table.first_tile + tile] = sum;
+    if (threadIdx.x == 0) tile_ties[tile] = sum;
     __syncthreads();  // before the next tile uses `reduce`
   }
 }
@@ -172,15 +172,15 @@ __global__ void __launch_bounds__(kThreads)
 // index.
 template <class F, class M>
 __global__ void __launch_bounds__(kThreads)
-    topk_ties_kernel(const SegmentTable table, const SelectionOptions options,
+    topk_ties_kernel(const SegmentList list, const SelectionOptions options,
                      const SelectionState<typename F::Key>* state, const int* tile_quota) {
   using Key = typename F::Key;
   using Scan = cub::BlockScan<int, kThreads>;
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
   const Key threshold = state->bracket.lo;
-  for (int64_t tile = blockIdx.x; tile < table.tiles(); tile += gridDim.x) {
-    const auto span = tile_span<typename F::Bits, M>(table, tile);
-    int due = tile_quota[table.first_tile + tile];
+  for (int64_t tile = blockIdx.x; tile < list.tiles; tile += gridDim.x) {
+    const auto span = tile_span<typename F::Bits, M>(list, tile);
+    int due = tile_quota[tile];
     for (int first = 0; due > 0 && first < span.size; first += kThreads) {
       const int i = first + threadIdx.x;
       const bool tie = i < span.size &&

@@ -14,12 +14,14 @@
 namespace fastprune::cuda {
 namespace {
 
+template <class F, class M>
 TileMap tile_map(const TopkArgs& args) {
   TileMap map;
   for (size_t s = 0; s < args.scores.size(); ++s) {
-    map.add(args.scores[s].const_data_ptr(),
-            args.masks[s].defined() ? args.masks[s].const_data_ptr() : nullptr,
-            args.work[s].mutable_data_ptr(), args.scores[s].numel());
+    map.add(make_segment<typename F::Bits, M>(
+        args.scores[s].const_data_ptr(),
+        args.masks[s].defined() ? args.masks[s].const_data_ptr() : nullptr,
+        args.work[s].mutable_data_ptr(), args.scores[s].numel()));
   }
   return map;
 }
@@ -27,34 +29,29 @@ TileMap tile_map(const TopkArgs& args) {
 template <class F, class M>
 void select(const TopkArgs& args, bool active_only, bool largest) {
   using Key = typename F::Key;
-  const TileMap map = tile_map(args);
-  if (map.tiles == 0) return;
+  TileMap map = tile_map<F, M>(args);
+  if (map.tiles() == 0) return;
   const auto bytes = args.scores[0].options().dtype(at::kByte);
   const SelectionOptions options{args.amount, one_bits(args.mask_dtype),
                                  largest ? uint64_t{max_key<F>()} : 0, active_only};
+  const SegmentList list = map.list(bytes);
   at::Tensor counts = at::zeros({kBins}, bytes.dtype(at::kLong));
   at::Tensor state = at::empty({static_cast<int64_t>(sizeof(SelectionState<Key>))}, bytes);
-  at::Tensor ties = at::empty({map.tiles}, bytes.dtype(at::kInt));
+  at::Tensor ties = at::empty({map.tiles()}, bytes.dtype(at::kInt));
   auto* counts_ptr = reinterpret_cast<unsigned long long*>(counts.mutable_data_ptr<int64_t>());
   auto* state_ptr = reinterpret_cast<SelectionState<Key>*>(state.mutable_data_ptr<uint8_t>());
   int* ties_ptr = ties.mutable_data_ptr<int>();
 
   for (int pass = 0; pass < digit_passes(F::kKeyBits, kDigitBits); ++pass) {
-    for (const SegmentTable& table : map.tables) {
-      FASTPRUNE_LAUNCH((topk_histogram_kernel<F, M>), grid_for(table.tiles()), kThreads, table,
-                       options, pass, state_ptr, counts_ptr);
-    }
+    FASTPRUNE_LAUNCH((topk_histogram_kernel<F, M>), grid_for(list.tiles), kThreads, list, options,
+                     pass, state_ptr, counts_ptr);
     FASTPRUNE_LAUNCH(topk_narrow_kernel<F>, 1, kThreads, args.amount, pass, state_ptr, counts_ptr);
   }
-  for (const SegmentTable& table : map.tables) {
-    FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid_for(table.tiles()), kThreads, table, options,
-                     state_ptr, ties_ptr);
-  }
-  FASTPRUNE_LAUNCH(topk_quota_kernel<Key>, 1, kThreads, state_ptr, map.tiles, ties_ptr);
-  for (const SegmentTable& table : map.tables) {
-    FASTPRUNE_LAUNCH((topk_ties_kernel<F, M>), grid_for(table.tiles()), kThreads, table, options,
-                     state_ptr, ties_ptr);
-  }
+  FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid_for(list.tiles), kThreads, list, options,
+                   state_ptr, ties_ptr);
+  FASTPRUNE_LAUNCH(topk_quota_kernel<Key>, 1, kThreads, state_ptr, list.tiles, ties_ptr);
+  FASTPRUNE_LAUNCH((topk_ties_kernel<F, M>), grid_for(list.tiles), kThreads, list, options,
+                   state_ptr, ties_ptr);
   if (args.amount.is_count && args.any_mask && active_only) {
     // Whether a count fits is known on the device alone; a fraction always does.
     const at::Tensor host = state.cpu();
