@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <mutex>
 #include <vector>
@@ -14,8 +13,8 @@
 
 namespace fastprune::cpu {
 
-// Undecided entries that may be kept aside, a key and two bytes each: half as many again, or more, as
-// a sample leaves. About 1.5% of a large input are, which is less than 5% of four-byte outputs.
+// Undecided entries that may be kept aside, a key and two bytes each: half as many again, or more,
+// as a sample leaves. About 1.5% of a large input are, which is less than 5% of four-byte outputs.
 inline int64_t candidate_capacity(int64_t total) {
   return std::max<int64_t>(1 << 17, total / 40);
 }
@@ -84,26 +83,15 @@ Guessed<typename F::Key> sampled_bracket(const TileList<F, M>& list, const Amoun
   const int64_t stretch = std::clamp<int64_t>(list.total / sample_size(list.total), 1, kTile);
   const std::vector<Key> keys = sample_keys(list, stretch);
   const auto size = static_cast<int64_t>(keys.size());
-  // A count is a share of all entries, a fraction one of the active entries.
-  const double rank = amount.is_count
-                          ? static_cast<double>(amount.count) / static_cast<double>(stretch)
-                          : amount.fraction * static_cast<double>(size);
-  const double share = amount.is_count
-                           ? static_cast<double>(amount.count) / static_cast<double>(list.total)
-                           : amount.fraction;
-  const double spread = std::sqrt(rank * (1.0 - std::min(1.0, share)));
-  const double margin = kSampleSigmas * spread + 2.0;
-  const auto low = static_cast<int64_t>(std::floor(rank - margin));
-  const auto high = static_cast<int64_t>(std::ceil(rank + margin));
-  const auto middle = static_cast<int64_t>(std::floor(rank));
-  const auto near = 1 + static_cast<int64_t>(margin / 8);  // a key that close to an end is as good
+  const SampleRanks ranks = sample_ranks(amount, list.total, stretch, size, kSampleSigmas);
+  const int64_t near = 1 + (ranks.high - ranks.low) / 16;  // a key that close to an end is as good
   CountedKeys<Key> counted(keys, 0, max_key<F>());
   Key lo = 0;
   Key hi = max_key<F>();
   Key guess = hi;
-  if (middle < size) guess = counted.find(middle + 1, near).lo;
-  if (low >= 0 && low < size) lo = counted.find(low + 1, near).lo;
-  if (high < size) hi = counted.find(high + 1, near).hi;
+  if (ranks.guess < size) guess = counted.find(ranks.guess + 1, near).lo;
+  if (ranks.low >= 0 && ranks.low < size) lo = counted.find(ranks.low + 1, near).lo;
+  if (ranks.high < size) hi = counted.find(ranks.high + 1, near).hi;
   return {{lo, hi, 0, 0, 0}, guess};
 }
 

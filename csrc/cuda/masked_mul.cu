@@ -8,9 +8,9 @@ namespace fastprune::cuda {
 
 // A block takes a tile of one of the tensors; `scores` of a segment is t. The product may be t.
 template <class T, class M>
-__global__ void __launch_bounds__(kThreads) masked_mul_kernel(const SegmentTable table) {
-  for (int64_t tile = blockIdx.x; tile < table.tiles(); tile += gridDim.x) {
-    const auto span = tile_span<T, M, T>(table, tile);
+__global__ void __launch_bounds__(kThreads) masked_mul_kernel(const SegmentList list) {
+  for (int64_t tile = blockIdx.x; tile < list.tiles; tile += gridDim.x) {
+    const auto span = tile_span<T, M, T>(list, tile);
     for (int i = threadIdx.x; i < span.size; i += kThreads) {
       span.out[i] = static_cast<T>(span.mask[i]) * span.scores[i];
     }
@@ -33,24 +33,24 @@ __global__ void __launch_bounds__(kThreads) masked_mul_kernel(const SegmentTable
 namespace fastprune::cuda {
 namespace {
 
-template <class T, class M>
-void launch_masked_mul(const TileMap& map) {
-  for (const SegmentTable& table : map.tables) {
-    FASTPRUNE_LAUNCH((masked_mul_kernel<T, M>), grid_for(table.tiles()), kThreads, table);
-  }
-}
-
 // Tensors of one dtype and masks of one dtype, dense and in one order; out[i] may be t[i].
-void multiply_flat(const std::vector<FlatPair>& flat, const std::vector<at::Tensor>& out) {
+template <class T, class M>
+void multiply(const std::vector<FlatPair>& flat, const std::vector<at::Tensor>& out) {
   TileMap map;
   for (size_t i = 0; i < flat.size(); ++i) {
-    map.add(flat[i].first.const_data_ptr(), flat[i].second.const_data_ptr(),
-            out[i].mutable_data_ptr(), out[i].numel());
+    map.add(make_segment<T, M, T>(flat[i].first.const_data_ptr(), flat[i].second.const_data_ptr(),
+                                  out[i].mutable_data_ptr(), out[i].numel()));
   }
+  if (map.tiles() == 0) return;
+  FASTPRUNE_LAUNCH((masked_mul_kernel<T, M>), grid_for(map.tiles()), kThreads,
+                   map.list(out[0].options()));
+}
+
+void multiply_flat(const std::vector<FlatPair>& flat, const std::vector<at::Tensor>& out) {
   dispatch_float(flat[0].first.scalar_type(), [&](auto value) {
     using T = decltype(value);
     dispatch_readable<T>(flat[0].second.scalar_type(),
-                         [&](auto other) { launch_masked_mul<T, decltype(other)>(map); });
+                         [&](auto other) { multiply<T, decltype(other)>(flat, out); });
   });
 }
 

@@ -1,5 +1,7 @@
-// Host side of segments.cuh: deals a list of tensors into the tables that launches take.
+// Host side of segments.cuh: numbers the tiles of a list of tensors and brings it to the device.
 #pragma once
+
+#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <vector>
@@ -8,23 +10,28 @@
 
 namespace fastprune::cuda {
 
-struct TileMap {
-  std::vector<SegmentTable> tables;
-  int64_t tiles = 0;
-
-  void add(const void* scores, const void* mask, void* out, int64_t size) {
-    if (size == 0) return;
-    if (tables.empty() || tables.back().count == kSegmentsPerLaunch) {
-      tables.emplace_back();
-      tables.back().first_tile = tiles;
-    }
-    SegmentTable& table = tables.back();
-    const int64_t own = (size + kTile - 1) / kTile;
-    table.segment[table.count] = {scores, mask, out, size};
-    table.tile_begin[table.count + 1] = table.tile_begin[table.count] + own;
-    ++table.count;
-    tiles += own;
+class TileMap {
+ public:
+  void add(Segment segment) {
+    if (segment.size == 0) return;
+    segment.first_tile = tiles_;
+    segment.first_entry = entries_;
+    entries_ += segment.size;
+    tiles_ += (segment.size + kTile - 1) / kTile;
+    segments_.push_back(segment);
   }
+
+  int64_t tiles() const { return tiles_; }
+
+  // What kernels take; of two tensors or more in memory that lives as long as this map. Work that
+  // was launched before it ends is safe: the allocator gives memory on in order of the stream.
+  SegmentList list(const at::TensorOptions& device);
+
+ private:
+  std::vector<Segment> segments_;
+  int64_t tiles_ = 0;
+  int64_t entries_ = 0;
+  at::Tensor stored_;
 };
 
 }  // namespace fastprune::cuda

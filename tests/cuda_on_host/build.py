@@ -32,6 +32,12 @@ SMALL = {
     "FASTPRUNE_CUDA_THREADS": 64,
     "FASTPRUNE_CUDA_TILE": 256,
     "FASTPRUNE_CUDA_BLOCKS_PER_SM": 2,
+    "FASTPRUNE_CUDA_TOPK_THREADS": 64,
+    "FASTPRUNE_CUDA_TOPK_SMALL": 512,
+    "FASTPRUNE_CUDA_TOPK_MEDIUM": 3000,
+    "FASTPRUNE_CUDA_SAMPLE_SHARE": 16,
+    "FASTPRUNE_CUDA_SAMPLE_LEAST": 64,
+    "FASTPRUNE_CUDA_SAMPLE_MOST": 512,
 }
 #: Nine tenths of the time to compile a kernel goes into these: they are compiled once.
 PRECOMPILED = "#include <ATen/ATen.h>\n#include <torch/library.h>\n"
