@@ -24,12 +24,12 @@ constexpr int pack_entries() {
 
 template <int N, class T>
 __device__ __forceinline__ Pack<T, N> load_pack(const T* p) {
-  return load(reinterpret_cast<const Pack<T, N>*>(p));
+  return cuda::load(reinterpret_cast<const Pack<T, N>*>(p));
 }
 
 template <int N, class T>
 __device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& pack) {
-  store(reinterpret_cast<Pack<T, N>*>(p), pack);
+  cuda::store(reinterpret_cast<Pack<T, N>*>(p), pack);
 }
 
 template <int N>
