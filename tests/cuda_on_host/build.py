@@ -32,6 +32,12 @@ SMALL = {
     "FASTPRUNE_CUDA_THREADS": 64,
     "FASTPRUNE_CUDA_TILE": 256,
     "FASTPRUNE_CUDA_BLOCKS_PER_SM": 2,
+    "FASTPRUNE_CUDA_NORM_LOADS": 3,
+    "FASTPRUNE_CUDA_NORM_FILL": 64,
+    "FASTPRUNE_CUDA_NORM_OWNERS": 2,
+    "FASTPRUNE_CUDA_NORM_STAGED": 32,
+    "FASTPRUNE_CUDA_SELECT_BY_ALL": 200,
+    "FASTPRUNE_CUDA_SELECTORS_PER_SM": 2,
 }
 #: Nine tenths of the time to compile a kernel goes into these: they are compiled once.
 PRECOMPILED = "#include <ATen/ATen.h>\n#include <torch/library.h>\n"
