@@ -22,15 +22,13 @@ template <class T>
 __device__ __forceinline__ void write_channels(const T* mask, const unsigned* pruned,
                                                const WriteTask& task, T* out) {
   constexpr int kPack = pack_entries<T>();
+  constexpr int kPacks = kTile / kThreads / kPack;  // of a thread in a tile
   for (int64_t tile = blockIdx.x; tile * kTile < task.size; tile += gridDim.x) {
     const int64_t at = tile * kTile;
     const int size = static_cast<int>(task.size - at < kTile ? task.size - at : kTile);
-    const ChannelsOfTile channel_of(task.of, at);
-    const auto bit_of = [&](int i) {
-      const int64_t c = channel_of(i);
-      return pruned[c / 32] >> (c % 32);
-    };
-    for_each_pack<kPack, kTile / kThreads / kPack + 1, kThreads>(
+    const ChannelPlace first = place_of(task.of, at);
+    const auto bits_from = [&](int64_t c) { return pruned[c / 32] >> (c % 32); };
+    for_each_pack<kPack, (kPacks > 1 ? kPacks : 1), kThreads>(
         size, task.wide,
         [&](auto width, int i) {
           constexpr int N = decltype(width)::kEntries;
@@ -42,13 +40,16 @@ __device__ __forceinline__ void write_channels(const T* mask, const unsigned* pr
         },
         [&](auto width, int i, auto entries) {
           constexpr int N = decltype(width)::kEntries;
-          unsigned gone = bit_of(i);
+          ChannelPlace place = place_in_tile(task.of, first, i);
+          unsigned gone = bits_from(place.channel);
           if (N == 1 || task.whole) {
             gone = gone & 1 ? ~0u : 0u;
           } else if (!task.in_order) {
-            gone = 0;
-#pragma unroll
-            for (int v = 0; v < N; ++v) gone |= (bit_of(i + v) & 1) << v;
+            gone &= 1;
+            for (int v = 1; v < N; ++v) {
+              place.next(task.of);
+              gone |= (bits_from(place.channel) & 1) << v;
+            }
           }
 #pragma unroll
           for (int v = 0; v < N; ++v) {
@@ -75,9 +76,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Of more channels than that, one block.
-constexpr int kSelectThreads = 4 * kThreads;
+constexpr int kSelectThreads = 2 * kThreads;
 
-__global__ void __launch_bounds__(kSelectThreads)
+__global__ void __launch_bounds__(kSelectThreads, 1)
     channel_select_kernel(const ChannelScores scores, const Amount amount, int64_t* active,
                           unsigned* pruned) {
   const LastChannel last = select_channels<kSelectThreads>(scores, amount);

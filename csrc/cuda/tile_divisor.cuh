@@ -28,22 +28,29 @@ struct TileChannels {
   TileDivisor inner;
 };
 
-class ChannelsOfTile {
- public:
-  // `at` is the first entry of the tile.
-  __device__ __forceinline__ ChannelsOfTile(const TileChannels& of, int64_t at)
-      : of_(of), place_(at % of.inner.d), channel_(at / of.inner.d % of.channels.d) {}
+// An entry's channel, and its place among the neighbours that belong to it.
+struct ChannelPlace {
+  int64_t channel;
+  int64_t place;
 
-  // The channel of the tile's entry i.
-  __device__ __forceinline__ int64_t operator()(int i) const {
-    const int64_t c = channel_ + of_.inner.quotient(place_ + i);
-    return c - of_.channels.d * of_.channels.quotient(c);
+  __device__ __forceinline__ void next(const TileChannels& of) {
+    if (++place < of.inner.d) return;
+    place = 0;
+    if (++channel == of.channels.d) channel = 0;
   }
-
- private:
-  const TileChannels& of_;
-  int64_t place_;
-  int64_t channel_;
 };
+
+__device__ __forceinline__ ChannelPlace place_of(const TileChannels& of, int64_t at) {
+  return {at / of.inner.d % of.channels.d, at % of.inner.d};
+}
+
+// The same of entry i of the tile whose first entry has that place.
+__device__ __forceinline__ ChannelPlace place_in_tile(const TileChannels& of,
+                                                      const ChannelPlace& first, int i) {
+  const int64_t runs = of.inner.quotient(first.place + i);
+  const int64_t channel = first.channel + runs;
+  return {channel - of.channels.d * of.channels.quotient(channel),
+          first.place + i - of.inner.d * runs};
+}
 
 }  // namespace fastprune::cuda
