@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "cpu/test_hooks.h"
 #include "selection.h"
+#include "test_hooks.h"
 
 namespace fastprune {
 namespace {
@@ -55,8 +55,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("build_info", &build_info, "What this build was made with.");
   m.def("_rank_key", &rank_key_of, py::arg("format"), py::arg("bits"), py::arg("largest") = false);
   m.def("_digits", &digits_of, py::arg("key_bits"), py::arg("digit_bits"));
-  m.def("_force_fallback", [](bool force) { cpu::force_fallback() = force; });
-  m.def("_fallbacks", [] { return cpu::fallbacks(); });
+  m.def("_force_fallback", [](bool force) { test_hooks().miss = force; });
+  m.def("_force_overflow", [](bool force) { test_hooks().overflow = force; });
+  m.def("_watch_fallbacks", [](bool watch) { test_hooks().watch = watch; });
+  m.def("_fallbacks", [] { return test_hooks().fallbacks; });
   m.def("_budget",
         [](double fraction, int64_t active) { return budget(Amount{false, 0, fraction}, active); });
 }

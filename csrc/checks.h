@@ -177,6 +177,14 @@ inline void check_topk_prune(at::TensorList scores, at::TensorList ts) {
   }
 }
 
+// Whether products can be written with the masks: in order of index, as the masks are.
+inline bool can_fuse(const TopkArgs& args, at::TensorList ts) {
+  for (const at::Tensor& t : ts) {
+    if (t.scalar_type() != args.scores[0].scalar_type() || !t.is_contiguous()) return false;
+  }
+  return true;
+}
+
 // A tensor seen as [outer, channels, inner] around `dim`.
 struct ChannelView {
   int64_t outer;

@@ -86,6 +86,45 @@ FASTPRUNE_HD constexpr Digit digit_of_pass(int key_bits, int digit_bits, int pas
   return {top - bits, bits};
 }
 
+FASTPRUNE_HD int bit_width(uint64_t x) {
+  int width = 0;
+  while (width < 64 && (x >> width) != 0) ++width;
+  return width;
+}
+
+// The first digit of a key's distance from `lo`, where keys go up to `hi`.
+template <class Key>
+FASTPRUNE_HD Digit digit_of_range(Key lo, Key hi, int digit_bits) {
+  const int width = bit_width(hi - lo);
+  return {width > digit_bits ? width - digit_bits : 0, digit_bits};
+}
+
+// Where to look for the threshold among the sorted keys of a sample: its expected place, and the
+// places between which it lies but for rare chance. `low` may be negative, `high` beyond the
+// sample.
+struct SampleRanks {
+  int64_t low;
+  int64_t guess;
+  int64_t high;
+};
+
+// The sample has a key from each `stretch` of `total` entries, `active` of them in all, as inactive
+// entries are left out.
+FASTPRUNE_HD SampleRanks sample_ranks(const Amount& amount, int64_t total, int64_t stretch,
+                                      int64_t active, double sigmas) {
+  // A count is a share of all entries, a fraction one of the active entries.
+  const double rank = amount.is_count
+                          ? static_cast<double>(amount.count) / static_cast<double>(stretch)
+                          : amount.fraction * static_cast<double>(active);
+  const double share = amount.is_count
+                           ? static_cast<double>(amount.count) / static_cast<double>(total)
+                           : amount.fraction;
+  const double spread = sqrt(rank * (1.0 - (share < 1.0 ? share : 1.0)));
+  const double margin = sigmas * spread + 2.0;
+  return {static_cast<int64_t>(floor(rank - margin)), static_cast<int64_t>(floor(rank)),
+          static_cast<int64_t>(ceil(rank + margin))};
+}
+
 // The keys that can still be the threshold: [lo, hi]. `below` active entries rank under lo and are
 // pruned whatever happens; `rank` more, at least one unless nothing is to be pruned, are among the
 // `inside` entries of the interval. lo == hi means the threshold itself is known, and then the

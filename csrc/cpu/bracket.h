@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <mutex>
 #include <vector>
@@ -63,24 +62,14 @@ Bracket<typename F::Key> sampled_bracket(const TileList<F, M>& list, const Amoun
   const int64_t wanted = std::clamp(list.total / kSampleShare, kSampleLeast, kSampleMost);
   const int64_t stretch = std::min(kTile, list.total / wanted);
   std::vector<Key> keys = sample_keys(list, stretch);
-  const double size = static_cast<double>(keys.size());
-  // A count is a share of all entries, a fraction one of the active entries.
-  const double rank = amount.is_count
-                          ? static_cast<double>(amount.count) / static_cast<double>(stretch)
-                          : amount.fraction * size;
-  const double share = amount.is_count
-                           ? static_cast<double>(amount.count) / static_cast<double>(list.total)
-                           : amount.fraction;
-  const double spread = std::sqrt(rank * (1.0 - std::min(1.0, share)));
-  const double margin = kSampleSigmas * spread + 2.0;
-  const auto low = static_cast<int64_t>(std::floor(rank - margin));
-  const auto high = static_cast<int64_t>(std::ceil(rank + margin));
+  const auto size = static_cast<int64_t>(keys.size());
+  const SampleRanks ranks = sample_ranks(amount, list.total, stretch, size, kSampleSigmas);
   Bracket<Key> bracket{0, max_key<F>(), 0, 0, 0};
   const auto key_at = [&](int64_t index) {
     return select_among(keys, {0, max_key<F>(), 0, index + 1, 0}).lo;
   };
-  if (low >= 0 && low < static_cast<int64_t>(keys.size())) bracket.lo = key_at(low);
-  if (high < static_cast<int64_t>(keys.size())) bracket.hi = key_at(high);
+  if (ranks.low >= 0 && ranks.low < size) bracket.lo = key_at(ranks.low);
+  if (ranks.high < size) bracket.hi = key_at(ranks.high);
   return bracket;
 }
 

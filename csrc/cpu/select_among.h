@@ -15,11 +15,7 @@ inline Bracket<Key> select_among(std::vector<Key> keys, Bracket<Key> bracket) {
   constexpr size_t kFew = 1 << 11;
   constexpr int kBits = 11;
   while (keys.size() > kFew && bracket.lo != bracket.hi) {
-    int width = 1;
-    while (width < static_cast<int>(8 * sizeof(Key)) && ((bracket.hi - bracket.lo) >> width) != 0) {
-      ++width;
-    }
-    const Digit digit{std::max(0, width - kBits), kBits};
+    const Digit digit = digit_of_range(bracket.lo, bracket.hi, kBits);
     std::vector<int64_t> counts(size_t{1} << kBits, 0);
     for (Key key : keys) ++counts[(key - bracket.lo) >> digit.shift];
     int64_t before = 0;

@@ -8,25 +8,15 @@
 #include "../checks.h"
 #include "../dispatch.h"
 #include "../selection.h"
+#include "../test_hooks.h"
 #include "bracket.h"
 #include "huge_pages.h"
 #include "masked_mul.h"
 #include "settle.h"
 #include "sweep.h"
-#include "test_hooks.h"
 #include "tiles.h"
 
 namespace fastprune::cpu {
-
-bool& force_fallback() {
-  static bool value = false;
-  return value;
-}
-
-long& fallbacks() {
-  static long count = 0;
-  return count;
-}
 
 namespace {
 
@@ -70,7 +60,7 @@ bool select_by_sample(const TileList<F, M>& list, const Amount& amount) {
   const auto attempt = [&](Key lo, Key hi) {
     return try_bracket(list, amount, Bracket<Key>{lo, hi, 0, 0, 0});
   };
-  if (force_fallback()) return false;
+  if (test_hooks().miss) return false;
   Outcome outcome = attempt(bracket.lo, bracket.hi);
   if (outcome == Outcome::kOverflow) {
     outcome = attempt(bracket.lo, bracket.lo);
@@ -88,7 +78,7 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
   // Sixteen-bit keys need one histogram for the exact threshold, so no sample.
   if (F::kKeyBits > kWideDigit && list.total >= kSampleFrom) {
     if (select_by_sample(list, args.amount)) return;
-    ++fallbacks();
+    ++test_hooks().fallbacks;
   }
   const Bracket<typename F::Key> bracket = histogram_bracket(list, args.amount);
   settle(list, bracket, sweep(list, bracket));
@@ -109,16 +99,11 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores,
   return args.finish();
 }
 
-// Whether the sweep can write the products: one dtype throughout, float32 or float64, contiguous.
-bool can_fuse(const TopkArgs& args, at::TensorList scores, at::TensorList ts) {
-  const at::ScalarType dtype = scores[0].scalar_type();
-  if (dtype != args.mask_dtype || (dtype != at::kFloat && dtype != at::kDouble)) return false;
-  for (size_t i = 0; i < ts.size(); ++i) {
-    if (ts[i].scalar_type() != dtype || !ts[i].is_contiguous() || !scores[i].is_contiguous()) {
-      return false;
-    }
-  }
-  return true;
+// Whether the sweep writes the products: where masks are of their dtype, float32 or float64.
+bool fuses(const TopkArgs& args, at::TensorList ts) {
+  const at::ScalarType dtype = args.scores[0].scalar_type();
+  return can_fuse(args, ts) && args.mask_dtype == dtype &&
+         (dtype == at::kFloat || dtype == at::kDouble);
 }
 
 std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> topk_prune(
@@ -128,7 +113,7 @@ std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> topk_prune(
   if (scores.empty()) return {};
   TopkArgs args = check_topk_masks(scores, masks, amount, std::nullopt);
   for (const at::Tensor& out : args.work) advise_huge_pages(out);
-  const bool fused = can_fuse(args, scores, ts);
+  const bool fused = fuses(args, ts);
   if (fused) {
     for (const at::Tensor& t : ts) {
       args.ts.push_back(t);

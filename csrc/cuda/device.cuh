@@ -32,3 +32,32 @@ __device__ __forceinline__ void store(T* p, const T& value) {
 
 #include "../selection.h"
 #include "tuning.h"
+
+namespace fastprune::cuda {
+
+// What another block may have written in this launch: past the cache of this multiprocessor.
+template <class T>
+__device__ __forceinline__ T load_fresh(const T* p) {
+  return __ldcg(p);
+}
+
+// Whether this block is the last of so many to come here, so that it sees what all others wrote
+// before. `arrived` is zero before and after.
+__device__ __forceinline__ bool last_block_of(unsigned blocks, unsigned* arrived) {
+  FASTPRUNE_SHARED(bool, last);
+  __syncthreads();  // the block has written all it will
+  if (threadIdx.x == 0) {
+    __threadfence();
+    last = atomicInc(arrived, blocks - 1) == blocks - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  return last;
+}
+
+// The same of all blocks of the grid.
+__device__ __forceinline__ bool last_block(unsigned* arrived) {
+  return last_block_of(gridDim.x, arrived);
+}
+
+}  // namespace fastprune::cuda

@@ -52,14 +52,8 @@ __device__ __forceinline__ double* partial_norm(const NormTask& task, int64_t fi
 template <NormKind kind, int kBlock>
 __device__ __forceinline__ void join_chunks(const NormTask& task, int64_t group, unsigned blocks,
                                             int64_t first, int count) {
-  FASTPRUNE_SHARED(bool, last);
   FASTPRUNE_SHARED(double[kNormStaged], staged);
-  __threadfence();
-  __syncthreads();  // all of the block's part is written
-  if (threadIdx.x == 0) last = atomicAdd(&task.arrived[group], 1u) + 1 == blocks;
-  __syncthreads();
-  if (!last) return;
-  __threadfence();
+  if (!last_block_of(blocks, &task.arrived[group])) return;
   const double* partial = partial_norm(task, first, count, 0, 0);
   const int most = kNormStaged / count;
   const int c = static_cast<int>(threadIdx.x);
@@ -68,7 +62,7 @@ __device__ __forceinline__ void join_chunks(const NormTask& task, int64_t group,
     const int64_t left = task.chunks - chunk;
     const int chunks = left < most ? static_cast<int>(left) : most;
     for (int i = c; i < chunks * count; i += kBlock)
-      staged[i] = __ldcg(partial + chunk * count + i);
+      staged[i] = load_fresh(partial + chunk * count + i);
     __syncthreads();
     for (int k = 0; c < count && k < chunks; ++k) {
       total = norm_join<kind>(total, staged[k * count + c]);

@@ -5,7 +5,7 @@
 
 namespace fastprune::cuda {
 
-constexpr int kSegmentsPerStore = 60;
+constexpr int kSegmentsPerStore = 56;
 
 struct SegmentBatch {
   int first;  // of the list
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kThreads)
 namespace fastprune::cuda {
 
 SegmentList TileMap::list(const at::TensorOptions& device) {
-  SegmentList list{static_cast<int>(segments_.size()), tiles_, {}, nullptr};
+  SegmentList list{static_cast<int>(segments_.size()), tiles_, entries_, {}, nullptr};
   if (list.count == 1) list.only = segments_[0];
   if (list.count <= 1) return list;
   const auto bytes = static_cast<int64_t>(segments_.size() * sizeof(Segment));

@@ -19,6 +19,7 @@ struct Segment {
   void* product;
   int64_t size;
   int64_t first_tile;
+  int64_t first_entry;
   bool wide;  // whether all of it is aligned for packs
 };
 
@@ -26,6 +27,7 @@ struct Segment {
 struct SegmentList {
   int count;
   int64_t tiles;
+  int64_t entries;
   Segment only;
   const Segment* many;  // in order of first_tile, none empty
 };
@@ -40,7 +42,7 @@ Segment make_segment(const void* scores, const void* mask, void* out, int64_t si
   };
   const bool wide = fits(scores, sizeof(S)) && fits(mask, sizeof(M)) && fits(out, sizeof(O)) &&
                     fits(t, sizeof(S)) && fits(product, sizeof(S));
-  return {scores, mask, out, t, product, size, 0, wide};
+  return {scores, mask, out, t, product, size, 0, 0, wide};
 }
 
 // A tile's part of its tensor.
@@ -60,22 +62,27 @@ __device__ __forceinline__ T* advance(T* p, int64_t by) {
   return p == nullptr ? nullptr : p + by;
 }
 
+// The segment that holds a tile, or an entry of the whole list: the last one that begins at or
+// before it.
+template <int64_t Segment::* kFirst>
+__device__ __forceinline__ Segment segment_at(const SegmentList& list, int64_t at) {
+  if (list.count == 1) return list.only;
+  int low = 0;
+  int high = list.count - 1;
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (list.many[middle].*kFirst <= at) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return list.many[low];
+}
+
 template <class S, class M, class O = M>
 __device__ __forceinline__ TileSpan<S, M, O> tile_span(const SegmentList& list, int64_t tile) {
-  Segment s = list.only;
-  if (list.count > 1) {
-    int low = 0;  // the last segment that begins at or before the tile
-    int high = list.count - 1;
-    while (low < high) {
-      const int middle = (low + high + 1) / 2;
-      if (list.many[middle].first_tile <= tile) {
-        low = middle;
-      } else {
-        high = middle - 1;
-      }
-    }
-    s = list.many[low];
-  }
+  const Segment s = segment_at<&Segment::first_tile>(list, tile);
   const int64_t at = (tile - s.first_tile) * kTile;
   const int64_t left = s.size - at;
   return {static_cast<const S*>(s.scores) + at,

@@ -15,6 +15,8 @@ class TileMap {
   void add(Segment segment) {
     if (segment.size == 0) return;
     segment.first_tile = tiles_;
+    segment.first_entry = entries_;
+    entries_ += segment.size;
     tiles_ += (segment.size + kTile - 1) / kTile;
     segments_.push_back(segment);
   }
@@ -28,6 +30,7 @@ class TileMap {
  private:
   std::vector<Segment> segments_;
   int64_t tiles_ = 0;
+  int64_t entries_ = 0;
   at::Tensor stored_;
 };
 

@@ -1,198 +1,163 @@
-// Kernels of topk_masks, in the order they run: bracket (histogram, narrow), sweep, settle (quotas,
-// ties). Raw pointers, no torch headers.
+// Kernels of topk_masks. Small inputs: topk_small. Medium: bracket, medium, fix. Large: sample,
+// bracket, sweep, narrow once for each digit, sweep again (which returns at once unless the sample
+// misled), quota, fix. Raw pointers, no torch headers.
 #pragma once
 
-#include "device.cuh"
-#include "segments.cuh"
+#include "topk_bracket.cuh"
+#include "topk_narrow.cuh"
+#include "topk_settle.cuh"
+#include "topk_state.cuh"
+#include "topk_sweep.cuh"
 
 namespace fastprune::cuda {
 
-constexpr int kBins = 1 << kDigitBits;
-
-// Lives on the device: nothing of it is needed on the host for a fraction.
-template <class Key>
-struct SelectionState {
-  Bracket<Key> bracket;
-  int64_t active;
-};
-
-struct SelectionOptions {
-  Amount amount;
-  uint64_t one;      // bits of an active mask entry
-  uint64_t flip;     // see rank_key
-  bool active_only;  // else all entries are active
-};
-
+// Of the state, `active` alone is set: for the host.
 template <class F, class M>
-__device__ __forceinline__ bool is_active(const TileSpan<typename F::Bits, M>& span, int i,
-                                          const SelectionOptions& options) {
-  return !options.active_only || span.mask == nullptr ||
-         span.mask[i] == static_cast<M>(options.one);
-}
-
-// ---- bracket ----
-
-// Counts the bracket's active keys by their next digit. Before the first pass the bracket is every
-// key, whatever `state` holds.
-template <class F, class M>
-__global__ void __launch_bounds__(kThreads)
-    topk_histogram_kernel(const SegmentList list, const SelectionOptions options, int pass,
-                          const SelectionState<typename F::Key>* state,
-                          unsigned long long* counts) {
+__global__ void __launch_bounds__(kTopkThreads)
+    topk_small_kernel(const SegmentList list, const SelectionOptions options,
+                      TopkState<typename F::Key>* state) {
   using Key = typename F::Key;
   FASTPRUNE_SHARED(unsigned[kBins], bins);
-  const Digit digit = digit_of_pass(F::kKeyBits, kDigitBits, pass);
-  const Key lo = pass == 0 ? Key{0} : state->bracket.lo;
-  const Key hi = pass == 0 ? max_key<F>() : state->bracket.hi;
-  if (pass > 0 && lo == hi) return;  // decided early: nothing is to be pruned
-  for (int b = threadIdx.x; b < kBins; b += kThreads) bins[b] = 0;
-  __syncthreads();
-  // A thread adds a run of equal bins at once: equal keys would else queue at one address.
-  int run_bin = -1;
-  unsigned run = 0;
-  for (int64_t tile = blockIdx.x; tile < list.tiles; tile += gridDim.x) {
-    const auto span = tile_span<typename F::Bits, M>(list, tile);
-    for (int i = threadIdx.x; i < span.size; i += kThreads) {
-      const Key key = rank_key<F>(span.scores[i], static_cast<Key>(options.flip));
-      if (!in_bracket(key, lo, hi) || !is_active<F, M>(span, i, options)) continue;
-      const int bin = static_cast<int>((key - lo) >> digit.shift);
-      if (bin != run_bin) {
-        if (run > 0) atomicAdd(&bins[run_bin], run);
-        run_bin = bin;
-        run = 0;
-      }
-      ++run;
-    }
+  Bracket<Key> bracket{0, max_key<F>(), 0, 0, 0};
+  for (int pass = 0; bracket.lo != bracket.hi; ++pass) {
+    const Digit digit = digit_of_range(bracket.lo, bracket.hi, kDigitBits);
+    clear_bins(bins);
+    __syncthreads();
+    count_everything<F, M>(list, options, bracket, digit, 0, 1, bins);
+    __syncthreads();
+    bracket = narrow_in_block(
+        bracket, digit, [&](int b) { return static_cast<long long>(bins[b]); },
+        [&](long long total) {
+          if (pass > 0) return static_cast<long long>(bracket.rank);
+          if (threadIdx.x == 0) state->active = static_cast<unsigned long long>(total);
+          // The host refuses a count beyond `active`; until it has looked, stay within bounds.
+          const long long wanted = budget(options.amount, total);
+          return wanted < total ? wanted : total;
+        });
   }
-  if (run > 0) atomicAdd(&bins[run_bin], run);
-  __syncthreads();
-  for (int b = threadIdx.x; b < kBins; b += kThreads) {
-    if (bins[b] > 0) atomicAdd(&counts[b], static_cast<unsigned long long>(bins[b]));
+  int64_t left = bracket.rank;
+  for (int64_t tile = 0; tile < list.tiles; ++tile) {
+    const Quota quota{static_cast<int>(left < kTile ? left : kTile), left > 0 && !all_due(bracket)};
+    left -=
+        settle_tile<F, M>(tile_span<typename F::Bits, M>(list, tile), bracket.lo, quota, options);
   }
 }
 
-// One block: picks the bin the threshold lies in and clears the counts for the next pass.
-template <class F>
-__global__ void __launch_bounds__(kThreads)
-    topk_narrow_kernel(const Amount amount, int pass, SelectionState<typename F::Key>* state,
-                       unsigned long long* counts) {
-  using Key = typename F::Key;
-  using Scan = cub::BlockScan<long long, kThreads>;
-  constexpr int kPerThread = (kBins + kThreads - 1) / kThreads;
-  FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
-  FASTPRUNE_SHARED(Bracket<Key>, bracket);
-  const Digit digit = digit_of_pass(F::kKeyBits, kDigitBits, pass);
-  const int first = threadIdx.x * kPerThread;
-  long long mine = 0;
-  for (int b = first; b < first + kPerThread && b < kBins; ++b) {
-    mine += static_cast<long long>(counts[b]);
-  }
-  long long before = 0;
-  long long total = 0;
-  Scan(scan).ExclusiveSum(mine, before, total);
-  if (threadIdx.x == 0) {
-    if (pass == 0) {
-      const int64_t wanted = budget(amount, total);
-      // The host refuses a count beyond `active`; until it has looked, stay within bounds.
-      bracket = {Key{0}, max_key<F>(), 0, wanted < total ? wanted : total, total};
-      state->active = total;
-      if (bracket.rank == 0) bracket = {Key{0}, Key{0}, 0, 0, 0};
-    } else {
-      bracket = state->bracket;
-    }
-  }
-  __syncthreads();
-  const Bracket<Key> current = bracket;
-  if (current.lo == current.hi) {
-    if (threadIdx.x == 0) state->bracket = current;
-  } else if (before < current.rank && current.rank <= before + mine) {  // true in one thread
-    int b = first;
-    while (before + static_cast<long long>(counts[b]) < current.rank) {
-      before += static_cast<long long>(counts[b++]);
-    }
-    state->bracket = narrow(current, digit, b, before, static_cast<int64_t>(counts[b]));
-  }
-  for (int b = first; b < first + kPerThread && b < kBins; ++b) counts[b] = 0;
-}
-
-// ---- sweep ----
-
-// The bracket is one key by now. Writes every entry that differs from it, keeps those that equal it
-// and counts them by tile.
 template <class F, class M>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
+    topk_sample_kernel(const SegmentList list, const SelectionOptions options,
+                       const TopkWork<F> work) {
+  take_sample<F, M>(list, options, work, int64_t{blockIdx.x} * kTopkThreads + threadIdx.x,
+                    int64_t{gridDim.x} * kTopkThreads);
+}
+
+// One block. With `gather` it takes the sample itself.
+template <class F, class M>
+__global__ void __launch_bounds__(kTopkThreads)
+    topk_bracket_kernel(const SegmentList list, const SelectionOptions options,
+                        const TopkWork<F> work, bool gather) {
+  clear_state<F>(work);
+  // A thread ranks what it has taken itself, so there is nothing to wait for.
+  if (gather) take_sample<F, M>(list, options, work, threadIdx.x, kTopkThreads);
+  const auto edges = sampled_edges<F>(work, options, list.entries);
+  if (threadIdx.x == 0) work.state->edges = edges;
+}
+
+// Before `again` with the sampled edges; then, if the sample misled, with the threshold.
+template <class F, class M>
+__global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
     topk_sweep_kernel(const SegmentList list, const SelectionOptions options,
-                      const SelectionState<typename F::Key>* state, int* tile_ties) {
-  using Key = typename F::Key;
-  using Reduce = cub::BlockReduce<int, kThreads>;
-  FASTPRUNE_SHARED(typename Reduce::TempStorage, reduce);
-  const Key threshold = state->bracket.lo;
-  for (int64_t tile = blockIdx.x; tile < list.tiles; tile += gridDim.x) {
-    const auto span = tile_span<typename F::Bits, M>(list, tile);
-    int ties = 0;
-    for (int i = threadIdx.x; i < span.size; i += kThreads) {
-      const Key key = rank_key<F>(span.scores[i], static_cast<Key>(options.flip));
-      const M old = span.mask == nullptr ? static_cast<M>(options.one) : span.mask[i];
-      const bool active = is_active<F, M>(span, i, options);
-      span.out[i] = active && key < threshold ? M{0} : old;
-      ties += active && key == threshold;
-    }
-    const int sum = Reduce(reduce).Sum(ties);
-    if (threadIdx.x == 0) tile_ties[tile] = sum;
-    __syncthreads();  // before the next tile uses `reduce`
+                      const TopkWork<F> work, bool again) {
+  auto* state = work.state;
+  if (again) {
+    if (state->source == Source::kCandidates) return;
+    const auto key = state->bracket.lo;
+    sweep_tiles<F, M>(list, options, work, {key, key, key}, false, blockIdx.x, gridDim.x);
+    if (last_block(&state->arrived) && threadIdx.x == 0) state->edges = {key, key, key};
+    return;
+  }
+  sweep_tiles<F, M>(list, options, work, state->edges, true, blockIdx.x, gridDim.x);
+  if (last_block(&state->arrived) && threadIdx.x == 0) {
+    const auto found = verdict(work, options);
+    state->source = found.source;
+    state->bracket = found.bracket;
   }
 }
 
-// ---- settle ----
-
-// One block: turns the number of ties of each tile into how many of them to prune, lowest index
-// first.
-template <class Key>
-__global__ void __launch_bounds__(kThreads)
-    topk_quota_kernel(const SelectionState<Key>* state, int64_t tiles, int* tile_ties) {
-  using Scan = cub::BlockScan<long long, kThreads>;
-  FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
-  long long left = state->bracket.rank;
-  for (int64_t first = 0; first < tiles; first += kThreads) {
-    const int64_t tile = first + threadIdx.x;
-    const long long ties = tile < tiles ? tile_ties[tile] : 0;
-    long long before = 0;
-    long long total = 0;
-    Scan(scan).ExclusiveSum(ties, before, total);
-    if (tile < tiles) {
-      const long long due = left - before;
-      tile_ties[tile] = static_cast<int>(due <= 0 ? 0 : (due < ties ? due : ties));
-    }
-    left = left > total ? left - total : 0;
-    __syncthreads();  // before the next round uses `scan`
-  }
-}
-
-// Prunes the first ties of each tile that has a quota, kThreads entries at a time in order of
-// index.
 template <class F, class M>
-__global__ void __launch_bounds__(kThreads)
-    topk_ties_kernel(const SegmentList list, const SelectionOptions options,
-                     const SelectionState<typename F::Key>* state, const int* tile_quota) {
+__global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
+    topk_narrow_kernel(const SegmentList list, const SelectionOptions options,
+                       const TopkWork<F> work, int pass) {
+  FASTPRUNE_SHARED(unsigned[kBins], bins);
+  auto* state = work.state;
+  const auto bracket = state->bracket;
+  if (bracket.lo == bracket.hi) return;
+  const Digit digit = digit_of_range(bracket.lo, bracket.hi, kDigitBits);
+  clear_bins(bins);
+  __syncthreads();
+  if (state->source == Source::kCandidates) {
+    const auto count = static_cast<int64_t>(state->between);
+    count_candidates<F>(work, count, bracket, digit, blockIdx.x, gridDim.x, bins);
+  } else {
+    count_everything<F, M>(list, options, bracket, digit, blockIdx.x, gridDim.x, bins);
+  }
+  __syncthreads();
+  unsigned long long* all = work.bins + int64_t{pass} * kBins;
+  for (int b = threadIdx.x; b < kBins; b += kTopkThreads) {
+    if (bins[b] > 0) atomicAdd(&all[b], static_cast<unsigned long long>(bins[b]));
+  }
+  if (!last_block(&state->arrived)) return;
+  const auto narrowed = narrow_in_block(
+      bracket, digit, [&](int b) { return static_cast<long long>(load_fresh(all + b)); },
+      [&](long long) { return bracket.rank; });
+  if (threadIdx.x == 0) state->bracket = narrowed;
+}
+
+template <class F>
+__global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
+    topk_quota_kernel(const TopkWork<F> work, int64_t tiles) {
+  auto* state = work.state;
+  const auto threshold = state->bracket;
+  const auto warp = (int64_t{blockIdx.x} * kTopkThreads + threadIdx.x) / 32;
+  count_ties<F>(work, tiles, state->edges, threshold, warp, int64_t{gridDim.x} * kWarps);
+  if (last_block(&state->arrived)) share_out(work.ties, tiles, threshold);
+}
+
+template <class F, class M>
+__global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
+    topk_fix_kernel(const SegmentList list, const SelectionOptions options,
+                    const TopkWork<F> work) {
+  fix_tiles<F, M>(list, options, work, work.state->edges, work.state->bracket.lo);
+}
+
+// The sweep, and by its last block all that a large input has further launches for but the fix.
+template <class F, class M>
+__global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
+    topk_medium_kernel(const SegmentList list, const SelectionOptions options,
+                       const TopkWork<F> work) {
   using Key = typename F::Key;
-  using Scan = cub::BlockScan<int, kThreads>;
-  FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
-  const Key threshold = state->bracket.lo;
-  for (int64_t tile = blockIdx.x; tile < list.tiles; tile += gridDim.x) {
-    const auto span = tile_span<typename F::Bits, M>(list, tile);
-    int due = tile_quota[tile];
-    for (int first = 0; due > 0 && first < span.size; first += kThreads) {
-      const int i = first + threadIdx.x;
-      const bool tie = i < span.size &&
-                       rank_key<F>(span.scores[i], static_cast<Key>(options.flip)) == threshold &&
-                       is_active<F, M>(span, i, options);
-      int before = 0;
-      int total = 0;
-      Scan(scan).ExclusiveSum(static_cast<int>(tie), before, total);
-      if (tie && before < due) span.out[i] = M{0};
-      due -= total;
-      __syncthreads();  // before the next round uses `scan`
-    }
+  FASTPRUNE_SHARED(Verdict<Key>, shared_verdict);
+  auto* state = work.state;
+  Edges<Key> edges = state->edges;
+  sweep_tiles<F, M>(list, options, work, edges, true, blockIdx.x, gridDim.x);
+  if (!last_block(&state->arrived)) return;
+  if (threadIdx.x == 0) shared_verdict = verdict(work, options);
+  __syncthreads();
+  const Source source = shared_verdict.source;
+  const Bracket<Key> threshold =
+      narrow_alone<F, M>(list, options, work, source, shared_verdict.bracket);
+  if (source == Source::kEverything) {
+    edges = {threshold.lo, threshold.lo, threshold.lo};
+    sweep_tiles<F, M>(list, options, work, edges, false, 0, 1);
+    __syncthreads();  // all records are there
+  }
+  count_ties<F>(work, list.tiles, edges, threshold, threadIdx.x / 32, kWarps);
+  __syncthreads();  // all counts are there
+  share_out(work.ties, list.tiles, threshold);
+  if (threadIdx.x == 0) {
+    state->source = source;
+    state->edges = edges;
+    state->bracket = threshold;
   }
 }
 

@@ -1,11 +1,15 @@
-// topk_masks on CUDA: a fixed list of launches, no host synchronisation for a fraction.
+// topk_masks and topk_prune on CUDA: a fixed list of launches, no host synchronisation for a
+// fraction.
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cmath>
 #include <tuple>
 #include <vector>
 
 #include "../checks.h"
 #include "../dispatch.h"
+#include "../test_hooks.h"
 #include "launch.cuh"
 #include "masked_mul.h"
 #include "tile_map.h"
@@ -14,6 +18,26 @@
 namespace fastprune::cuda {
 namespace {
 
+// A score format and the type that multiplies in it.
+template <class F, class V>
+struct Scores : F {
+  using Value = V;
+};
+
+template <class Fn>
+void dispatch_scores(at::ScalarType dtype, Fn&& fn) {
+  switch (dtype) {
+    case at::kHalf:
+      return fn(Scores<Fp16, c10::Half>{});
+    case at::kBFloat16:
+      return fn(Scores<Bf16, c10::BFloat16>{});
+    case at::kFloat:
+      return fn(Scores<Fp32, float>{});
+    default:
+      return fn(Scores<Fp64, double>{});
+  }
+}
+
 template <class F, class M>
 TileMap tile_map(const TopkArgs& args) {
   TileMap map;
@@ -21,9 +45,69 @@ TileMap tile_map(const TopkArgs& args) {
     map.add(make_segment<typename F::Bits, M>(
         args.scores[s].const_data_ptr(),
         args.masks[s].defined() ? args.masks[s].const_data_ptr() : nullptr,
-        args.work[s].mutable_data_ptr(), args.scores[s].numel()));
+        args.work[s].mutable_data_ptr(), args.scores[s].numel(),
+        args.products.empty() ? nullptr : args.ts[s].const_data_ptr(),
+        args.products.empty() ? nullptr : args.products[s].mutable_data_ptr()));
   }
   return map;
+}
+
+// The memory that kernels hand on to each other, one allocation.
+template <class F>
+struct Workspace {
+  TopkWork<F> pointers{};
+  at::Tensor memory;
+
+  Workspace(const SegmentList& list, const at::TensorOptions& bytes) {
+    const int64_t wanted = std::clamp(list.entries / kSampleShare, kSampleLeast, kSampleMost);
+    TopkWork<F>& w = pointers;
+    w.stretch = std::max<int64_t>(1, list.entries / wanted);
+    w.sample_size = (list.entries + w.stretch - 1) / w.stretch;
+    w.room = test_hooks().overflow ? 0 : candidates(list.entries, w.sample_size);
+    const int64_t tiles = (list.tiles + kTilesTogether - 1) / kTilesTogether * kTilesTogether;
+    int64_t size = 0;
+    const auto place = [&](int64_t count, size_t each) {
+      const int64_t at = size;
+      size += (count * static_cast<int64_t>(each) + kPackBytes - 1) / kPackBytes * kPackBytes;
+      return at;
+    };
+    const int64_t state = place(1, sizeof(*w.state));
+    const int64_t bins =
+        place(int64_t{kBins} * digit_passes(F::kKeyBits, kDigitBits), sizeof(*w.bins));
+    const int64_t sample = place(w.sample_size, sizeof(*w.sample));
+    const int64_t keys = place(w.room, sizeof(*w.keys));
+    const int64_t offsets = place(w.room, sizeof(*w.offsets));
+    const int64_t records = place(tiles, sizeof(*w.records));
+    const int64_t ties = place(tiles, sizeof(*w.ties));
+    memory = at::empty({size}, bytes);
+    uint8_t* base = memory.mutable_data_ptr<uint8_t>();
+    w.state = reinterpret_cast<TopkState<typename F::Key>*>(base + state);
+    w.bins = reinterpret_cast<unsigned long long*>(base + bins);
+    w.sample = reinterpret_cast<typename F::Bits*>(base + sample);
+    w.keys = reinterpret_cast<typename F::Bits*>(base + keys);
+    w.offsets = reinterpret_cast<uint16_t*>(base + offsets);
+    w.records = reinterpret_cast<TileRecord*>(base + records);
+    w.ties = reinterpret_cast<unsigned*>(base + ties);
+  }
+
+  // The bracket is widest where half is pruned.
+  static int64_t candidates(int64_t entries, int64_t sampled) {
+    const auto size = static_cast<double>(sampled);
+    const double share = std::min(1.0, (kSampleSigmas * std::sqrt(size) + 6.0) / size);
+    const double room = kCandidateRoom * share * static_cast<double>(entries);
+    return std::min({entries, int64_t{1} << 31, static_cast<int64_t>(room) + kTile});
+  }
+};
+
+template <class F>
+void look_back(const at::Tensor& memory, const SelectionOptions& options, bool check,
+               bool sampled) {
+  if (!check && !test_hooks().watch) return;
+  const at::Tensor host = memory.narrow(0, 0, sizeof(TopkState<typename F::Key>)).cpu();
+  const auto* state =
+      reinterpret_cast<const TopkState<typename F::Key>*>(host.const_data_ptr<uint8_t>());
+  if (sampled) test_hooks().fallbacks += state->source == Source::kEverything;
+  if (check) check_count_fits(options.amount, static_cast<int64_t>(state->active));
 }
 
 template <class F, class M>
@@ -33,31 +117,55 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
   if (map.tiles() == 0) return;
   const auto bytes = args.scores[0].options().dtype(at::kByte);
   const SelectionOptions options{args.amount, one_bits(args.mask_dtype),
-                                 largest ? uint64_t{max_key<F>()} : 0, active_only};
+                                 largest ? uint64_t{max_key<F>()} : 0, active_only,
+                                 test_hooks().miss};
   const SegmentList list = map.list(bytes);
-  at::Tensor counts = at::zeros({kBins}, bytes.dtype(at::kLong));
-  at::Tensor state = at::empty({static_cast<int64_t>(sizeof(SelectionState<Key>))}, bytes);
-  at::Tensor ties = at::empty({map.tiles()}, bytes.dtype(at::kInt));
-  auto* counts_ptr = reinterpret_cast<unsigned long long*>(counts.mutable_data_ptr<int64_t>());
-  auto* state_ptr = reinterpret_cast<SelectionState<Key>*>(state.mutable_data_ptr<uint8_t>());
-  int* ties_ptr = ties.mutable_data_ptr<int>();
+  // Whether a count fits is known on the device alone; a fraction always does.
+  const bool check = args.amount.is_count && args.any_mask && active_only;
+  // Many tensors make many tiles, which one block alone would take too long to visit.
+  const auto within = [&](int64_t entries) {
+    return list.entries <= entries && list.tiles <= 2 * (entries / kTile) + 2;
+  };
 
-  for (int pass = 0; pass < digit_passes(F::kKeyBits, kDigitBits); ++pass) {
-    FASTPRUNE_LAUNCH((topk_histogram_kernel<F, M>), grid_for(list.tiles), kThreads, list, options,
-                     pass, state_ptr, counts_ptr);
-    FASTPRUNE_LAUNCH(topk_narrow_kernel<F>, 1, kThreads, args.amount, pass, state_ptr, counts_ptr);
+  if (within(kTopkSmall)) {
+    const at::Tensor state = at::empty({static_cast<int64_t>(sizeof(TopkState<Key>))}, bytes);
+    FASTPRUNE_LAUNCH((topk_small_kernel<F, M>), 1, kTopkThreads, list, options,
+                     reinterpret_cast<TopkState<Key>*>(state.mutable_data_ptr<uint8_t>()));
+    look_back<F>(state, options, check, /*sampled=*/false);
+    return;
   }
-  FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid_for(list.tiles), kThreads, list, options,
-                   state_ptr, ties_ptr);
-  FASTPRUNE_LAUNCH(topk_quota_kernel<Key>, 1, kThreads, state_ptr, list.tiles, ties_ptr);
-  FASTPRUNE_LAUNCH((topk_ties_kernel<F, M>), grid_for(list.tiles), kThreads, list, options,
-                   state_ptr, ties_ptr);
-  if (args.amount.is_count && args.any_mask && active_only) {
-    // Whether a count fits is known on the device alone; a fraction always does.
-    const at::Tensor host = state.cpu();
-    check_count_fits(args.amount,
-                     reinterpret_cast<const SelectionState<Key>*>(host.const_data_ptr())->active);
+  const Workspace<F> workspace(list, bytes);
+  const TopkWork<F>& work = workspace.pointers;
+  const unsigned grid = grid_for(list.tiles, kTopkBlocksPerMultiprocessor);
+  const unsigned warp_grid =
+      grid_for((list.tiles + kWarps - 1) / kWarps, kTopkBlocksPerMultiprocessor);
+  if (within(kTopkMedium)) {
+    FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, kTopkThreads, list, options, work, true);
+    FASTPRUNE_LAUNCH((topk_medium_kernel<F, M>), grid, kTopkThreads, list, options, work);
+  } else {
+    const int64_t sampling = (work.sample_size + kTopkThreads - 1) / kTopkThreads;
+    FASTPRUNE_LAUNCH((topk_sample_kernel<F, M>), grid_for(sampling), kTopkThreads, list, options,
+                     work);
+    FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, kTopkThreads, list, options, work, false);
+    FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, kTopkThreads, list, options, work, false);
+    for (int pass = 0; pass < digit_passes(F::kKeyBits, kDigitBits); ++pass) {
+      // Each block adds its bins to those in memory, so there are no more blocks than help.
+      FASTPRUNE_LAUNCH((topk_narrow_kernel<F, M>), grid_for(list.tiles, 1), kTopkThreads, list,
+                       options, work, pass);
+    }
+    FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, kTopkThreads, list, options, work, true);
+    FASTPRUNE_LAUNCH((topk_quota_kernel<F>), warp_grid, kTopkThreads, work, list.tiles);
   }
+  FASTPRUNE_LAUNCH((topk_fix_kernel<F, M>), warp_grid, kTopkThreads, list, options, work);
+  look_back<F>(workspace.memory, options, check, /*sampled=*/true);
+}
+
+void run(const TopkArgs& args, bool active_only, bool largest) {
+  dispatch_scores(args.scores[0].scalar_type(), [&](auto format) {
+    dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto element) {
+      select<decltype(format), decltype(element)>(args, active_only, largest);
+    });
+  });
 }
 
 std::vector<at::Tensor> topk_masks(at::TensorList scores,
@@ -68,23 +176,35 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores,
   if (scores.empty()) return {};
   if (!args.any_mask || !active_only || args.total == 0) check_count_fits(args.amount, args.total);
   const DeviceGuard guard(scores[0]);
-  dispatch_score(scores[0].scalar_type(), [&](auto format) {
-    dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto element) {
-      select<decltype(format), decltype(element)>(args, active_only, largest);
-    });
-  });
+  run(args, active_only, largest);
   return args.finish();
 }
 
-// Not fused yet: the products are a second set of launches.
+// Whether the products are written with the masks: where these are of their dtype or of one byte.
+bool fuses(const TopkArgs& args, at::TensorList ts) {
+  return can_fuse(args, ts) && (args.mask_dtype == args.scores[0].scalar_type() ||
+                                args.mask_dtype == at::kBool || args.mask_dtype == at::kByte);
+}
+
 std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> topk_prune(
     at::TensorList scores, const c10::List<std::optional<at::Tensor>>& masks, at::TensorList ts,
     const at::Scalar& amount, bool active_only) {
   check_topk_prune(scores, ts);
   if (scores.empty()) return {};
-  std::vector<at::Tensor> out =
-      topk_masks(scores, masks, amount, active_only, /*largest=*/false, std::nullopt);
-  std::vector<at::Tensor> products = masked_muls(ts, out);
+  TopkArgs args = check_topk_masks(scores, masks, amount, std::nullopt);
+  if (!args.any_mask || !active_only || args.total == 0) check_count_fits(args.amount, args.total);
+  const DeviceGuard guard(scores[0]);
+  const bool fused = fuses(args, ts);
+  if (fused) {
+    for (const at::Tensor& t : ts) {
+      args.ts.push_back(t);
+      args.products.push_back(at::empty_like(t));
+    }
+  }
+  run(args, active_only, /*largest=*/false);
+  std::vector<at::Tensor> products = std::move(args.products);
+  std::vector<at::Tensor> out = args.finish();
+  if (!fused) products = masked_muls(ts, out);
   return {std::move(out), std::move(products)};
 }
 

@@ -4,6 +4,7 @@
 #include <sstream>
 #include <string>
 
+#include "../../csrc/test_hooks.h"
 #include "cuda_on_host.h"
 
 namespace {
@@ -23,4 +24,8 @@ void set_seed(int64_t seed) {
 TORCH_LIBRARY_FRAGMENT(fastprune_cuda_on_host, m) {
   m.def("launched() -> str", &launched);
   m.def("set_seed(int seed) -> ()", &set_seed);
+  m.def("force_fallback(bool force) -> ()", [](bool f) { fastprune::test_hooks().miss = f; });
+  m.def("force_overflow(bool force) -> ()", [](bool f) { fastprune::test_hooks().overflow = f; });
+  m.def("watch_fallbacks(bool watch) -> ()", [](bool w) { fastprune::test_hooks().watch = w; });
+  m.def("fallbacks() -> int", [] { return fastprune::test_hooks().fallbacks; });
 }
