@@ -22,13 +22,12 @@ template <class T>
 __device__ __forceinline__ void write_channels(const T* mask, const unsigned* pruned,
                                                const WriteTask& task, T* out) {
   constexpr int kPack = pack_entries<T>();
-  constexpr int kPacks = kTile / kThreads / kPack;  // of a thread in a tile
   for (int64_t tile = blockIdx.x; tile * kTile < task.size; tile += gridDim.x) {
     const int64_t at = tile * kTile;
     const int size = static_cast<int>(task.size - at < kTile ? task.size - at : kTile);
     const ChannelPlace first = place_of(task.of, at);
     const auto bits_from = [&](int64_t c) { return pruned[c / 32] >> (c % 32); };
-    for_each_pack<kPack, (kPacks > 1 ? kPacks : 1), kThreads>(
+    for_each_pack<kPack, packs_in_flight<kPack>(), kThreads>(
         size, task.wide,
         [&](auto width, int i) {
           constexpr int N = decltype(width)::kEntries;

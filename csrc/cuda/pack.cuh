@@ -61,6 +61,13 @@ __device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& pack) {
   __stcg(reinterpret_cast<decltype(word)*>(p), word);
 }
 
+// Packs of N that a thread has under way: what its share of a tile is, but not above four.
+template <int N>
+constexpr int packs_in_flight() {
+  constexpr int kShare = kTile / kThreads / N;
+  return kShare < 1 ? 1 : kShare > 4 ? 4 : kShare;
+}
+
 template <int N>
 struct Width {
   static constexpr int kEntries = N;
