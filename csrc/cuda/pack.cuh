@@ -25,6 +25,9 @@ constexpr int pack_entries() {
 
 template <int N, class T>
 __device__ __forceinline__ Pack<T, N> load_pack(const T* p) {
+#ifdef __CUDA_ARCH__
+  __builtin_assume(__isGlobal(p));  // which nvcc cannot know of a pointer that came from memory
+#endif
   return cuda::load(reinterpret_cast<const Pack<T, N>*>(p));
 }
 
