@@ -55,7 +55,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("build_info", &build_info, "What this build was made with.");
   m.def("_rank_key", &rank_key_of, py::arg("format"), py::arg("bits"), py::arg("largest") = false);
   m.def("_digits", &digits_of, py::arg("key_bits"), py::arg("digit_bits"));
-  m.def("_force_fallback", [](bool force) { test_hooks().miss = force; });
+  m.def("_force_fallback",
+        [](bool force) { test_hooks().misled = force ? Misled::kToLowest : Misled::kNot; });
+  m.def("_force_fallback_from_above",
+        [](bool force) { test_hooks().misled = force ? Misled::kToHighest : Misled::kNot; });
   m.def("_force_overflow", [](bool force) { test_hooks().overflow = force; });
   m.def("_watch_fallbacks", [](bool watch) { test_hooks().watch = watch; });
   m.def("_fallbacks", [] { return test_hooks().fallbacks; });

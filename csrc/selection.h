@@ -99,6 +99,9 @@ FASTPRUNE_HD Digit digit_of_range(Key lo, Key hi, int digit_bits) {
   return {width > digit_bits ? width - digit_bits : 0, digit_bits};
 }
 
+// For tests: samples mislead, to a bracket of the lowest key or of the highest.
+enum class Misled : int { kNot, kToLowest, kToHighest };
+
 // Where to look for the threshold among the sorted keys of a sample: its expected place, and the
 // places between which it lies but for rare chance. `low` may be negative, `high` beyond the
 // sample.

@@ -3,10 +3,12 @@
 
 #include <cstdint>
 
+#include "selection.h"
+
 namespace fastprune {
 
 struct TestHooks {
-  bool miss = false;      // samples are taken to have misled
+  Misled misled = Misled::kNot;
   bool overflow = false;  // on CUDA: there is no room for undecided entries
   bool watch = false;     // on CUDA: wait for each selection to see whether it fell back
   int64_t fallbacks = 0;  // selections that went from a sample to histograms; on CUDA if watched

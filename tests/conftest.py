@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 import fastprune
 from cuda_on_host import session as cuda_on_host
-from targets import Target
+from targets import Hooks, Target
 
 pytest_plugins = ["cuda_on_host.plugin"]  # --cuda-seed; failures print how to run them again
 
@@ -56,7 +56,19 @@ def target(request: pytest.FixtureRequest) -> Target:
     """The operators under test and where to call them: every operator test takes it."""
     if request.param in cuda_on_host.PARAMS:
         return cuda_on_host.target()
-    return Target(name=usable(request.param), device=request.param, ops=fastprune.ops)
+    return Target(
+        name=usable(request.param),
+        device=request.param,
+        ops=fastprune.ops,
+        hooks=Hooks(fastprune._C, "_"),
+    )
+
+
+@pytest.fixture
+def hooks(target: Target) -> Iterator[Hooks]:
+    """The test hooks of the target, put back after the test."""
+    yield target.hooks
+    target.hooks.reset()
 
 
 @pytest.fixture(autouse=True)

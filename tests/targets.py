@@ -14,6 +14,22 @@ import torch
 from torch import Tensor
 
 
+class Hooks:
+    """Sends selections down their rare paths, and counts those that went there."""
+
+    def __init__(self, native: Any, prefix: str) -> None:
+        self._native = native
+        self._prefix = prefix
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._native, self._prefix + name)
+
+    def reset(self) -> None:
+        self.force_fallback(False)  # from above too
+        self.force_overflow(False)
+        self.watch_fallbacks(False)
+
+
 @dataclass(frozen=True)
 class Target:
     """Where an operator test runs. ``ops`` has the names and signatures of ``fastprune.ops``."""
@@ -23,6 +39,7 @@ class Target:
     ops: Any
     max_numel: int = 1 << 62
     differentiable: bool = True
+    hooks: Any = None
 
     def needs(self, numel: int) -> None:
         """Skip the test if this target is too slow for so many elements."""

@@ -60,7 +60,7 @@ bool select_by_sample(const TileList<F, M>& list, const Amount& amount) {
   const auto attempt = [&](Key lo, Key hi) {
     return try_bracket(list, amount, Bracket<Key>{lo, hi, 0, 0, 0});
   };
-  if (test_hooks().miss) return false;
+  if (test_hooks().misled != Misled::kNot) return false;
   Outcome outcome = attempt(bracket.lo, bracket.hi);
   if (outcome == Outcome::kOverflow) {
     outcome = attempt(bracket.lo, bracket.lo);

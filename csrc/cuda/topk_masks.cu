@@ -118,7 +118,7 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
   const auto bytes = args.scores[0].options().dtype(at::kByte);
   const SelectionOptions options{args.amount, one_bits(args.mask_dtype),
                                  largest ? uint64_t{max_key<F>()} : 0, active_only,
-                                 test_hooks().miss};
+                                 test_hooks().misled};
   const SegmentList list = map.list(bytes);
   // Whether a count fits is known on the device alone; a fraction always does.
   const bool check = args.amount.is_count && args.any_mask && active_only;

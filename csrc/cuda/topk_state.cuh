@@ -17,7 +17,7 @@ struct SelectionOptions {
   uint64_t one;      // bits of an active mask entry
   uint64_t flip;     // see rank_key
   bool active_only;  // else all entries are active
-  bool force_miss;   // for tests: the sample is taken to have misled
+  Misled misled;
 };
 
 // What the sweep goes by: it counts the keys `lo` and `hi`, keeps those strictly between them aside
@@ -91,6 +91,12 @@ struct TopkWork {
 
 template <class F, class M>
 using Span = TileSpan<typename F::Bits, M>;
+
+// Whether a tile can be taken in packs of N.
+template <class F, class M>
+__device__ __forceinline__ bool in_packs(const Span<F, M>& span) {
+  return span.wide && span.size % pack_entries<typename F::Bits, M>() == 0;
+}
 
 template <class F, class M>
 __device__ __forceinline__ bool is_active(M old, const SelectionOptions& options) {

@@ -12,6 +12,10 @@ struct Tally {
   unsigned ties_lo = 0;
   unsigned ties_hi = 0;
   unsigned between = 0;
+};
+
+// What a thread found in all of its tiles, which are far less than 2^32 entries.
+struct Totals {
   unsigned active = 0;
   unsigned below = 0;
 };
@@ -31,53 +35,51 @@ __device__ __forceinline__ int entry_of_bit(int bit) {
 template <int N, class F, class M>
 __device__ __forceinline__ Tally sweep_entries(const Span<F, M>& span,
                                                const Edges<typename F::Key>& edges,
-                                               const SelectionOptions& options) {
+                                               const SelectionOptions& options, Totals& totals) {
   using Key = typename F::Key;
   constexpr int kPacks = packs_of_thread<N>();
+  constexpr int kLoads =
+      N == 1 && sizeof(Key) < 8 ? 4 : 2;  // under way at once, and as many of the mask
   static_assert(kPacks * N <= 32, "a bit for each entry");
   const Key width = edges.hi - edges.lo;
-  Pack<typename F::Bits, N> scores[kPacks];
-  Pack<M, N> old[kPacks];
-#pragma unroll
-  for (int p = 0; p < kPacks; ++p) {
-    const int i = entry_of_bit<N>(p * N);
-    if (i >= span.size) continue;
-    scores[p] = load_pack<N>(span.scores + i);
-    old[p] = old_mask<N, F, M>(span, i, options);
-  }
   Tally tally;
+#pragma unroll 1
+  for (int first = 0; first < kPacks; first += kLoads) {
+    constexpr int kTogether = kLoads < kPacks ? kLoads : kPacks;
+    Pack<typename F::Bits, N> scores[kTogether];
+    Pack<M, N> old[kTogether];
 #pragma unroll
-  for (int p = 0; p < kPacks; ++p) {
-    const int i = entry_of_bit<N>(p * N);
-    if (i >= span.size) continue;
-    Pack<M, N> values;
+    for (int p = 0; p < kTogether; ++p) {
+      const int i = entry_of_bit<N>((first + p) * N);
+      if (i >= span.size) continue;
+      scores[p] = load_pack<N>(span.scores + i);
+      old[p] = old_mask<N, F, M>(span, i, options);
+    }
 #pragma unroll
-    for (int e = 0; e < N; ++e) {
-      const Key key = rank_key<F>(scores[p].at[e], static_cast<Key>(options.flip));
-      const bool active = is_active<F, M>(old[p].at[e], options);
-      values.at[e] = active && key < edges.guess ? M{0} : old[p].at[e];
-      tally.active += active;
-      tally.below += active && key < edges.lo;
-      const Key distance = key - edges.lo;
-      if (active && distance <= width) {
+    for (int p = 0; p < kTogether; ++p) {
+      const int i = entry_of_bit<N>((first + p) * N);
+      if (i >= span.size) continue;
+#pragma unroll
+      for (int e = 0; e < N; ++e) {
+        if (!is_active<F, M>(old[p].at[e], options)) continue;
+        const Key key = rank_key<F>(scores[p].at[e], static_cast<Key>(options.flip));
+        const Key distance = key - edges.lo;
+        ++totals.active;
+        totals.below += key < edges.lo;
+        if (key < edges.guess) old[p].at[e] = M{0};
+        if (distance > width) continue;
         if (distance == 0) {
           ++tally.ties_lo;
         } else if (distance == width) {
           ++tally.ties_hi;
         } else {
-          tally.between |= 1u << (p * N + e);
+          tally.between |= 1u << ((first + p) * N + e);
         }
       }
+      write<N, F, M>(span, i, old[p]);
     }
-    write<N, F, M>(span, i, values);
   }
   return tally;
-}
-
-// Whether a tile can be taken in packs of N.
-template <class F, class M>
-__device__ __forceinline__ bool in_packs(const Span<F, M>& span) {
-  return span.wide && span.size % pack_entries<typename F::Bits, M>() == 0;
 }
 
 // A block sweeps tiles first, first + stride, ... With `totals` it adds what it counted to the
@@ -96,17 +98,14 @@ __device__ __forceinline__ void sweep_tiles(const SegmentList& list,
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
   FASTPRUNE_SHARED(typename Reduce::TempStorage, reduce);
   FASTPRUNE_SHARED(unsigned long long, shared_begin);
-  unsigned long long active = 0;
-  unsigned long long below = 0;
-  unsigned long long ties_lo = 0;
-  unsigned long long ties_hi = 0;
+  FASTPRUNE_SHARED(unsigned long long[2], ties);  // of lo and hi; the first thread's own
+  if (threadIdx.x == 0) ties[0] = ties[1] = 0;
+  Totals sums;
   for (int64_t tile = first; tile < list.tiles; tile += stride) {
     const Span<F, M> span = tile_span<typename F::Bits, M>(list, tile);
     const bool packs = in_packs<F, M>(span);
-    const Tally tally = packs ? sweep_entries<kEntries, F, M>(span, edges, options)
-                              : sweep_entries<1, F, M>(span, edges, options);
-    active += tally.active;
-    below += tally.below;
+    const Tally tally = packs ? sweep_entries<kEntries, F, M>(span, edges, options, sums)
+                              : sweep_entries<1, F, M>(span, edges, options, sums);
     const unsigned long long mine =
         tally.ties_lo | static_cast<unsigned long long>(tally.ties_hi) << kField |
         static_cast<unsigned long long>(__popc(tally.between)) << (2 * kField);
@@ -117,9 +116,9 @@ __device__ __forceinline__ void sweep_tiles(const SegmentList& list,
     const auto tile_lo = static_cast<unsigned>(all) & kMask;
     const auto tile_hi = static_cast<unsigned>(all >> kField) & kMask;
     const auto between = static_cast<unsigned>(all >> (2 * kField));
-    ties_lo += tile_lo;
-    ties_hi += tile_hi;
     if (threadIdx.x == 0) {
+      ties[0] += tile_lo;
+      ties[1] += tile_hi;
       // One place taken for the whole tile; beyond the room it is counted, and nothing is kept.
       shared_begin = between > 0 ? atomicAdd(&work.state->between, between + 0ull) : 0;
       work.records[tile] = {static_cast<unsigned>(shared_begin), between, tile_lo, tile_hi};
@@ -136,14 +135,14 @@ __device__ __forceinline__ void sweep_tiles(const SegmentList& list,
     }
   }
   if (!totals) return;
-  active = Reduce(reduce).Sum(active);
+  const unsigned long long active = Reduce(reduce).Sum(sums.active);
   __syncthreads();  // before `reduce` is used again
-  below = Reduce(reduce).Sum(below);
+  const unsigned long long below = Reduce(reduce).Sum(sums.below);
   if (threadIdx.x == 0) {
     atomicAdd(&work.state->active, active);
     atomicAdd(&work.state->below, below);
-    if (ties_lo > 0) atomicAdd(&work.state->ties_lo, ties_lo);
-    if (ties_hi > 0) atomicAdd(&work.state->ties_hi, ties_hi);
+    if (ties[0] > 0) atomicAdd(&work.state->ties_lo, ties[0]);
+    if (ties[1] > 0) atomicAdd(&work.state->ties_hi, ties[1]);
   }
 }
 
@@ -175,7 +174,7 @@ __device__ __forceinline__ Verdict<typename F::Key> verdict(const TopkWork<F>& w
   const int64_t rank = wanted - below;
   const bool missed = rank < 0 || rank > ties_lo + between + ties_hi;
   const bool overflow = between > work.room;
-  if (missed || overflow || options.force_miss) {
+  if (missed || overflow) {
     return {Source::kEverything, whole_range<F>(wanted, active)};
   }
   if (rank <= ties_lo) return {Source::kCandidates, {lo, lo, below, rank, ties_lo}};

@@ -9,6 +9,9 @@
 
 namespace {
 
+using fastprune::Misled;
+using fastprune::test_hooks;
+
 std::string launched() {
   std::ostringstream text;
   for (const auto& [name, count] : cuda_on_host::launched()) text << name << '\t' << count << '\n';
@@ -24,8 +27,11 @@ void set_seed(int64_t seed) {
 TORCH_LIBRARY_FRAGMENT(fastprune_cuda_on_host, m) {
   m.def("launched() -> str", &launched);
   m.def("set_seed(int seed) -> ()", &set_seed);
-  m.def("force_fallback(bool force) -> ()", [](bool f) { fastprune::test_hooks().miss = f; });
-  m.def("force_overflow(bool force) -> ()", [](bool f) { fastprune::test_hooks().overflow = f; });
-  m.def("watch_fallbacks(bool watch) -> ()", [](bool w) { fastprune::test_hooks().watch = w; });
-  m.def("fallbacks() -> int", [] { return fastprune::test_hooks().fallbacks; });
+  m.def("force_fallback(bool force) -> ()",
+        [](bool force) { test_hooks().misled = force ? Misled::kToLowest : Misled::kNot; });
+  m.def("force_fallback_from_above(bool force) -> ()",
+        [](bool force) { test_hooks().misled = force ? Misled::kToHighest : Misled::kNot; });
+  m.def("force_overflow(bool force) -> ()", [](bool f) { test_hooks().overflow = f; });
+  m.def("watch_fallbacks(bool watch) -> ()", [](bool w) { test_hooks().watch = w; });
+  m.def("fallbacks() -> int", [] { return test_hooks().fallbacks; });
 }

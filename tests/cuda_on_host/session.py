@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 
 from cuda_on_host import build
-from targets import NamespaceOps, Target
+from targets import Hooks, NamespaceOps, Target
 
 NAME = "cuda_on_host"
 #: Parameters of the `target` fixture; those of a "+1" run with the seed one higher.
@@ -35,7 +35,8 @@ def _load() -> None:
 def target() -> Target:
     """The target, with the library the environment asks for. Each test sets a seed of its own."""
     _load()
-    return Target(NAME, "cpu", NamespaceOps(build.LIBRARY), MAX_NUMEL, False)
+    ops = NamespaceOps(build.LIBRARY)
+    return Target(NAME, "cpu", ops, MAX_NUMEL, False, Hooks(build.namespace(), ""))
 
 
 def seed_of(param: str, base: int) -> int:
