@@ -125,13 +125,15 @@ def test_one_entry_makes_a_channel_active(
     channels = shape[dim]
     target.needs(torch.Size(shape).numel())
     like = torch.empty(shape)
-    for _ in range(3):
+    for place in ("first", "last", "anywhere", "anywhere"):
         old = torch.zeros(shape, dtype=mask_dtype)
         if mask_dtype.is_floating_point:
             old = -old  # zeros too
         rows = old.movedim(dim, 0).flatten(1)  # may be a copy
         active = torch.randperm(channels)[: (channels + 1) // 2]
-        rows[active, torch.randint(rows.shape[1], (len(active),))] = value
+        last = rows.shape[1] - 1
+        at = {"first": torch.tensor(0), "last": torch.tensor(last)}
+        rows[active, at.get(place, torch.randint(last + 1, (len(active),)))] = value
         others = [n for i, n in enumerate(shape) if i != dim]
         old = rows.view(channels, *others).movedim(0, dim).contiguous()
         check(target, torch.randn(channels), like, old, max(1, len(active) // 2), dim)

@@ -84,7 +84,6 @@ __device__ __forceinline__ void flags_of_runs(const B* mask, const FlagTask& tas
       more = more && j < end && found[own] == 0;
     } while (__syncthreads_or(more));
     if (lane == 0 && at < tasks) write_flag(task, channel, part, found[own] != 0);
-    __syncthreads();  // before the next are cleared
   }
 }
 
@@ -138,7 +137,6 @@ __device__ __forceinline__ void flags_of_strips(const B* mask, const FlagTask& t
     if (static_cast<int>(threadIdx.x) < count) {
       write_flag(task, first + threadIdx.x, part, found[threadIdx.x] != 0);
     }
-    __syncthreads();  // before the next are cleared
   }
 }
 

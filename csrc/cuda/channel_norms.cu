@@ -79,7 +79,8 @@ void norms_of(const T* data, const NormTask& task, const at::Tensor& norms) {
                 : norms_of_rows<kind, 1>(data, task, norms);
   }
   // A few channels side by side would leave most threads of a row idle.
-  if (s.inner > 1 || s.channels < kColumnStrip<1> / 2) return norms_of_strips<kind>(data, task, norms);
+  if (s.inner > 1 || s.channels < kColumnStrip<1> / 2)
+    return norms_of_strips<kind>(data, task, norms);
   return wide ? norms_of_columns<kind, kPack>(data, task, norms)
               : norms_of_columns<kind, 1>(data, task, norms);
 }
