@@ -1,5 +1,5 @@
-// channel_norms on CUDA: one launch, of the kernel that reads the layout of a channel in whole
-// sectors.
+// channel_norms on CUDA: one launch, of the kernel that reads the layout of a
+// channel in whole sectors.
 #include "norm_columns.cuh"
 #include "norm_rows.cuh"
 #include "norm_strips.cuh"
@@ -13,13 +13,23 @@
 namespace fastprune::cuda {
 namespace {
 
-// Memory for the norms of chunks, where blocks share a channel. The counters start from zero, for
-// which ATen fills them: the one launch more of this operator, for channels too long for a block.
+// How many blocks share the chunks of a group of channels, if one takes
+// `at_once` of them at a time: one if there are blocks enough to keep the GPU
+// busy.
+int64_t spans_of(const NormTask& task, int64_t groups, int64_t at_once) {
+  const int64_t most = (task.chunks + at_once - 1) / at_once;
+  return groups * 100 < int64_t{multiprocessors()} * kNormOwnersPercent ? most : 1;
+}
+
+// Memory for blocks that share chunks. The counters start from zero, for which
+// ATen fills them: the one launch more of this operator, for a few long
+// channels.
 struct Meeting {
   at::Tensor partial;
   at::Tensor arrived;
 
-  void prepare(NormTask& task, const at::Tensor& norms, int64_t groups) {
+  Meeting(NormTask& task, const at::Tensor& norms, int64_t groups) {
+    if (task.spans == 1) return;
     partial = at::empty({task.shape.channels * task.chunks}, norms.options());
     arrived = at::zeros({groups}, norms.options().dtype(at::kInt));
     task.partial = partial.mutable_data_ptr<double>();
@@ -30,40 +40,35 @@ struct Meeting {
 template <NormKind kind, int V, class T>
 void norms_of_rows(const T* data, NormTask task, const at::Tensor& norms) {
   constexpr int kGroups = kRowGroups<V>;
-  RowsPlan plan{kGroups, 1, 1};
-  if (task.chunks <= kGroups) {
-    plan.chunks = static_cast<int>(task.chunks);
-    plan.channels = kGroups / plan.chunks;
-  } else if (task.shape.channels < int64_t{multiprocessors()} * kNormOwners) {
-    plan.spans = (task.chunks + kGroups - 1) / kGroups;
-  }
-  Meeting meeting;
-  if (plan.spans > 1) meeting.prepare(task, norms, task.shape.channels);
-  const int64_t bundles = (task.shape.channels + plan.channels - 1) / plan.channels;
-  FASTPRUNE_LAUNCH((channel_norms_rows_kernel<kind, V, T>), grid_for(bundles * plan.spans),
-                   kThreads, data, task, plan);
+  const int chunks = static_cast<int>(std::min<int64_t>(task.chunks, kGroups));
+  const RowsPlan plan{chunks, kGroups / chunks};
+  const int64_t groups = (task.shape.channels + plan.channels - 1) / plan.channels;
+  task.spans = spans_of(task, groups, plan.chunks);
+  const Meeting meeting(task, norms, groups);
+  FASTPRUNE_LAUNCH((channel_norms_rows_kernel<kind, V, T>), grid_for(groups * task.spans), kThreads,
+                   data, task, plan);
 }
 
 template <NormKind kind, int V, class T>
 void norms_of_columns(const T* data, NormTask task, const at::Tensor& norms) {
   const int64_t strips = (task.shape.channels + kColumnStrip<V> - 1) / kColumnStrip<V>;
-  Meeting meeting;
-  if (task.chunks > 1) meeting.prepare(task, norms, strips);
-  FASTPRUNE_LAUNCH((channel_norms_columns_kernel<kind, V, T>), grid_for(strips * task.chunks),
+  task.spans = spans_of(task, strips, 1);
+  const Meeting meeting(task, norms, strips);
+  FASTPRUNE_LAUNCH((channel_norms_columns_kernel<kind, V, T>), grid_for(strips * task.spans),
                    kColumnThreads<V>, data, task);
 }
 
 template <NormKind kind, class T>
 void norms_of_strips(const T* data, NormTask task, const at::Tensor& norms) {
   const int64_t strips = (task.shape.channels + kStripChannels - 1) / kStripChannels;
-  Meeting meeting;
-  if (task.chunks > 1) meeting.prepare(task, norms, strips);
-  FASTPRUNE_LAUNCH((channel_norms_strips_kernel<kind, T>), grid_for(strips * task.chunks), kThreads,
+  task.spans = spans_of(task, strips, 1);
+  const Meeting meeting(task, norms, strips);
+  FASTPRUNE_LAUNCH((channel_norms_strips_kernel<kind, T>), grid_for(strips * task.spans), kThreads,
                    data, task);
 }
 
-// By packs where these are aligned, and where there are chunks enough to fill the GPU with the few
-// threads this leaves to each.
+// By packs where these are aligned, and where there are chunks enough to fill
+// the GPU with the few threads this leaves to each.
 template <NormKind kind, class T>
 void norms_of(const T* data, const NormTask& task, const at::Tensor& norms) {
   // Powers take the time of their arithmetic, and their code is large.
@@ -79,8 +84,8 @@ void norms_of(const T* data, const NormTask& task, const at::Tensor& norms) {
                 : norms_of_rows<kind, 1>(data, task, norms);
   }
   // A few channels side by side would leave most threads of a row idle.
-  if (s.inner > 1 || s.channels < kColumnStrip<1> / 2)
-    return norms_of_strips<kind>(data, task, norms);
+  const bool few = s.channels < kColumnStrip<1> / 2;
+  if (s.inner > 1 || few) return norms_of_strips<kind>(data, task, norms);
   return wide ? norms_of_columns<kind, kPack>(data, task, norms)
               : norms_of_columns<kind, 1>(data, task, norms);
 }
@@ -98,7 +103,7 @@ at::Tensor channel_norms(const at::Tensor& t, double p, int64_t dim) {
   const ChannelShape shape{size == 0 ? 0 : view.outer, view.channels,
                            std::max<int64_t>(1, view.inner)};
   const Norm norm = norm_of(p);
-  const NormTask task{shape, chunks, norm.p, norms.mutable_data_ptr<double>(), nullptr, nullptr};
+  const NormTask task{shape, chunks, 1, norm.p, norms.mutable_data_ptr<double>(), nullptr, nullptr};
   dispatch_float(t.scalar_type(), [&](auto value) {
     using T = decltype(value);
     dispatch_norm(norm.kind, [&](auto kind) {

@@ -137,17 +137,18 @@ __device__ __forceinline__ void rank_ties(const ChannelScores& scores,
                                           const Bracket<uint64_t>& bracket, LastChannel& last) {
   using Scan = cub::BlockScan<int64_t, kBlock>;
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
-  int64_t due = bracket.rank;
-  for (int64_t first = 0; due > 0; first += kBlock) {
-    const int64_t c = first + threadIdx.x;
-    const bool tie = c < scores.count && scores.key(c) == bracket.lo && scores.active(c);
-    int64_t before = 0;
-    int64_t total = 0;
-    Scan(scan).ExclusiveSum(static_cast<int64_t>(tie), before, total);
-    if (tie && before == due - 1) last = {bracket.lo, c, last.active};
-    due -= total;
-    __syncthreads();  // before the next round uses `scan`
-  }
+  const int64_t share = (scores.count + kBlock - 1) / kBlock;
+  const int64_t first = threadIdx.x * share;
+  const int64_t end = first + share < scores.count ? first + share : scores.count;
+  const auto is_tie = [&](int64_t c) { return scores.key(c) == bracket.lo && scores.active(c); };
+  int64_t own = 0;
+  for (int64_t c = first; c < end; ++c) own += is_tie(c);
+  int64_t before = 0;
+  Scan(scan).ExclusiveSum(own, before);
+  if (bracket.rank <= before || bracket.rank > before + own) return;  // but for one thread
+  int64_t c = first;
+  for (int64_t due = bracket.rank - before; due > 0; ++c) due -= is_tie(c);
+  last = {bracket.lo, c - 1, last.active};
 }
 
 // Called by all threads of a block; all get the answer.

@@ -1,5 +1,6 @@
-// channel_norms where a channel's entries are neighbours in memory, in long runs. A group of
-// kNormLanes / V threads takes a chunk, each of them V neighbouring lanes with one load.
+// channel_norms where a channel's entries are neighbours in memory, in long
+// runs. A group of kNormLanes / V threads takes a chunk, each of them V
+// neighbouring lanes with one load.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +12,8 @@ namespace fastprune::cuda {
 
 // How channels and their chunks are dealt to blocks of so many groups.
 struct RowsPlan {
-  int chunks;     // of a channel that a block takes at once
-  int channels;   // that it takes at once
-  int64_t spans;  // blocks among which a channel's chunks are dealt; 1: a block goes on to the end
+  int chunks;    // of a channel that a block takes at once
+  int channels;  // that it takes at once
 };
 
 template <int V>
@@ -57,12 +57,12 @@ __global__ void __launch_bounds__(kThreads)
   const bool leads = threadIdx.x % (kNormLanes / V) == 0;
   const int64_t size = task.shape.entries();
   const int64_t bundles = (task.shape.channels + plan.channels - 1) / plan.channels;
-  for (int64_t at = blockIdx.x; at < bundles * plan.spans; at += gridDim.x) {
-    const int64_t first = at / plan.spans * plan.channels;
+  for (int64_t at = blockIdx.x; at < bundles * task.spans; at += gridDim.x) {
+    const int64_t first = at / task.spans * plan.channels;
     const int64_t channel = first + group / plan.chunks;
     const bool own = group / plan.chunks < plan.channels && channel < task.shape.channels;
-    const int64_t begin = at % plan.spans * plan.chunks;
-    const int64_t end = plan.spans == 1 ? task.chunks : begin + plan.chunks;
+    const int64_t begin = at % task.spans * plan.chunks;
+    const int64_t end = task.spans == 1 ? task.chunks : begin + plan.chunks;
     const int c = static_cast<int>(threadIdx.x);
     const bool adds = c < plan.channels && first + c < task.shape.channels;
     double total = norm_start<kind>();
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kThreads)
         add_run<kind>(lane, data, task.shape, channel, from, to, task.p);
       }
       const double sum = fold_lanes<kind>(lane);
-      if (plan.spans > 1) {
+      if (task.spans > 1) {
         if (leads && own && chunk < task.chunks) *partial_norm(task, channel, 1, chunk, 0) = sum;
         continue;
       }
@@ -88,8 +88,8 @@ __global__ void __launch_bounds__(kThreads)
       }
       __syncthreads();  // before the next sums
     }
-    if (plan.spans > 1) {
-      join_chunks<kind, kThreads>(task, first, static_cast<unsigned>(plan.spans), first, 1);
+    if (task.spans > 1) {
+      join_chunks<kind, kThreads>(task, first, first, 1);
     } else if (adds) {
       task.norms[first + c] = norm_finish<kind>(total, task.p);
     }

@@ -1,5 +1,6 @@
-// What the layouts of channel_norms share: folding lanes, and adding up a channel's chunks. The
-// order of both is the one selection.h fixes, so that the bits are the CPU's.
+// What the layouts of channel_norms share: folding lanes, and adding up a
+// channel's chunks. The order of both is the one selection.h fixes, so that the
+// bits are the CPU's.
 #pragma once
 
 #include <cstdint>
@@ -12,17 +13,19 @@ namespace fastprune::cuda {
 struct NormTask {
   ChannelShape shape;
   int64_t chunks;  // of a channel
+  int64_t spans;   // blocks that share them; 1: a block takes all chunks of its
+                   // channels
   double p;
   double* norms;
-  // Where one block does not see all chunks of a channel, their norms meet in `partial`: by group
-  // of neighbouring channels, in it by chunk, in that by channel. `arrived` counts the blocks that
-  // are done with a group, from zero.
+  // Where blocks share chunks, their norms meet in `partial`: by group of
+  // neighbouring channels, in it by chunk, in that by channel. `arrived` counts
+  // the blocks that are done with a group, from zero.
   double* partial;
   unsigned* arrived;
 };
 
-// A thread holds V neighbouring lanes, kNormLanes / V neighbouring threads all of them; the first
-// of these gets the sum. Whole warps only.
+// A thread holds V neighbouring lanes, kNormLanes / V neighbouring threads all
+// of them; the first of these gets the sum. Whole warps only.
 template <NormKind kind, int V>
 __device__ __forceinline__ double fold_lanes(double (&lane)[V]) {
 #pragma unroll
@@ -41,19 +44,20 @@ __device__ __forceinline__ double fold_lanes(double (&lane)[V]) {
   return lane[0];
 }
 
-// Where the norm of a chunk of channel `first + c` goes, in a group of `count` channels.
+// Where the norm of a chunk of channel `first + c` goes, in a group of `count`
+// channels.
 __device__ __forceinline__ double* partial_norm(const NormTask& task, int64_t first, int count,
                                                 int64_t chunk, int c) {
   return task.partial + first * task.chunks + chunk * count + c;
 }
 
-// Called by all threads of a block that has written its part of a group: the last of `blocks` adds
-// up the group's chunks, from first to last.
+// Called by all threads of a block that has written its span of a group: the
+// last block to do so adds up the group's chunks, from first to last.
 template <NormKind kind, int kBlock>
-__device__ __forceinline__ void join_chunks(const NormTask& task, int64_t group, unsigned blocks,
-                                            int64_t first, int count) {
+__device__ __forceinline__ void join_chunks(const NormTask& task, int64_t group, int64_t first,
+                                            int count) {
   FASTPRUNE_SHARED(double[kNormStaged], staged);
-  if (!last_block_of(blocks, &task.arrived[group])) return;
+  if (!last_block_of(static_cast<unsigned>(task.spans), &task.arrived[group])) return;
   const double* partial = partial_norm(task, first, count, 0, 0);
   const int most = kNormStaged / count;
   const int c = static_cast<int>(threadIdx.x);
