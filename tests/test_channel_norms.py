@@ -93,6 +93,11 @@ def test_paths(
         )
 
 
+def test_many_chunks(target: Target) -> None:
+    t = values("scaled", (1, 17 * 4096 + 5), torch.float32).to(target.device)
+    assert_same_bits(target.ops.channel_norms(t, 2, 0).cpu(), reference.channel_norms(t, 2, 0))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", FLOATS, ids=name)
 def test_layouts(target: Target, dtype: torch.dtype, layout: str) -> None:
