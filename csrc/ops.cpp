@@ -12,8 +12,8 @@ TORCH_LIBRARY(fastprune, m) {
       "topk_masks(Tensor[] scores, Tensor?[] masks, Scalar amount, *, bool active_only=True, "
       "bool largest=False, ScalarType? dtype=None) -> Tensor[]");
 
-  // topk_masks, and with each mask the product masked_mul(ts[i], mask); on the CPU from one sweep
-  // where all are of one dtype, float32 or float64.
+  // topk_masks, and with each mask the product masked_mul(ts[i], mask); from one sweep where dtypes
+  // allow: can_fuse in checks.h and what each device adds to it.
   m.def(
       "topk_prune(Tensor[] scores, Tensor?[] masks, Tensor[] ts, Scalar amount, *, "
       "bool active_only=True) -> (Tensor[] masks, Tensor[] products)");

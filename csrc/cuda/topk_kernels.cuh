@@ -13,7 +13,7 @@ namespace fastprune::cuda {
 
 // Of the state, `active` alone is set: for the host.
 template <class F, class M>
-__global__ void __launch_bounds__(kTopkThreads)
+__global__ void __launch_bounds__(kTopkThreads, 1)
     topk_small_kernel(const SegmentList list, const SelectionOptions options,
                       TopkState<typename F::Key>* state) {
   using Key = typename F::Key;
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
 
 // One block. With `gather` it takes the sample itself.
 template <class F, class M>
-__global__ void __launch_bounds__(kTopkThreads)
+__global__ void __launch_bounds__(kTopkThreads, 1)
     topk_bracket_kernel(const SegmentList list, const SelectionOptions options,
                         const TopkWork<F> work, bool gather) {
   clear_state<F>(work);
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
     topk_quota_kernel(const TopkWork<F> work, int64_t tiles) {
   auto* state = work.state;
   const auto threshold = state->bracket;
-  const auto warp = (int64_t{blockIdx.x} * kTopkThreads + threadIdx.x) / 32;
+  const auto warp = int64_t{gridDim.x} * (threadIdx.x / 32) + blockIdx.x;
   count_ties<F>(work, tiles, state->edges, threshold, warp, int64_t{gridDim.x} * kWarps);
   if (last_block(&state->arrived)) share_out(work.ties, tiles, threshold);
 }
@@ -149,7 +149,6 @@ __global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
   if (source == Source::kEverything) {
     edges = {threshold.lo, threshold.lo, threshold.lo};
     sweep_tiles<F, M>(list, options, work, edges, false, 0, 1);
-    __syncthreads();  // all records are there
   }
   count_ties<F>(work, list.tiles, edges, threshold, threadIdx.x / 32, kWarps);
   __syncthreads();  // all counts are there

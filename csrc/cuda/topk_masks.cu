@@ -137,8 +137,6 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
   const Workspace<F> workspace(list, bytes);
   const TopkWork<F>& work = workspace.pointers;
   const unsigned grid = grid_for(list.tiles, kTopkBlocksPerMultiprocessor);
-  const unsigned warp_grid =
-      grid_for((list.tiles + kWarps - 1) / kWarps, kTopkBlocksPerMultiprocessor);
   if (within(kTopkMedium)) {
     FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, kTopkThreads, list, options, work, true);
     FASTPRUNE_LAUNCH((topk_medium_kernel<F, M>), grid, kTopkThreads, list, options, work);
@@ -154,9 +152,9 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
                        options, work, pass);
     }
     FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, kTopkThreads, list, options, work, true);
-    FASTPRUNE_LAUNCH((topk_quota_kernel<F>), warp_grid, kTopkThreads, work, list.tiles);
+    FASTPRUNE_LAUNCH((topk_quota_kernel<F>), grid, kTopkThreads, work, list.tiles);
   }
-  FASTPRUNE_LAUNCH((topk_fix_kernel<F, M>), warp_grid, kTopkThreads, list, options, work);
+  FASTPRUNE_LAUNCH((topk_fix_kernel<F, M>), grid, kTopkThreads, list, options, work);
   look_back<F>(workspace.memory, options, check, /*sampled=*/true);
 }
 

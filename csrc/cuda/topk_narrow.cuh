@@ -83,7 +83,7 @@ __device__ __forceinline__ void count_everything(const SegmentList& list,
         run.add(bins, static_cast<int>((key - bracket.lo) >> digit.shift));
       }
     };
-    for_each_pack<kEntries, 2, kTopkThreads>(span.size, span.wide, load, count);
+    for_each_pack < kEntries, kEntries<8 ? 2 : 1, kTopkThreads>(span.size, span.wide, load, count);
   }
   run.flush(bins);
 }

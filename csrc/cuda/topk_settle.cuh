@@ -186,7 +186,8 @@ __device__ __forceinline__ bool fix_candidates(const SegmentList& list,
   return false;
 }
 
-// Tiles by a block's warps, then by the block what they leave.
+// Tiles by a block's warps, then by the block what they leave. Where much is to be put right, it is
+// so in neighbouring tiles, which therefore go to different blocks.
 template <class F, class M>
 __device__ __forceinline__ void fix_tiles(const SegmentList& list, const SelectionOptions& options,
                                           const TopkWork<F>& work,
@@ -194,19 +195,20 @@ __device__ __forceinline__ void fix_tiles(const SegmentList& list, const Selecti
                                           typename F::Key threshold) {
   FASTPRUNE_SHARED(bool[kWarps], left);
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  for (int64_t first = int64_t{blockIdx.x} * kWarps; first < list.tiles;
-       first += int64_t{gridDim.x} * kWarps) {
-    const int64_t tile = first + warp;
+  for (int64_t first = blockIdx.x; first < list.tiles; first += int64_t{gridDim.x} * kWarps) {
+    const auto tile_of = [&](int w) { return first + int64_t{gridDim.x} * w; };
+    const int64_t tile = tile_of(warp);
     const bool rest =
         tile < list.tiles && fix_candidates<F, M>(list, options, work, edges, threshold, tile);
     if (threadIdx.x % 32 == 0) left[warp] = rest;
     if (__syncthreads_or(rest) == 0) continue;
     for (int w = 0; w < kWarps; ++w) {
       if (!left[w]) continue;
-      const TileTies ties{work.ties[first + w]};
+      const TileTies ties{work.ties[tile_of(w)]};
       const Quota quota{static_cast<int>(ties.quota()),
                         ties.quota() > 0 && ties.quota() < ties.ties()};
-      settle_tile<F, M>(tile_span<typename F::Bits, M>(list, first + w), threshold, quota, options);
+      settle_tile<F, M>(tile_span<typename F::Bits, M>(list, tile_of(w)), threshold, quota,
+                        options);
     }
     __syncthreads();  // before `left` is written again
   }
