@@ -8,7 +8,19 @@ from torch import Tensor
 
 import reference
 from compare import assert_layout_of, assert_same_bits
-from inputs import FLOATS, KINDS, LAYOUTS, MASK_DTYPES, MASKS, SHAPE, amounts, mask, name, values
+from inputs import (
+    FLOATS,
+    INTEGERS,
+    KINDS,
+    LAYOUTS,
+    MASK_DTYPES,
+    MASKS,
+    SHAPE,
+    amounts,
+    mask,
+    name,
+    values,
+)
 from targets import Target
 
 
@@ -74,6 +86,77 @@ def test_masks(target: Target, dtype: torch.dtype, mask_dtype: torch.dtype, kind
     for amount, dim, active_only in product((0, 0.3, 1.0), (0, 1), (True, False)):
         scores = torch.randn(SHAPE[dim])
         check(target, scores, like, old, amount, dim, active_only=active_only)
+
+
+#: Long runs, short ones, entries side by side; whole packs or not; few channels or many.
+PATHS = [((33, 64), 0), ((33, 61), 0), ((2, 3, 48), 1), ((2, 3, 37), 1), ((3, 5000), 0)]
+PATHS += [((5000, 3), 1), ((70, 64), 1), ((70, 61), 1), ((1, 300), 1), ((40, 5, 9), 1)]
+PATHS += [((40, 32, 9), 1), ((9, 16, 2), 1), ((1, 700), 0), ((700, 1), 0), ((700, 20), 0)]
+PATHS += [((50, 300), 1), ((300, 2, 5), 0), ((3, 700, 3), 1)]
+#: The least there is, the sign bit alone, what equals nothing.
+NOT_ZERO = [(torch.bool, 1), (torch.int8, -128), (torch.float16, 6e-8), (torch.float32, -1e-45)]
+NOT_ZERO += [(torch.float64, float("nan"))]
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize(("shape", "dim"), PATHS, ids=str)
+@pytest.mark.parametrize("mask_dtype", [*MASK_DTYPES, *INTEGERS], ids=name)
+def test_paths(
+    target: Target, mask_dtype: torch.dtype, shape: tuple[int, ...], dim: int, shift: int
+) -> None:
+    size = torch.Size(shape).numel()
+    target.needs(size)
+    like = torch.empty(shape, device=target.device)
+    shifted = mask("random", size + shift, mask_dtype).to(target.device)
+    old = shifted[shift:].view(shape)
+    old.movedim(dim, 0)[::3] = 0
+    channels = shape[dim]
+    scores = values("two_values" if shift else "normal", channels, torch.float64)
+    for amount in (0.3, 1.0):
+        check(target, scores, like.to(torch.bfloat16), None, amount, dim)
+        check(target, scores, like, old, amount, dim)
+
+
+@pytest.mark.parametrize(("shape", "dim"), PATHS, ids=str)
+@pytest.mark.parametrize(("mask_dtype", "value"), NOT_ZERO, ids=name)
+def test_one_entry_makes_a_channel_active(
+    target: Target, mask_dtype: torch.dtype, value: float, shape: tuple[int, ...], dim: int
+) -> None:
+    channels = shape[dim]
+    target.needs(torch.Size(shape).numel())
+    like = torch.empty(shape)
+    for place in ("first", "last", "anywhere", "anywhere"):
+        old = torch.zeros(shape, dtype=mask_dtype)
+        if mask_dtype.is_floating_point:
+            old = -old  # zeros too
+        rows = old.movedim(dim, 0).flatten(1)  # may be a copy
+        active = torch.randperm(channels)[: (channels + 1) // 2]
+        last = rows.shape[1] - 1
+        at = {"first": torch.tensor(0), "last": torch.tensor(last)}
+        rows[active, at.get(place, torch.randint(last + 1, (len(active),)))] = value
+        others = [n for i, n in enumerate(shape) if i != dim]
+        old = rows.view(channels, *others).movedim(0, dim).contiguous()
+        check(target, torch.randn(channels), like, old, max(1, len(active) // 2), dim)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [150, 1500])
+def test_many_channels(target: Target, channels: int, kind: str) -> None:
+    like = torch.empty(channels, 2)
+    old = some_channels_gone((channels, 2), 0, torch.float32)
+    scores = values(kind, channels, torch.float64)
+    for amount in (0, 1, 0.1, 0.5, 0.99, 1.0):
+        check(target, scores, like, None, amount, 0)
+        check(target, scores, like, old, amount if amount != 1 else 0.7, 0)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (300, 3)], ids=str)
+def test_no_channel_is_active(target: Target, shape: tuple[int, ...]) -> None:
+    old = -torch.zeros(shape)
+    for dim in (0, 1):
+        for amount in (0, 0.5, 1.0):
+            new = check(target, torch.randn(shape[dim]), torch.empty(shape), old, amount, dim)
+            assert new.signbit().all()
 
 
 def test_nan_and_infinite_mask_entries_are_multiplied(target: Target) -> None:

@@ -61,6 +61,43 @@ def test_channels_side_by_side(target: Target, dtype: torch.dtype, channels: int
         )
 
 
+#: What decides how CUDA reads a channel: long runs, short ones, entries side by side; whole packs
+#: or not; one chunk, several for one block, several for many; few channels or many.
+ROWS = [((40, 64), 0), ((40, 63), 0), ((3, 2, 48), 1), ((3, 5, 33), 1), ((65, 3, 40), 1)]
+ROWS += [((1, 9000), 0), ((3, 9000), 0), ((2, 2, 4500), 1), ((1, 17000), 0), ((7, 4100), 0)]
+COLUMNS = [((130, 64), 1), ((130, 61), 1), ((3, 200), 1), ((4100, 5), 1), ((4500, 4), 1)]
+COLUMNS += [((4100, 10), 1)]
+STRIPS = [((70, 5, 9), 1), ((600, 3, 9), 1), ((2100, 3, 2), 1), ((140, 3, 31), 1), ((9, 4, 7), 1)]
+STRIPS += [
+    ((500, 1, 9), 1),
+    ((5000, 3), 1),
+    ((5000, 2), 1),
+    ((5000, 1), 1),
+    ((40, 65, 8), 1),
+    ((600, 6, 9), 1),
+]
+
+
+@pytest.mark.parametrize("shift", [0, 1, 3])
+@pytest.mark.parametrize(("shape", "dim"), [*ROWS, *COLUMNS, *STRIPS], ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_paths(
+    target: Target, dtype: torch.dtype, shape: tuple[int, ...], dim: int, shift: int
+) -> None:
+    size = torch.Size(shape).numel()
+    target.needs(size)
+    t = values("scaled", size + shift, dtype).to(target.device)[shift:].view(shape)
+    for p in (1, 2, INF):
+        assert_same_bits(
+            target.ops.channel_norms(t, p, dim).cpu(), reference.channel_norms(t, p, dim)
+        )
+
+
+def test_many_chunks(target: Target) -> None:
+    t = values("scaled", (1, 17 * 4096 + 5), torch.float32).to(target.device)
+    assert_same_bits(target.ops.channel_norms(t, 2, 0).cpu(), reference.channel_norms(t, 2, 0))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", FLOATS, ids=name)
 def test_layouts(target: Target, dtype: torch.dtype, layout: str) -> None:

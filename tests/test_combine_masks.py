@@ -38,6 +38,19 @@ def test_signs_and_special_values(target: Target, dtype: torch.dtype) -> None:
     assert_same_bits(target.ops.combine_masks(old, new), reference.combine_masks(old, new))
 
 
+@pytest.mark.parametrize("size", [1, 7, 255, 256, 1030])
+@pytest.mark.parametrize("shifts", [(0, 0), (1, 0), (0, 1), (3, 5), (8, 16)], ids=str)
+@pytest.mark.parametrize("new_bool", [False, True])
+@pytest.mark.parametrize("dtype", [*MASK_DTYPES, torch.int64], ids=name)
+def test_alignments(
+    target: Target, dtype: torch.dtype, new_bool: bool, shifts: tuple[int, int], size: int
+) -> None:
+    new_dtype = torch.bool if new_bool else dtype
+    old = mask("non_binary", size + shifts[0], dtype).to(target.device)[shifts[0] :]
+    new = mask("random", size + shifts[1], new_dtype).to(target.device)[shifts[1] :]
+    assert_same_bits(target.ops.combine_masks(old, new), reference.combine_masks(old, new))
+
+
 def test_integers_wrap_around(target: Target) -> None:
     old = torch.tensor([200, 100, 16], dtype=torch.uint8, device=target.device)
     assert target.ops.combine_masks(old, old).tolist() == [64, 16, 0]

@@ -64,11 +64,50 @@ def test_masks(target: Target, dtype: torch.dtype, mask_dtype: torch.dtype, kind
 
 
 @pytest.mark.parametrize("mask_dtype", INTEGERS, ids=name)
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
 @pytest.mark.parametrize("form", FORMS)
-def test_integer_masks(target: Target, mask_dtype: torch.dtype, form: str) -> None:
-    t = values("normal", 1025, torch.float32).to(target.device)
+def test_integer_masks(
+    target: Target, dtype: torch.dtype, mask_dtype: torch.dtype, form: str
+) -> None:
+    t = values("normal", 1025, dtype).to(target.device)
     m = mask("non_binary", 1025, mask_dtype).to(target.device)
     assert_same_bits(multiply(target, form, t, m), reference.masked_mul(t, m))
+
+
+@pytest.mark.parametrize("mask_dtype", [*FLOATS, *INTEGERS], ids=name)
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_masks_that_the_dtype_cannot_hold(
+    target: Target, dtype: torch.dtype, mask_dtype: torch.dtype
+) -> None:
+    if mask_dtype.is_floating_point:
+        m = values("any_bits", 1025, mask_dtype).to(target.device)
+    else:
+        ends = torch.iinfo(mask_dtype)
+        m = torch.tensor([ends.min, ends.max, ends.max - 1, 77], dtype=mask_dtype).repeat(256)
+        m = m.to(target.device)
+    t = values("normal", len(m), dtype).to(target.device)
+    assert_same_bits(target.ops.masked_mul(t, m), reference.masked_mul(t, m))
+
+
+@pytest.mark.parametrize("size", [1, 7, 255, 256, 1030])
+@pytest.mark.parametrize("shifts", [(0, 0), (1, 0), (0, 1), (3, 5), (8, 16), (4, 4)], ids=str)
+@pytest.mark.parametrize("mask_dtype", [*MASK_DTYPES, torch.int64], ids=name)
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_alignments(
+    target: Target, dtype: torch.dtype, mask_dtype: torch.dtype, shifts: tuple[int, int], size: int
+) -> None:
+    whole = values("normal", size + shifts[0] + 40, dtype).to(target.device)
+    before = whole.clone()
+    t = whole[shifts[0] : shifts[0] + size]
+    m = mask("non_binary", size + shifts[1], mask_dtype).to(target.device)[shifts[1] :]
+    expected = reference.masked_mul(t, m)
+    products = target.ops.masked_muls([t, t[:5], t], [m, m[:5], m])
+    for product in (target.ops.masked_mul(t, m), products[0], products[2]):
+        assert_same_bits(product, expected)
+    assert_same_bits(products[1], expected[:5])
+    target.ops.masked_mul_(t, m)
+    before[shifts[0] : shifts[0] + size] = expected
+    assert_same_bits(whole, before)
 
 
 @pytest.mark.parametrize("mask_dtype", MASK_DTYPES, ids=name)

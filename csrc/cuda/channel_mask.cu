@@ -1,92 +1,94 @@
-// channel_mask on CUDA: find the active channels, select among their scores in one block, write.
+// channel_mask on CUDA: with an old mask find the active channels, then select and write in one
+// launch.
 #include <cstdint>
 
-#include "device.cuh"
+#include "channel_flags.cuh"
+#include "channel_select.cuh"
+#include "pack.cuh"
+#include "tile_divisor.cuh"
 
 namespace fastprune::cuda {
 
-// A channel is active if any of its mask entries is non-zero. Writers of a flag all write 1.
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    channel_active_kernel(const T* mask, int64_t size, int64_t channels, int64_t inner,
-                          uint8_t* active) {
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < size;
-       i += int64_t{gridDim.x} * kThreads) {
-    if (mask[i] != static_cast<T>(0)) active[i / inner % channels] = 1;
-  }
-}
-
-struct ChannelSelection {
-  int64_t active;
+struct WriteTask {
+  TileChannels of;
+  int64_t size;
+  bool wide;      // old mask and output are aligned for packs
+  bool whole;     // a pack lies in one channel
+  bool in_order;  // a pack lies in as many channels, whose bits are neighbours in a word
 };
 
-// One block: marks in `prune` the budgeted active channels of lowest score, lowest channel first
-// among equals. Scores are read once for each digit of the key.
-__global__ void __launch_bounds__(kThreads)
-    channel_select_kernel(const uint64_t* scores, const uint8_t* active, int64_t channels,
-                          const Amount amount, ChannelSelection* selection, uint8_t* prune) {
-  using Scan = cub::BlockScan<int, kThreads>;
-  constexpr int kChannelDigit = 8;
-  constexpr int kChannelBins = 1 << kChannelDigit;
-  FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
-  FASTPRUNE_SHARED(unsigned[kChannelBins], bins);
-  FASTPRUNE_SHARED(Bracket<uint64_t>, bracket);
-  const auto is_active = [&](int64_t c) { return active == nullptr || active[c] != 0; };
-  if (threadIdx.x == 0) bracket = {0, max_key<Fp64>(), 0, 0, channels};
-  for (int pass = 0; pass < digit_passes(Fp64::kKeyBits, kChannelDigit); ++pass) {
-    const Digit digit = digit_of_pass(Fp64::kKeyBits, kChannelDigit, pass);
-    for (int b = threadIdx.x; b < kChannelBins; b += kThreads) bins[b] = 0;
-    __syncthreads();
-    const Bracket<uint64_t> current = bracket;
-    for (int64_t c = threadIdx.x; c < channels; c += kThreads) {
-      const uint64_t key = rank_key<Fp64>(scores[c], 0);
-      if (!is_active(c) || !in_bracket(key, current.lo, current.hi)) continue;
-      atomicAdd(&bins[(key - current.lo) >> digit.shift], 1u);
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      Bracket<uint64_t> b = current;
-      if (pass == 0) {
-        int64_t total = 0;
-        for (int i = 0; i < kChannelBins; ++i) total += bins[i];
-        const int64_t wanted = budget(amount, total);
-        b.rank = wanted < total ? wanted : total;
-        selection->active = total;
-      }
-      int64_t before = 0;
-      int bin = 0;
-      // With rank 0 this stays in bin 0 to the end: threshold 0, none of its ties due.
-      while (before + bins[bin] < b.rank) before += bins[bin++];
-      bracket = narrow(b, digit, bin, before, bins[bin]);
-    }
-    __syncthreads();
-  }
-  const uint64_t threshold = bracket.lo;
-  int64_t due = bracket.rank;
-  for (int64_t first = 0; first < channels; first += kThreads) {
-    const int64_t c = first + threadIdx.x;
-    const bool counts = c < channels && is_active(c);
-    const uint64_t key = counts ? rank_key<Fp64>(scores[c], 0) : 0;
-    const bool tie = counts && key == threshold;
-    int before = 0;
-    int total = 0;
-    Scan(scan).ExclusiveSum(static_cast<int>(tie), before, total);
-    if (c < channels) prune[c] = (counts && key < threshold) || (tie && before < due);
-    due -= total;
-    __syncthreads();  // before the next round uses `scan`
+// The old mask, or ones, times zero in pruned channels.
+template <class T>
+__device__ __forceinline__ void write_channels(const T* mask, const unsigned* pruned,
+                                               const WriteTask& task, T* out) {
+  constexpr int kPack = pack_entries<T>();
+  for (int64_t tile = blockIdx.x; tile * kTile < task.size; tile += gridDim.x) {
+    const int64_t at = tile * kTile;
+    const int size = static_cast<int>(task.size - at < kTile ? task.size - at : kTile);
+    const ChannelPlace first = place_of(task.of, at);
+    const auto bits_from = [&](int64_t c) { return pruned[c / 32] >> (c % 32); };
+    for_each_pack<kPack, packs_in_flight<kPack>(), kThreads>(
+        size, task.wide,
+        [&](auto width, int i) {
+          constexpr int N = decltype(width)::kEntries;
+          if (mask != nullptr) return load_pack<N>(mask + at + i);
+          Pack<T, N> ones;
+#pragma unroll
+          for (int v = 0; v < N; ++v) ones.at[v] = static_cast<T>(1);
+          return ones;
+        },
+        [&](auto width, int i, auto entries) {
+          constexpr int N = decltype(width)::kEntries;
+          ChannelPlace place = place_in_tile(task.of, first, i);
+          unsigned gone = bits_from(place.channel);
+          if (N == 1 || task.whole) {
+            gone = gone & 1 ? ~0u : 0u;
+          } else if (!task.in_order) {
+            gone &= 1;
+            for (int v = 1; v < N; ++v) {
+              place.next(task.of);
+              gone |= (bits_from(place.channel) & 1) << v;
+            }
+          }
+#pragma unroll
+          for (int v = 0; v < N; ++v) {
+            if (gone >> v & 1) {
+              entries.at[v] = static_cast<T>(entries.at[v] * static_cast<T>(0));
+            }
+          }
+          store_pack<N>(out + at + i, entries);
+        });
   }
 }
 
-// The old mask, times zero in pruned channels.
+// Every block selects for itself: blocks cannot wait for one that would do it for all.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    channel_write_kernel(const T* mask, const uint8_t* prune, int64_t size, int64_t channels,
-                         int64_t inner, T* out) {
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < size;
-       i += int64_t{gridDim.x} * kThreads) {
-    const T old = mask == nullptr ? static_cast<T>(1) : mask[i];
-    out[i] = prune[i / inner % channels] ? static_cast<T>(old * static_cast<T>(0)) : old;
-  }
+    channel_mask_kernel(const T* mask, const ChannelScores scores, const Amount amount,
+                        const WriteTask task, int64_t* active, T* out) {
+  FASTPRUNE_SHARED(unsigned[(kSelectByAll + 31) / 32], pruned);
+  const LastChannel last = select_channels<kThreads>(scores, amount);
+  if (blockIdx.x == 0 && threadIdx.x == 0) *active = last.active;
+  write_pruned<kThreads>(scores, last, pruned);
+  __syncthreads();
+  write_channels(mask, pruned, task, out);
+}
+
+// Of more channels than that, one block.
+constexpr int kSelectThreads = 2 * kThreads;
+
+__global__ void __launch_bounds__(kSelectThreads, 1)
+    channel_select_kernel(const ChannelScores scores, const Amount amount, int64_t* active,
+                          unsigned* pruned) {
+  const LastChannel last = select_channels<kSelectThreads>(scores, amount);
+  if (threadIdx.x == 0) *active = last.active;
+  write_pruned<kSelectThreads>(scores, last, pruned);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    channel_write_kernel(const T* mask, const unsigned* pruned, const WriteTask task, T* out) {
+  write_channels(mask, pruned, task, out);
 }
 
 }  // namespace fastprune::cuda
@@ -100,37 +102,103 @@ __global__ void __launch_bounds__(kThreads)
 namespace fastprune::cuda {
 namespace {
 
-template <class T>
-void mask_channels(const ChannelMaskArgs& args, bool active_only) {
-  const ChannelView& view = args.view;
-  const int64_t size = args.work.numel();
-  const auto bytes = args.scores.options().dtype(at::kByte);
-  const T* mask = args.mask.defined() ? args.mask.const_data_ptr<T>() : nullptr;
-  const unsigned grid = grid_for((size + kThreads - 1) / kThreads);
-  const bool restricted = mask != nullptr && active_only;
+bool aligned(const void* p) {
+  return reinterpret_cast<uintptr_t>(p) % kPackBytes == 0;
+}
 
-  at::Tensor active;
-  if (restricted) {
-    active = at::zeros({view.channels}, bytes);
-    FASTPRUNE_LAUNCH(channel_active_kernel<T>, grid, kThreads, mask, size, view.channels,
-                     view.inner, active.mutable_data_ptr<uint8_t>());
+// The bits of an element that are not its sign, again and again.
+uint64_t magnitude_bits(at::ScalarType dtype) {
+  const int bits = static_cast<int>(at::elementSize(dtype)) * 8;
+  uint64_t signs = 0;
+  for (int at = bits - 1; at < 64 && at::isFloatingType(dtype); at += bits) {
+    signs |= uint64_t{1} << at;
   }
-  at::Tensor prune = at::empty({view.channels}, bytes);
-  at::Tensor selection = at::empty({static_cast<int64_t>(sizeof(ChannelSelection))}, bytes);
-  FASTPRUNE_LAUNCH(channel_select_kernel, 1, kThreads,
-                   reinterpret_cast<const uint64_t*>(args.scores.const_data_ptr<double>()),
-                   restricted ? active.const_data_ptr<uint8_t>() : nullptr, view.channels,
-                   args.amount,
-                   reinterpret_cast<ChannelSelection*>(selection.mutable_data_ptr<uint8_t>()),
-                   prune.mutable_data_ptr<uint8_t>());
-  FASTPRUNE_LAUNCH(channel_write_kernel<T>, grid, kThreads, mask, prune.const_data_ptr<uint8_t>(),
-                   size, view.channels, view.inner, args.work.mutable_data_ptr<T>());
-  if (args.amount.is_count && restricted) {
-    // Whether a count fits is known on the device alone; a fraction always does.
-    const at::Tensor host = selection.cpu();
-    check_count_fits(args.amount,
-                     reinterpret_cast<const ChannelSelection*>(host.const_data_ptr())->active);
+  return ~signs;
+}
+
+template <class B>
+void launch_flags(const B* mask, FlagTask task) {
+  constexpr int kPack = pack_entries<B>();
+  const ChannelShape& s = task.shape;
+  const bool runs = s.outer == 1 || s.inner >= kFlagLongRun;
+  task.wide = (runs ? s.inner : s.channels * s.inner) % kPack == 0 && aligned(mask);
+  const int entries = task.wide ? kPack : 1;
+  const int64_t few = int64_t{multiprocessors()} * kBlocksPerMultiprocessor;
+  if (runs) {
+    task.parts = s.channels < few ? kFlagParts : 1;
+    task.lanes = kFewestLanes;
+    while (task.lanes < kThreads &&
+           int64_t{task.lanes} * entries * kFlagLoads < s.entries() / task.parts) {
+      task.lanes *= 2;
+    }
+    const int at_once = kThreads / task.lanes;
+    FASTPRUNE_LAUNCH(channel_flags_runs_kernel<B>,
+                     grid_for((s.channels * task.parts + at_once - 1) / at_once), kThreads, mask,
+                     task);
+  } else {
+    // Rows of 128 bytes and more where the channels suffice.
+    const int across = task.wide ? 8 : 32;
+    const int wanted = entries * std::max(1, across / static_cast<int>(s.inner));
+    task.strip = std::min(wanted, kThreads);
+    const int64_t strips = (s.channels + task.strip - 1) / task.strip;
+    task.parts = strips < few ? kFlagParts : 1;
+    FASTPRUNE_LAUNCH(channel_flags_strips_kernel<B>, grid_for(strips * task.parts), kThreads, mask,
+                     task);
   }
+}
+
+at::Tensor find_active(const ChannelMaskArgs& args) {
+  const ChannelView& view = args.view;
+  at::Tensor flags = at::empty({view.channels}, args.scores.options().dtype(at::kLong));
+  FlagTask task{};
+  task.shape = {view.outer, view.channels, view.inner};
+  task.magnitude = magnitude_bits(args.mask.scalar_type());
+  task.flags = reinterpret_cast<uint64_t*>(flags.mutable_data_ptr<int64_t>());
+  dispatch_mask_width(args.mask.element_size(), [&](auto element) {
+    using B = decltype(element);
+    launch_flags(static_cast<const B*>(args.mask.const_data_ptr()), task);
+  });
+  return flags;
+}
+
+template <class T>
+void select_and_write(const ChannelMaskArgs& args, const ChannelScores& scores, int64_t* active) {
+  constexpr int kPack = pack_entries<T>();
+  const ChannelView& view = args.view;
+  const T* mask = args.mask.defined() ? args.mask.const_data_ptr<T>() : nullptr;
+  T* out = args.work.mutable_data_ptr<T>();
+  const int64_t size = args.work.numel();
+  const WriteTask task{{TileDivisor(view.channels), TileDivisor(view.inner)},
+                       size,
+                       aligned(mask) && aligned(out),
+                       view.inner % kPack == 0,
+                       view.inner == 1 && view.channels % kPack == 0};
+  const int64_t tiles = (size + kTile - 1) / kTile;
+  if (view.channels <= kSelectByAll) {
+    const int64_t most = int64_t{multiprocessors()} * kSelectorsPerMultiprocessor;
+    FASTPRUNE_LAUNCH(channel_mask_kernel<T>, grid_for(std::min(tiles, most)), kThreads, mask,
+                     scores, args.amount, task, active, out);
+    return;
+  }
+  at::Tensor pruned = at::empty({(view.channels + 31) / 32}, args.scores.options().dtype(at::kInt));
+  auto* words = reinterpret_cast<unsigned*>(pruned.mutable_data_ptr<int>());
+  FASTPRUNE_LAUNCH(channel_select_kernel, 1, kSelectThreads, scores, args.amount, active, words);
+  FASTPRUNE_LAUNCH(channel_write_kernel<T>, grid_for(tiles), kThreads, mask, words, task, out);
+}
+
+void mask_channels(const ChannelMaskArgs& args, bool restricted) {
+  at::Tensor flags;
+  if (restricted) flags = find_active(args);
+  at::Tensor active = at::empty({1}, args.scores.options().dtype(at::kLong));
+  const ChannelScores scores{
+      reinterpret_cast<const uint64_t*>(args.scores.const_data_ptr<double>()),
+      restricted ? reinterpret_cast<const uint64_t*>(flags.const_data_ptr<int64_t>()) : nullptr,
+      args.view.channels};
+  dispatch_mask(args.out.scalar_type(), [&](auto value) {
+    select_and_write<decltype(value)>(args, scores, active.mutable_data_ptr<int64_t>());
+  });
+  // Whether a count fits is known on the device alone; a fraction always does.
+  if (args.amount.is_count && restricted) check_count_fits(args.amount, active.item<int64_t>());
 }
 
 at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
@@ -143,8 +211,7 @@ at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
   if (like.numel() == 0) {
     if (restricted) check_count_fits(args.amount, 0);
   } else {
-    dispatch_mask(args.out.scalar_type(),
-                  [&](auto value) { mask_channels<decltype(value)>(args, active_only); });
+    mask_channels(args, restricted);
   }
   return args.finish();
 }

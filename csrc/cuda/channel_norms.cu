@@ -1,92 +1,8 @@
-// channel_norms on CUDA: partial norms by chunk, then chunks in order. The order of every sum is
-// the one selection.h fixes, so that the bits are the CPU's.
-#include <cstdint>
-
-#include "device.cuh"
-
-namespace fastprune::cuda {
-
-// [outer, channels, inner], as in ChannelView, and how many chunks a channel has.
-struct ChannelShape {
-  int64_t outer;
-  int64_t channels;
-  int64_t inner;
-  int64_t chunks;
-};
-
-// A warp takes a chunk of a channel, a thread one of its lanes.
-template <NormKind kind, class T>
-__global__ void __launch_bounds__(kThreads)
-    channel_norms_rows_kernel(const T* data, const ChannelShape shape, double p, double* partial) {
-  constexpr int kWarps = kThreads / kNormLanes;
-  const int lane = threadIdx.x % kNormLanes;
-  const int64_t tasks = shape.channels * shape.chunks;
-  const int64_t size = shape.outer * shape.inner;
-  for (int64_t task = int64_t{blockIdx.x} * kWarps + threadIdx.x / kNormLanes; task < tasks;
-       task += int64_t{gridDim.x} * kWarps) {
-    const int64_t channel = task / shape.chunks;
-    const int64_t begin = task % shape.chunks * kNormChunk;
-    const int64_t end = begin + kNormChunk < size ? begin + kNormChunk : size;
-    double sum = norm_start<kind>();
-    for (int64_t j = begin + lane; j < end; j += kNormLanes) {
-      const int64_t at =
-          (j / shape.inner * shape.channels + channel) * shape.inner + j % shape.inner;
-      sum = norm_join<kind>(sum, norm_term<kind>(static_cast<double>(data[at]), p));
-    }
-    for (int half = kNormLanes / 2; half > 0; half /= 2) {
-      sum = norm_join<kind>(sum, __shfl_down_sync(0xffffffffu, sum, half));
-    }
-    if (lane == 0) partial[task] = sum;
-  }
-}
-
-// Where inner == 1 neighbouring channels are neighbours in memory: a block of 32 x 32 threads takes
-// a chunk of 32 channels, x the channel, y the lane.
-template <NormKind kind, class T>
-__global__ void __launch_bounds__(kNormLanes* kNormLanes)
-    channel_norms_columns_kernel(const T* data, const ChannelShape shape, double p,
-                                 double* partial) {
-  FASTPRUNE_SHARED(double[kNormLanes][kNormLanes], lanes);
-  const int64_t strips = (shape.channels + kNormLanes - 1) / kNormLanes;
-  const int x = threadIdx.x % kNormLanes;
-  const int y = threadIdx.x / kNormLanes;
-  for (int64_t task = blockIdx.x; task < strips * shape.chunks; task += gridDim.x) {
-    const int64_t channel = task / shape.chunks * kNormLanes + x;
-    const int64_t chunk = task % shape.chunks;
-    const int64_t begin = chunk * kNormChunk;
-    const int64_t end = begin + kNormChunk < shape.outer ? begin + kNormChunk : shape.outer;
-    double sum = norm_start<kind>();
-    if (channel < shape.channels) {
-      for (int64_t j = begin + y; j < end; j += kNormLanes) {
-        const double value = static_cast<double>(data[j * shape.channels + channel]);
-        sum = norm_join<kind>(sum, norm_term<kind>(value, p));
-      }
-    }
-    lanes[y][x] = sum;
-    __syncthreads();
-    for (int half = kNormLanes / 2; half > 0; half /= 2) {
-      if (y < half) lanes[y][x] = norm_join<kind>(lanes[y][x], lanes[y + half][x]);
-      __syncthreads();
-    }
-    if (y == 0 && channel < shape.channels) partial[channel * shape.chunks + chunk] = lanes[0][x];
-  }
-}
-
-template <NormKind kind>
-__global__ void __launch_bounds__(kThreads)
-    channel_norms_finish_kernel(const double* partial, const ChannelShape shape, double p,
-                                double* norms) {
-  for (int64_t c = int64_t{blockIdx.x} * kThreads + threadIdx.x; c < shape.channels;
-       c += int64_t{gridDim.x} * kThreads) {
-    double total = norm_start<kind>();
-    for (int64_t k = 0; k < shape.chunks; ++k) {
-      total = norm_join<kind>(total, partial[c * shape.chunks + k]);
-    }
-    norms[c] = norm_finish<kind>(total, p);
-  }
-}
-
-}  // namespace fastprune::cuda
+// channel_norms on CUDA: one launch, of the kernel that reads the layout of a
+// channel in whole sectors.
+#include "norm_columns.cuh"
+#include "norm_rows.cuh"
+#include "norm_strips.cuh"
 
 #include <ATen/ATen.h>
 
@@ -97,21 +13,81 @@ __global__ void __launch_bounds__(kThreads)
 namespace fastprune::cuda {
 namespace {
 
-template <NormKind kind, class T>
-void norms_of(const T* data, const ChannelShape& shape, double p, double* partial, double* norms) {
-  const int64_t tasks = shape.channels * shape.chunks;
-  if (shape.inner == 1) {
-    FASTPRUNE_LAUNCH((channel_norms_columns_kernel<kind, T>),
-                     grid_for((tasks + kNormLanes - 1) / kNormLanes), kNormLanes * kNormLanes, data,
-                     shape, p, partial);
-  } else {
-    FASTPRUNE_LAUNCH((channel_norms_rows_kernel<kind, T>),
-                     grid_for((tasks * kNormLanes + kThreads - 1) / kThreads), kThreads, data,
-                     shape, p, partial);
+// How many blocks share the chunks of a group of channels, if one takes
+// `at_once` of them at a time: one if there are blocks enough to keep the GPU
+// busy.
+int64_t spans_of(const NormTask& task, int64_t groups, int64_t at_once) {
+  const int64_t most = (task.chunks + at_once - 1) / at_once;
+  return groups * 100 < int64_t{multiprocessors()} * kNormOwnersPercent ? most : 1;
+}
+
+// Memory for blocks that share chunks. The counters start from zero, for which
+// ATen fills them: the one launch more of this operator, for a few long
+// channels.
+struct Meeting {
+  at::Tensor partial;
+  at::Tensor arrived;
+
+  Meeting(NormTask& task, const at::Tensor& norms, int64_t groups) {
+    if (task.spans == 1) return;
+    partial = at::empty({task.shape.channels * task.chunks}, norms.options());
+    arrived = at::zeros({groups}, norms.options().dtype(at::kInt));
+    task.partial = partial.mutable_data_ptr<double>();
+    task.arrived = reinterpret_cast<unsigned*>(arrived.mutable_data_ptr<int>());
   }
-  FASTPRUNE_LAUNCH(channel_norms_finish_kernel<kind>,
-                   grid_for((shape.channels + kThreads - 1) / kThreads), kThreads, partial, shape,
-                   p, norms);
+};
+
+template <NormKind kind, int V, class T>
+void norms_of_rows(const T* data, NormTask task, const at::Tensor& norms) {
+  constexpr int kGroups = kRowGroups<V>;
+  const int chunks = static_cast<int>(std::min<int64_t>(task.chunks, kGroups));
+  const RowsPlan plan{chunks, kGroups / chunks};
+  const int64_t groups = (task.shape.channels + plan.channels - 1) / plan.channels;
+  task.spans = spans_of(task, groups, plan.chunks);
+  const Meeting meeting(task, norms, groups);
+  FASTPRUNE_LAUNCH((channel_norms_rows_kernel<kind, V, T>), grid_for(groups * task.spans), kThreads,
+                   data, task, plan);
+}
+
+template <NormKind kind, int V, class T>
+void norms_of_columns(const T* data, NormTask task, const at::Tensor& norms) {
+  const int64_t strips = (task.shape.channels + kColumnStrip<V> - 1) / kColumnStrip<V>;
+  task.spans = spans_of(task, strips, 1);
+  const Meeting meeting(task, norms, strips);
+  FASTPRUNE_LAUNCH((channel_norms_columns_kernel<kind, V, T>), grid_for(strips * task.spans),
+                   kColumnThreads<V>, data, task);
+}
+
+template <NormKind kind, class T>
+void norms_of_strips(const T* data, NormTask task, const at::Tensor& norms) {
+  const int64_t strips = (task.shape.channels + kStripChannels - 1) / kStripChannels;
+  task.spans = spans_of(task, strips, 1);
+  const Meeting meeting(task, norms, strips);
+  FASTPRUNE_LAUNCH((channel_norms_strips_kernel<kind, T>), grid_for(strips * task.spans), kThreads,
+                   data, task);
+}
+
+// By packs where these are aligned, and where there are chunks enough to fill
+// the GPU with the few threads this leaves to each.
+template <NormKind kind, class T>
+void norms_of(const T* data, const NormTask& task, const at::Tensor& norms) {
+  // Powers take the time of their arithmetic, and their code is large.
+  constexpr int kPack = kind == NormKind::kPower ? 1 : pack_entries<T>();
+  const ChannelShape& s = task.shape;
+  const bool by_rows = s.outer <= 1 || s.inner >= kShortRun;
+  const int64_t threads = s.channels * task.chunks * kNormLanes / kPack;
+  const bool wide = (by_rows ? s.inner : s.channels) % kPack == 0 &&
+                    reinterpret_cast<uintptr_t>(data) % kPackBytes == 0 &&
+                    threads >= int64_t{multiprocessors()} * kNormFill;
+  if (by_rows) {
+    return wide ? norms_of_rows<kind, kPack>(data, task, norms)
+                : norms_of_rows<kind, 1>(data, task, norms);
+  }
+  // A few channels side by side would leave most threads of a row idle.
+  const bool few = s.channels < kColumnStrip<1> / 2;
+  if (s.inner > 1 || few) return norms_of_strips<kind>(data, task, norms);
+  return wide ? norms_of_columns<kind, kPack>(data, task, norms)
+              : norms_of_columns<kind, 1>(data, task, norms);
 }
 
 at::Tensor channel_norms(const at::Tensor& t, double p, int64_t dim) {
@@ -125,15 +101,13 @@ at::Tensor channel_norms(const at::Tensor& t, double p, int64_t dim) {
   const int64_t size = view.outer * view.inner;
   const int64_t chunks = std::max<int64_t>(1, (size + kNormChunk - 1) / kNormChunk);
   const ChannelShape shape{size == 0 ? 0 : view.outer, view.channels,
-                           std::max<int64_t>(1, view.inner), chunks};
-  at::Tensor partial = at::empty({view.channels * chunks}, norms.options());
+                           std::max<int64_t>(1, view.inner)};
   const Norm norm = norm_of(p);
+  const NormTask task{shape, chunks, 1, norm.p, norms.mutable_data_ptr<double>(), nullptr, nullptr};
   dispatch_float(t.scalar_type(), [&](auto value) {
     using T = decltype(value);
     dispatch_norm(norm.kind, [&](auto kind) {
-      norms_of<decltype(kind)::value, T>(data.const_data_ptr<T>(), shape, norm.p,
-                                         partial.mutable_data_ptr<double>(),
-                                         norms.mutable_data_ptr<double>());
+      norms_of<decltype(kind)::value, T>(data.const_data_ptr<T>(), task, norms);
     });
   });
   return norms;

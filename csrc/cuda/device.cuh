@@ -41,18 +41,23 @@ __device__ __forceinline__ T load_fresh(const T* p) {
   return __ldcg(p);
 }
 
-// Whether this block is the last of the grid to come here, so that it sees what all others wrote
+// Whether this block is the last of so many to come here, so that it sees what all others wrote
 // before. `arrived` is zero before and after.
-__device__ __forceinline__ bool last_block(unsigned* arrived) {
+__device__ __forceinline__ bool last_block_of(unsigned blocks, unsigned* arrived) {
   FASTPRUNE_SHARED(bool, last);
   __syncthreads();  // the block has written all it will
   if (threadIdx.x == 0) {
     __threadfence();
-    last = atomicInc(arrived, gridDim.x - 1) == gridDim.x - 1;
+    last = atomicInc(arrived, blocks - 1) == blocks - 1;
     __threadfence();
   }
   __syncthreads();
   return last;
+}
+
+// The same of all blocks of the grid.
+__device__ __forceinline__ bool last_block(unsigned* arrived) {
+  return last_block_of(gridDim.x, arrived);
 }
 
 }  // namespace fastprune::cuda

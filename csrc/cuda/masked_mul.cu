@@ -1,20 +1,11 @@
 // masked_mul on CUDA: mask.to(t.dtype) * t, bit for bit; a list in one launch.
-#include <cstdint>
-
-#include "device.cuh"
-#include "segments.cuh"
+#include "product.cuh"
 
 namespace fastprune::cuda {
 
-// A block takes a tile of one of the tensors; `scores` of a segment is t. The product may be t.
 template <class T, class M>
 __global__ void __launch_bounds__(kThreads) masked_mul_kernel(const SegmentList list) {
-  for (int64_t tile = blockIdx.x; tile < list.tiles; tile += gridDim.x) {
-    const auto span = tile_span<T, M, T>(list, tile);
-    for (int i = threadIdx.x; i < span.size; i += kThreads) {
-      span.out[i] = static_cast<T>(span.mask[i]) * span.scores[i];
-    }
-  }
+  multiply_tiles<T, M>(list);
 }
 
 }  // namespace fastprune::cuda
@@ -49,15 +40,15 @@ void multiply(const std::vector<FlatPair>& flat, const std::vector<at::Tensor>& 
 void multiply_flat(const std::vector<FlatPair>& flat, const std::vector<at::Tensor>& out) {
   dispatch_float(flat[0].first.scalar_type(), [&](auto value) {
     using T = decltype(value);
-    dispatch_readable<T>(flat[0].second.scalar_type(),
-                         [&](auto other) { multiply<T, decltype(other)>(flat, out); });
+    dispatch_mask(flat[0].second.scalar_type(),
+                  [&](auto other) { multiply<T, decltype(other)>(flat, out); });
   });
 }
 
 at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   check_masked_mul("masked_mul", t, mask);
   const DeviceGuard guard(t);
-  const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
+  const FlatPair flat = flatten_alike(t, mask);
   at::Tensor out = at::empty_like(flat.first);
   multiply_flat({flat}, {out});
   return out;
@@ -66,7 +57,7 @@ at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
 void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
   check_masked_mul("masked_mul_", t, mask);
   const DeviceGuard guard(t);
-  const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
+  const FlatPair flat = flatten_alike(t, mask);
   multiply_flat({flat}, {flat.first});
   if (!flat.first.is_same(t)) t.copy_(flat.first);
 }
@@ -89,7 +80,7 @@ std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
           ts[i].device() != ts[first].device()) {
         continue;
       }
-      flat.push_back(flatten_alike(ts[i], readable_mask(masks[i], ts[i].scalar_type())));
+      flat.push_back(flatten_alike(ts[i], masks[i]));
       out[i] = at::empty_like(flat.back().first);
       products.push_back(out[i]);
       done[i] = true;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "device.cuh"
 
@@ -24,12 +25,50 @@ constexpr int pack_entries() {
 
 template <int N, class T>
 __device__ __forceinline__ Pack<T, N> load_pack(const T* p) {
-  return load(reinterpret_cast<const Pack<T, N>*>(p));
+#ifdef __CUDA_ARCH__
+  __builtin_assume(__isGlobal(p));  // which nvcc cannot know of a pointer that came from memory
+#endif
+  return cuda::load(reinterpret_cast<const Pack<T, N>*>(p));
 }
 
+// What so many bytes are in a register, or in several.
+template <int Bytes>
+struct Word;
+template <>
+struct Word<1> {
+  using type = unsigned char;
+};
+template <>
+struct Word<2> {
+  using type = unsigned short;
+};
+template <>
+struct Word<4> {
+  using type = unsigned;
+};
+template <>
+struct Word<8> {
+  using type = uint2;
+};
+template <>
+struct Word<16> {
+  using type = uint4;
+};
+
+// In one store whatever comes before it: left to itself, nvcc stores an array whose entries are
+// chosen one by one in as many stores.
 template <int N, class T>
 __device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& pack) {
-  store(reinterpret_cast<Pack<T, N>*>(p), pack);
+  typename Word<sizeof(pack)>::type word;
+  memcpy(&word, static_cast<const void*>(&pack), sizeof(word));
+  __stcg(reinterpret_cast<decltype(word)*>(p), word);
+}
+
+// Packs of N that a thread has under way: what its share of a tile is, but not above four.
+template <int N>
+constexpr int packs_in_flight() {
+  constexpr int kShare = kTile / kThreads / N;
+  return kShare < 1 ? 1 : kShare > 4 ? 4 : kShare;
 }
 
 template <int N>

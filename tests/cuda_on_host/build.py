@@ -38,6 +38,12 @@ SMALL = {
     "FASTPRUNE_CUDA_SAMPLE_SHARE": 16,
     "FASTPRUNE_CUDA_SAMPLE_LEAST": 64,
     "FASTPRUNE_CUDA_SAMPLE_MOST": 512,
+    "FASTPRUNE_CUDA_NORM_LOADS": 3,
+    "FASTPRUNE_CUDA_NORM_FILL": 16,
+    "FASTPRUNE_CUDA_NORM_OWNERS_PERCENT": 150,
+    "FASTPRUNE_CUDA_NORM_STAGED": 16,
+    "FASTPRUNE_CUDA_SELECT_BY_ALL": 200,
+    "FASTPRUNE_CUDA_SELECTORS_PER_SM": 2,
 }
 #: Nine tenths of the time to compile a kernel goes into these: they are compiled once.
 PRECOMPILED = "#include <ATen/ATen.h>\n#include <torch/library.h>\n"

@@ -19,7 +19,7 @@ NAME = "cuda_on_host"
 #: Parameters of the `target` fixture; those of a "+1" run with the seed one higher.
 PARAMS = [NAME, f"{NAME}+1", f"{NAME}+2"] if os.environ.get("CI") else [NAME]
 #: Fibers are slow: tests of more elements are left to the other targets.
-MAX_NUMEL = 32_000
+MAX_NUMEL = 70_000
 
 
 def sanitized() -> bool:
