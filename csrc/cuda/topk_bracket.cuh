@@ -33,8 +33,17 @@ __device__ __forceinline__ void take_sample(const SegmentList& list,
                                             const SelectionOptions& options,
                                             const TopkWork<F>& work, int64_t first,
                                             int64_t stride) {
-  for (int64_t slot = first; slot < work.sample_size; slot += stride) {
-    work.sample[slot] = sampled_key<F, M>(list, options, work.stretch, slot);
+  for (int64_t slot = first; slot < work.sample_size; slot += kTopkKeys * stride) {
+    typename F::Bits keys[kTopkKeys];
+#pragma unroll
+    for (int j = 0; j < kTopkKeys; ++j) {
+      const int64_t at = slot + j * stride;
+      if (at < work.sample_size) keys[j] = sampled_key<F, M>(list, options, work.stretch, at);
+    }
+#pragma unroll
+    for (int j = 0; j < kTopkKeys; ++j) {
+      if (slot + j * stride < work.sample_size) work.sample[slot + j * stride] = keys[j];
+    }
   }
 }
 
@@ -82,14 +91,22 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
     for (int b = threadIdx.x; b < kRanks * kBins; b += kTopkThreads) bins[b] = 0;
     __syncthreads();
     Run run[kRanks];
-    for (int64_t slot = threadIdx.x; slot < work.sample_size; slot += kTopkThreads) {
-      const auto bits = work.sample[slot];
-      if (bits == no_key<F>()) continue;
-      const Key key = bits;
+    for (int64_t slot = threadIdx.x; slot < work.sample_size; slot += kTopkKeys * kTopkThreads) {
+      typename F::Bits keys[kTopkKeys];
 #pragma unroll
-      for (int r = 0; r < kRanks; ++r) {
-        if (table[r] != r || !in_bracket(key, bracket[r].lo, bracket[r].hi)) continue;
-        run[r].add(bins + r * kBins, static_cast<int>((key - bracket[r].lo) >> digit.shift));
+      for (int j = 0; j < kTopkKeys; ++j) {
+        const int64_t at = slot + j * kTopkThreads;
+        keys[j] = at < work.sample_size ? work.sample[at] : no_key<F>();
+      }
+#pragma unroll
+      for (int j = 0; j < kTopkKeys; ++j) {
+        if (keys[j] == no_key<F>()) continue;
+        const Key key = keys[j];
+#pragma unroll
+        for (int r = 0; r < kRanks; ++r) {
+          if (table[r] != r || !in_bracket(key, bracket[r].lo, bracket[r].hi)) continue;
+          run[r].add(bins + r * kBins, static_cast<int>((key - bracket[r].lo) >> digit.shift));
+        }
       }
     }
 #pragma unroll

@@ -118,8 +118,9 @@ __global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
     topk_quota_kernel(const TopkWork<F> work, int64_t tiles) {
   auto* state = work.state;
   const auto threshold = state->bracket;
-  const auto warp = int64_t{gridDim.x} * (threadIdx.x / 32) + blockIdx.x;
-  count_ties<F>(work, tiles, state->edges, threshold, warp, int64_t{gridDim.x} * kWarps);
+  if (all_alike(threshold)) return;
+  const auto group = int64_t{gridDim.x} * (threadIdx.x / kTieLanes) + blockIdx.x;
+  count_ties<F>(work, tiles, state->edges, threshold, group, int64_t{gridDim.x} * kTieGroups);
   if (last_block(&state->arrived)) share_out(work.ties, tiles, threshold);
 }
 
@@ -127,7 +128,7 @@ template <class F, class M>
 __global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
     topk_fix_kernel(const SegmentList list, const SelectionOptions options,
                     const TopkWork<F> work) {
-  fix_tiles<F, M>(list, options, work, work.state->edges, work.state->bracket.lo);
+  fix_tiles<F, M>(list, options, work, work.state->edges, work.state->bracket);
 }
 
 // The sweep, and by its last block all that a large input has further launches for but the fix.
@@ -150,7 +151,7 @@ __global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
     edges = {threshold.lo, threshold.lo, threshold.lo};
     sweep_tiles<F, M>(list, options, work, edges, false, 0, 1);
   }
-  count_ties<F>(work, list.tiles, edges, threshold, threadIdx.x / 32, kWarps);
+  count_ties<F>(work, list.tiles, edges, threshold, threadIdx.x / kTieLanes, kTieGroups);
   __syncthreads();  // all counts are there
   share_out(work.ties, list.tiles, threshold);
   if (threadIdx.x == 0) {

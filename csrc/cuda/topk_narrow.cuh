@@ -33,17 +33,16 @@ __device__ __forceinline__ void count_candidates(const TopkWork<F>& work, int64_
                                                  const Bracket<typename F::Key>& bracket,
                                                  Digit digit, int64_t first, int64_t stride,
                                                  unsigned* bins) {
-  constexpr int kTogether = 4;
   const int64_t step = stride * kTopkThreads;
   Run run;
-  for (int64_t i = first * kTopkThreads + threadIdx.x; i < count; i += kTogether * step) {
-    typename F::Bits keys[kTogether];
+  for (int64_t i = first * kTopkThreads + threadIdx.x; i < count; i += kTopkKeys * step) {
+    typename F::Bits keys[kTopkKeys];
 #pragma unroll
-    for (int j = 0; j < kTogether; ++j) {
+    for (int j = 0; j < kTopkKeys; ++j) {
       keys[j] = i + j * step < count ? load_fresh(work.keys + i + j * step) : no_key<F>();
     }
 #pragma unroll
-    for (int j = 0; j < kTogether; ++j) {
+    for (int j = 0; j < kTopkKeys; ++j) {
       const typename F::Key key = keys[j];
       if (keys[j] == no_key<F>() || !in_bracket(key, bracket.lo, bracket.hi)) continue;
       run.add(bins, static_cast<int>((key - bracket.lo) >> digit.shift));

@@ -20,16 +20,27 @@ __device__ __forceinline__ bool all_due(const Bracket<Key>& threshold) {
   return threshold.rank > 0 && threshold.rank == threshold.inside;
 }
 
-// Warp `first` of `stride` warps counts the ties of its share of the tiles. Quotas are all or
-// nothing here.
+// Whether the ties share one fate, so that nobody need count them by tile.
+template <class Key>
+__device__ __forceinline__ bool all_alike(const Bracket<Key>& threshold) {
+  return threshold.rank == 0 || all_due(threshold);
+}
+
+// Neighbouring threads that count a tile's ties together.
+constexpr int kTieLanes = 8;
+constexpr int kTieGroups = kTopkThreads / kTieLanes;
+
+// Group `first` of `stride` groups counts the ties of its share of the tiles; no quotas yet.
 template <class F>
 __device__ __forceinline__ void count_ties(const TopkWork<F>& work, int64_t tiles,
                                            const Edges<typename F::Key>& edges,
                                            const Bracket<typename F::Key>& threshold, int64_t first,
                                            int64_t stride) {
   using Key = typename F::Key;
+  if (all_alike(threshold)) return;
   const Key key = threshold.lo;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const unsigned lane = threadIdx.x % kTieLanes;
+  const unsigned group = ((1u << kTieLanes) - 1) << (threadIdx.x % 32 / kTieLanes * kTieLanes);
   for (int64_t tile = first; tile < tiles; tile += stride) {
     const TileRecord* record = work.records + tile;
     unsigned ties = 0;
@@ -40,14 +51,40 @@ __device__ __forceinline__ void count_ties(const TopkWork<F>& work, int64_t tile
     } else {
       const unsigned begin = load_fresh(&record->begin);
       const unsigned between = load_fresh(&record->between);
-      for (unsigned i = lane; i < between; i += 32) {
-        ties += static_cast<Key>(load_fresh(work.keys + begin + i)) == key;
+      for (unsigned i = lane; i < between; i += kTopkKeys * kTieLanes) {
+        typename F::Bits keys[kTopkKeys];
+#pragma unroll
+        for (int j = 0; j < kTopkKeys; ++j) {
+          const unsigned at = i + j * kTieLanes;
+          keys[j] = at < between ? load_fresh(work.keys + begin + at) : no_key<F>();
+        }
+#pragma unroll
+        for (int j = 0; j < kTopkKeys; ++j) ties += static_cast<Key>(keys[j]) == key;
       }
 #pragma unroll
-      for (int half = 16; half > 0; half /= 2) ties += __shfl_xor_sync(~0u, ties, half);
+      for (int half = kTieLanes / 2; half > 0; half /= 2) {
+        ties += __shfl_xor_sync(group, ties, half, kTieLanes);
+      }
     }
-    if (lane == 0) work.ties[tile] = tile_ties(ties, all_due(threshold) ? ties : 0).word;
+    if (lane == 0) work.ties[tile] = tile_ties(ties, 0).word;
   }
+}
+
+// Ties of a tile and how many of them are due; where they share one fate, 1 stands for any number
+// among the candidates.
+template <class F>
+__device__ __forceinline__ TileTies ties_of(const TopkWork<F>& work,
+                                            const Edges<typename F::Key>& edges,
+                                            const Bracket<typename F::Key>& threshold,
+                                            int64_t tile) {
+  if (!all_alike(threshold)) return {work.ties[tile]};
+  unsigned ties = 1;
+  if (threshold.lo == edges.lo) {
+    ties = work.records[tile].ties_lo;
+  } else if (threshold.lo == edges.hi) {
+    ties = work.records[tile].ties_hi;
+  }
+  return tile_ties(ties, threshold.rank > 0 ? ties : 0);
 }
 
 // Tiles that a thread takes at once, as vectors of four.
@@ -59,7 +96,7 @@ __device__ __forceinline__ void share_out(unsigned* ties, int64_t tiles,
                                           const Bracket<Key>& threshold) {
   using Scan = cub::BlockScan<long long, kTopkThreads, cub::BLOCK_SCAN_WARP_SCANS>;
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
-  if (all_due(threshold)) return;
+  if (all_alike(threshold)) return;
   long long left = threshold.rank;
   for (int64_t first = 0; left > 0 && first < tiles; first += kTilesTogether * kTopkThreads) {
     const int64_t mine = first + int64_t{threadIdx.x} * kTilesTogether;
@@ -160,14 +197,13 @@ __device__ __forceinline__ int settle_tile(const Span<F, M>& span, typename F::K
 // of the ties due, these too. What is left, true of whole tiles and of all lanes, is for the block
 // to write anew.
 template <class F, class M>
-__device__ __forceinline__ bool fix_candidates(const SegmentList& list,
-                                               const SelectionOptions& options,
-                                               const TopkWork<F>& work,
-                                               const Edges<typename F::Key>& edges,
-                                               typename F::Key threshold, int64_t tile) {
+__device__ __forceinline__ bool fix_candidates(
+    const SegmentList& list, const SelectionOptions& options, const TopkWork<F>& work,
+    const Edges<typename F::Key>& edges, const Bracket<typename F::Key>& found, int64_t tile) {
   using Key = typename F::Key;
+  const Key threshold = found.lo;
   const TileRecord record = work.records[tile];
-  const TileTies ties{work.ties[tile]};
+  const TileTies ties = ties_of(work, edges, found, tile);
   const bool partial = ties.quota() > 0 && ties.quota() < ties.ties();
   const bool at_edge = threshold == edges.lo || threshold == edges.hi;
   const bool all_pruned = threshold < edges.guess;
@@ -192,7 +228,7 @@ template <class F, class M>
 __device__ __forceinline__ void fix_tiles(const SegmentList& list, const SelectionOptions& options,
                                           const TopkWork<F>& work,
                                           const Edges<typename F::Key>& edges,
-                                          typename F::Key threshold) {
+                                          const Bracket<typename F::Key>& threshold) {
   FASTPRUNE_SHARED(bool[kWarps], left);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   for (int64_t first = blockIdx.x; first < list.tiles; first += int64_t{gridDim.x} * kWarps) {
@@ -204,10 +240,10 @@ __device__ __forceinline__ void fix_tiles(const SegmentList& list, const Selecti
     if (__syncthreads_or(rest) == 0) continue;
     for (int w = 0; w < kWarps; ++w) {
       if (!left[w]) continue;
-      const TileTies ties{work.ties[tile_of(w)]};
+      const TileTies ties = ties_of(work, edges, threshold, tile_of(w));
       const Quota quota{static_cast<int>(ties.quota()),
                         ties.quota() > 0 && ties.quota() < ties.ties()};
-      settle_tile<F, M>(tile_span<typename F::Bits, M>(list, tile_of(w)), threshold, quota,
+      settle_tile<F, M>(tile_span<typename F::Bits, M>(list, tile_of(w)), threshold.lo, quota,
                         options);
     }
     __syncthreads();  // before `left` is written again
