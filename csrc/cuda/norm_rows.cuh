@@ -52,7 +52,8 @@ template <NormKind kind, int V, class T>
 __global__ void __launch_bounds__(kThreads)
     channel_norms_rows_kernel(const T* data, const NormTask task, const RowsPlan plan) {
   constexpr int kGroups = kRowGroups<V>;
-  FASTPRUNE_SHARED(double[kGroups], sums);
+  FASTPRUNE_SHARED(double[2][kGroups], sums);  // of a round, and of the one before
+  int side = 0;
   const int group = static_cast<int>(threadIdx.x) / (kNormLanes / V);
   const bool leads = threadIdx.x % (kNormLanes / V) == 0;
   const int64_t size = task.shape.entries();
@@ -81,12 +82,12 @@ __global__ void __launch_bounds__(kThreads)
         if (leads && own && chunk < task.chunks) *partial_norm(task, channel, 1, chunk, 0) = sum;
         continue;
       }
-      if (leads) sums[group] = sum;
+      side ^= 1;
+      if (leads) sums[side][group] = sum;
       __syncthreads();
       for (int k = 0; adds && k < plan.chunks && round + k < task.chunks; ++k) {
-        total = norm_join<kind>(total, sums[c * plan.chunks + k]);
+        total = norm_join<kind>(total, sums[side][c * plan.chunks + k]);
       }
-      __syncthreads();  // before the next sums
     }
     if (task.spans > 1) {
       join_chunks<kind, kThreads>(task, first, first, 1);
