@@ -2,6 +2,7 @@
 #   make test        environment, build, the whole test suite
 #   make demo        environment, build, the demo on real weights
 #   make bench       environment, build, the benchmarks; BENCH_ARGS="--quick" for a minute's worth
+#   make broken      every deliberately broken copy of a CUDA kernel, of which make test takes a share
 #   make sanitize    the CUDA kernels on the host, and the CPU kernels, under Address- and UBSan
 #   make cuda-build  a second environment with a CUDA torch: compile, link, run the CPU tests
 #   make cuda-report registers, shared memory and width of accesses of every compiled CUDA kernel
@@ -24,7 +25,7 @@ PY_SOURCES := setup.py python tests benchmarks examples scripts
 INSTALL := -m pip install --quiet --disable-pip-version-check
 BUILD := -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps .
 
-.PHONY: test demo bench sanitize cuda-build cuda-report lint format clean
+.PHONY: test demo bench broken sanitize cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -34,6 +35,9 @@ demo: $(VENV)/.built $(VENV)/.demo
 
 bench: $(VENV)/.built $(VENV)/.bench
 	$(VENV)/bin/python benchmarks/run.py $(BENCH_ARGS)
+
+broken: $(VENV)/.built
+	$(VENV)/bin/python -m pytest --broken tests/test_broken_kernels.py $(PYTEST_ARGS)
 
 SANITIZE := -fsanitize=address,undefined
 # libstdc++ too: python does not link it, and without it no exception passes AddressSanitizer.

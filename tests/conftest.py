@@ -25,14 +25,15 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--large", action="store_true", help="run tests of more than 2^31 elements")
+    parser.addoption("--broken", action="store_true", help="try out every broken kernel")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--large"):
-        return
+    needs = {"large": "needs many GiB of memory", "broken": "takes a compilation"}
     for item in items:
-        if item.get_closest_marker("large"):
-            item.add_marker(pytest.mark.skip(reason="needs many GiB of memory: --large"))
+        for option, why in needs.items():
+            if item.get_closest_marker(option) and not config.getoption(f"--{option}"):
+                item.add_marker(pytest.mark.skip(reason=f"{why}: --{option}"))
 
 
 def usable(device: str) -> str:
