@@ -48,7 +48,8 @@ __device__ __forceinline__ void take_sample(const SegmentList& list,
 }
 
 // One block finds the keys of three ranks at once, digit by digit: three histograms in shared
-// memory, of which a scan adds up the bins side by side, 21 bits each.
+// memory, of which a scan adds up the bins side by side, 21 bits each. Loops over the ranks are
+// unrolled, so that what there is of each stays in registers.
 constexpr int kRanks = 3;
 constexpr int kCountBits = 21;
 static_assert(kSampleMost < int64_t{1} << (kCountBits - 1), "up to twice as many are sampled");
@@ -61,6 +62,7 @@ __device__ __forceinline__ int64_t packed_count(unsigned long long packed, int r
 __device__ __forceinline__ void clamp_ranks(const SampleRanks& ranks, int64_t active,
                                             int64_t (&wanted)[kRanks]) {
   const int64_t places[kRanks] = {ranks.low, ranks.guess, ranks.high};
+#pragma unroll
   for (int r = 0; r < kRanks; ++r) {
     const int64_t place = places[r] < active ? places[r] : active - 1;
     wanted[r] = 1 + (place > 0 ? place : 0);
@@ -80,11 +82,13 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
   SampleRanks ranks{};
   int64_t active = 0;
   Bracket<Key> bracket[kRanks];
+#pragma unroll
   for (int r = 0; r < kRanks; ++r) bracket[r] = {Key{0}, max_key<F>(), 0, 0, 0};
   for (int pass = 0; pass < digit_passes(F::kKeyBits, kDigitBits); ++pass) {
     const Digit digit = digit_of_pass(F::kKeyBits, kDigitBits, pass);
     // Ranks that are in one bracket still share a histogram.
     int table[kRanks];
+#pragma unroll
     for (int r = 0; r < kRanks; ++r) {
       table[r] = r > 0 && bracket[r].lo == bracket[r - 1].lo ? table[r - 1] : r;
     }
@@ -117,6 +121,7 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
     const auto bin = [&](int b, int r) { return int64_t{bins[table[r] * kBins + b]}; };
     unsigned long long mine = 0;
     for (int b = first; b < end; ++b) {
+#pragma unroll
       for (int r = 0; r < kRanks; ++r) {
         mine += static_cast<unsigned long long>(bin(b, r)) << (r * kCountBits);
       }
@@ -130,8 +135,10 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
       ranks = sample_ranks(options.amount, total, work.stretch, active, kSampleSigmas);
       int64_t wanted[kRanks];
       clamp_ranks(ranks, active, wanted);
+#pragma unroll
       for (int r = 0; r < kRanks; ++r) bracket[r].rank = wanted[r];
     }
+#pragma unroll
     for (int r = 0; r < kRanks; ++r) {
       int64_t under = packed_count(before, r);
       if (under >= bracket[r].rank || under + packed_count(mine, r) < bracket[r].rank) continue;
@@ -140,6 +147,7 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
       found[r] = narrow(bracket[r], digit, b, under, bin(b, r));
     }
     __syncthreads();  // all have read the bins, and `found` is there
+#pragma unroll
     for (int r = 0; r < kRanks; ++r) bracket[r] = found[r];
   }
   if (options.misled == Misled::kToLowest) return {Key{0}, Key{0}, Key{0}};
