@@ -529,13 +529,6 @@ BROKEN = [
         "test_topk_paths.py",
     ),
     Broken(
-        "topk_masks: the last block counts ties of records that are not yet there",
-        "topk_kernels.cuh",
-        "__syncthreads();  // all records are there",
-        "",
-        "test_topk_paths.py",
-    ),
-    Broken(
         "topk_masks: the quota of a tile ignores the ties before it",
         "topk_settle.cuh",
         "const long long due = left - before;",

@@ -61,6 +61,7 @@ __device__ __forceinline__ void count_everything(const SegmentList& list,
                                                  unsigned* bins) {
   using Key = typename F::Key;
   constexpr int kEntries = pack_entries<typename F::Bits, M>();
+  constexpr int kLoads = kEntries < 8 ? 2 : 1;  // at once, as registers allow
   Run run;
   for (int64_t tile = first; tile < list.tiles; tile += stride) {
     const Span<F, M> span = tile_span<typename F::Bits, M>(list, tile);
@@ -83,7 +84,7 @@ __device__ __forceinline__ void count_everything(const SegmentList& list,
         run.add(bins, static_cast<int>((key - bracket.lo) >> digit.shift));
       }
     };
-    for_each_pack < kEntries, kEntries<8 ? 2 : 1, kTopkThreads>(span.size, span.wide, load, count);
+    for_each_pack<kEntries, kLoads, kTopkThreads>(span.size, span.wide, load, count);
   }
   run.flush(bins);
 }

@@ -83,7 +83,7 @@ __device__ __forceinline__ Tally sweep_entries(const Span<F, M>& span,
 }
 
 // A block sweeps tiles first, first + stride, ... With `totals` it adds what it counted to the
-// state.
+// state. All of the block see its records after it: each is written before a barrier.
 template <class F, class M>
 __device__ __forceinline__ void sweep_tiles(const SegmentList& list,
                                             const SelectionOptions& options,
