@@ -8,6 +8,10 @@
 #define FASTPRUNE_HAS_CLONES
 #define FASTPRUNE_CLONES \
   __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+// For loops that wait for memory alone: with vectors of 64 bytes they took 1.03 to 1.17 times as
+// long as with 32 on an AMD EPYC, at 1M to 4M float32 entries.
+#define FASTPRUNE_STREAM_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
 #else
 #define FASTPRUNE_CLONES
+#define FASTPRUNE_STREAM_CLONES
 #endif

@@ -19,7 +19,7 @@
 namespace fastprune::cpu {
 
 template <class T, class M>
-FASTPRUNE_CLONES void product_plain(const M* a, const T* b, T* out, int64_t n) {
+FASTPRUNE_STREAM_CLONES void product_plain(const M* a, const T* b, T* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(static_cast<T>(a[i]) * b[i]);
 }
 
