@@ -31,7 +31,9 @@ def test_kernels_are_free_of_torch() -> None:
         first = TORCH.search(text)
         head, rest = (text[: first.start()], text[first.start() :]) if first else (text, "")
         assert "__global__" not in rest, f"{path.name}: a kernel stands behind torch headers"
-        if "__global__" in head:
+        if path.suffix == ".cuh" and not first:  # whole, and once whoever includes it too
+            kernels += f'#include "{path.name}"\n'
+        elif "__global__" in head:
             kernels += f'#line 1 "{path.name}"\n{head}\n'
     done = subprocess.run(
         [*build.compiler_without_torch(), "-fsyntax-only", "-x", "c++", "-"],

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -165,7 +166,7 @@ struct Undecided {
   std::vector<int32_t> in_tile;            // how many, by tile
   std::vector<Candidates<Key>> of_worker;  // empty if the bracket is one key
   Counts counts;
-  bool overflow = false;  // more than the capacity: of_worker is not complete
+  bool overflow = false;  // more than the capacity: the sweep stopped, and nothing here is complete
 };
 
 template <class F, class M>
@@ -176,15 +177,19 @@ Undecided<typename F::Key> sweep(const TileList<F, M>& list,
   result.of_worker.resize(list.workers);
   std::vector<Counts> counts(list.workers);
   const size_t capacity = candidate_capacity(list.total);
+  std::atomic<bool> overflow{false};
   list.for_each_run([&](int64_t worker, int64_t first, int64_t last) {
     Candidates<typename F::Key> mine;
     size_t count = 0;
     Counts sum;
-    for (int64_t t = first; t < last; ++t) {
+    for (int64_t t = first; t < last && !overflow.load(std::memory_order_relaxed); ++t) {
       const Tile<F, M>& tile = list.tiles[t];
       const Counts part = sweep_tile(list, tile, bracket, guess,
                                      [&](int64_t at, const uint16_t* positions, int32_t n) {
-                                       if (count + n > capacity) return;
+                                       if (count + n > capacity) {
+                                         overflow.store(true, std::memory_order_relaxed);
+                                         return;
+                                       }
                                        if (mine.keys.size() < count + n) {
                                          mine.keys.resize(2 * count + kBlock);
                                          mine.offsets.resize(2 * count + kBlock);
@@ -211,8 +216,8 @@ Undecided<typename F::Key> sweep(const TileList<F, M>& list,
     result.counts.below += c.below;
     result.counts.inside += c.inside;
   }
-  result.overflow =
-      bracket.lo != bracket.hi && result.counts.inside > static_cast<int64_t>(capacity);
+  result.overflow = overflow || (bracket.lo != bracket.hi &&
+                                 result.counts.inside > static_cast<int64_t>(capacity));
   return result;
 }
 

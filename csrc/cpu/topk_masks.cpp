@@ -38,13 +38,13 @@ template <class F, class M>
 Outcome try_bracket(const TileList<F, M>& list, const Amount& amount,
                     Bracket<typename F::Key> bracket, typename F::Key guess) {
   const Undecided<typename F::Key> undecided = sweep(list, bracket, guess);
+  if (undecided.overflow) return Outcome::kOverflow;
   check_count_fits(amount, undecided.counts.active);
   bracket.below = undecided.counts.below;
   bracket.inside = undecided.counts.inside;
   bracket.rank = budget(amount, undecided.counts.active) - bracket.below;
   if (bracket.rank < 0) return Outcome::kBelow;
   if (bracket.rank > bracket.inside) return Outcome::kAbove;
-  if (undecided.overflow) return Outcome::kOverflow;
   settle(list, bracket, guess, undecided);
   return Outcome::kSettled;
 }

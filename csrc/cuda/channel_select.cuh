@@ -120,7 +120,7 @@ __device__ __forceinline__ void rank_channels(const ChannelScores& scores,
     channels[at] = c;
   });
   __syncthreads();
-  if (threadIdx.x < gathered) {
+  if (static_cast<int>(threadIdx.x) < gathered) {
     const uint64_t key = keys[threadIdx.x];
     const int64_t channel = channels[threadIdx.x];
     int64_t before = 0;
