@@ -120,6 +120,12 @@ FASTPRUNE_HD Digit digit_of_range(Key lo, Key hi, int digit_bits) {
 // For tests: samples mislead, to a bracket of the lowest key or of the highest.
 enum class Misled : int { kNot, kToLowest, kToHighest };
 
+// The key that a misled bracket is.
+template <class F>
+FASTPRUNE_HD typename F::Key misled_key(Misled misled) {
+  return misled == Misled::kToLowest ? typename F::Key{0} : max_key<F>();
+}
+
 // Where to look for the threshold among the sorted keys of a sample: its expected place, and the
 // places between which it lies but for rare chance. `low` may be negative, `high` beyond the
 // sample.

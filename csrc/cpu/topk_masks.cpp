@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <tuple>
 #include <vector>
 
@@ -55,11 +56,15 @@ Outcome try_bracket(const TileList<F, M>& list, const Amount& amount,
 template <class F, class M>
 bool select_by_sample(const TileList<F, M>& list, const Amount& amount) {
   using Key = typename F::Key;
-  const auto [bracket, guess] = sampled_bracket(list, amount);
+  Guessed<Key> sampled = sampled_bracket(list, amount);
+  Bracket<Key>& bracket = sampled.bracket;
+  if (const Misled misled = test_hooks().misled; misled != Misled::kNot) {
+    bracket.lo = bracket.hi = misled_key<F>(misled);
+  }
   const auto attempt = [&](Key lo, Key hi) {
-    return try_bracket(list, amount, Bracket<Key>{lo, hi, 0, 0, 0}, std::clamp(guess, lo, hi));
+    return try_bracket(list, amount, Bracket<Key>{lo, hi, 0, 0, 0},
+                       std::clamp(sampled.guess, lo, hi));
   };
-  if (test_hooks().misled != Misled::kNot) return false;
   Outcome outcome = attempt(bracket.lo, bracket.hi);
   if (outcome == Outcome::kOverflow) {
     outcome = attempt(bracket.lo, bracket.lo);

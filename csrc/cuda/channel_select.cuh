@@ -84,8 +84,7 @@ __device__ __forceinline__ void narrow_channels(const ChannelScores& scores,
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
   FASTPRUNE_SHARED(unsigned[kBins], bins);
   const Bracket<uint64_t> current = bracket;
-  const int width = 64 - __clzll(static_cast<long long>(current.hi - current.lo));
-  const Digit digit{width > kDigitBits ? width - kDigitBits : 0, kDigitBits};
+  const Digit digit = digit_of_range(current.lo, current.hi, kDigitBits);
   for (int b = threadIdx.x; b < kBins; b += kBlock) bins[b] = 0;
   __syncthreads();
   for_each_inside<kBlock>(scores, current, [&](int64_t, uint64_t key) {

@@ -1,6 +1,5 @@
-// channel_norms where neighbouring channels are neighbours in memory (inner ==
-// 1). A block takes a strip of them, a chunk at a time: x is V neighbouring
-// channels, y the lane.
+// channel_norms where neighbouring channels are neighbours in memory (inner == 1). A block takes a
+// strip of them, a chunk at a time: x is V neighbouring channels, y the lane.
 #pragma once
 
 #include <cstdint>
@@ -24,25 +23,11 @@ template <NormKind kind, int V, class T>
 __device__ __forceinline__ void add_column(double (&lane)[V], const T* from, int64_t channels,
                                            int steps, double p) {
   constexpr int kLoads = kind == NormKind::kPower ? 4 : kNormLoads;
-  const auto add = [&](int loads) {
-    Pack<T, V> x[kLoads];
-#pragma unroll
-    for (int u = 0; u < kLoads; ++u) {
-      if (u < loads) x[u] = load_pack<V>(from + u * kNormLanes * channels);
-    }
-    from += kLoads * kNormLanes * channels;
-#pragma unroll
-    for (int u = 0; u < kLoads; ++u) {
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
-        if (u < loads) {
-          lane[v] = norm_join<kind>(lane[v], norm_term<kind>(static_cast<double>(x[u].at[v]), p));
-        }
-      }
-    }
-  };
-  for (; steps >= kLoads; steps -= kLoads) add(kLoads);
-  if (steps > 0) add(steps);
+  add_packs<kind, kLoads>(lane, steps, p, [&] {
+    const auto pack = load_pack<V>(from);
+    from += kNormLanes * channels;
+    return pack;
+  });
 }
 
 // V > 1: the number of channels is a multiple of V.

@@ -25,27 +25,13 @@ __device__ __forceinline__ void add_run(double (&lane)[V], const T* data, const 
                                         int64_t channel, int64_t begin, int64_t end, double p) {
   constexpr int kLoads = kind == NormKind::kPower ? 4 : V == 1 ? kNormLoads * 2 : kNormLoads;
   const int64_t first = begin + threadIdx.x % (kNormLanes / V) * V;
-  int steps = first < end ? static_cast<int>((end - first + kNormLanes - 1) / kNormLanes) : 0;
+  const int steps = first < end ? static_cast<int>((end - first + kNormLanes - 1) / kNormLanes) : 0;
   ChannelWalk walk(shape, channel, first, kNormLanes);
-  const auto add = [&](int loads) {
-    Pack<T, V> x[kLoads];
-#pragma unroll
-    for (int u = 0; u < kLoads; ++u) {
-      if (u < loads) x[u] = load_pack<V>(data + walk.offset);
-      walk.next();
-    }
-#pragma unroll
-    for (int u = 0; u < kLoads; ++u) {
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
-        if (u < loads) {
-          lane[v] = norm_join<kind>(lane[v], norm_term<kind>(static_cast<double>(x[u].at[v]), p));
-        }
-      }
-    }
-  };
-  for (; steps >= kLoads; steps -= kLoads) add(kLoads);
-  if (steps > 0) add(steps);
+  add_packs<kind, kLoads>(lane, steps, p, [&] {
+    const auto pack = load_pack<V>(data + walk.offset);
+    walk.next();
+    return pack;
+  });
 }
 
 template <NormKind kind, int V, class T>

@@ -1,6 +1,5 @@
-// What the layouts of channel_norms share: folding lanes, and adding up a
-// channel's chunks. The order of both is the one selection.h fixes, so that the
-// bits are the CPU's.
+// What the layouts of channel_norms share: adding to lanes, folding them, and adding up a channel's
+// chunks. The order is the one selection.h fixes, so that the bits are the CPU's.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +22,30 @@ struct NormTask {
   double* partial;
   unsigned* arrived;
 };
+
+// Adds `steps` packs of V entries to V lanes; next() loads one and goes on. kLoads are under way.
+template <NormKind kind, int kLoads, int V, class Next>
+__device__ __forceinline__ void add_packs(double (&lane)[V], int steps, double p,
+                                          const Next& next) {
+  const auto add = [&](int loads) {
+    decltype(next()) x[kLoads];
+#pragma unroll
+    for (int u = 0; u < kLoads; ++u) {
+      if (u < loads) x[u] = next();
+    }
+#pragma unroll
+    for (int u = 0; u < kLoads; ++u) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        if (u < loads) {
+          lane[v] = norm_join<kind>(lane[v], norm_term<kind>(static_cast<double>(x[u].at[v]), p));
+        }
+      }
+    }
+  };
+  for (; steps >= kLoads; steps -= kLoads) add(kLoads);
+  if (steps > 0) add(steps);
+}
 
 // A thread holds V neighbouring lanes, kNormLanes / V neighbouring threads all
 // of them; the first of these gets the sum. Whole warps only.

@@ -150,9 +150,9 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
 #pragma unroll
     for (int r = 0; r < kRanks; ++r) bracket[r] = found[r];
   }
-  if (options.misled == Misled::kToLowest) return {Key{0}, Key{0}, Key{0}};
-  if (options.misled == Misled::kToHighest) {
-    return {max_key<F>(), max_key<F>(), max_key<F>()};
+  if (options.misled != Misled::kNot) {
+    const Key key = misled_key<F>(options.misled);
+    return {key, key, key};
   }
   const Key lo = ranks.low >= 0 && ranks.low < active ? bracket[0].lo : Key{0};
   const Key hi = ranks.high < active ? bracket[2].lo : max_key<F>();

@@ -159,6 +159,7 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
 }
 
 void run(const TopkArgs& args, bool active_only, bool largest) {
+  if (!args.any_mask || !active_only || args.total == 0) check_count_fits(args.amount, args.total);
   dispatch_scores(args.scores[0].scalar_type(), [&](auto format) {
     dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto element) {
       select<decltype(format), decltype(element)>(args, active_only, largest);
@@ -172,7 +173,6 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores,
                                    std::optional<at::ScalarType> dtype) {
   TopkArgs args = check_topk_masks(scores, masks, amount, dtype);
   if (scores.empty()) return {};
-  if (!args.any_mask || !active_only || args.total == 0) check_count_fits(args.amount, args.total);
   const DeviceGuard guard(scores[0]);
   run(args, active_only, largest);
   return args.finish();
@@ -190,7 +190,6 @@ std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> topk_prune(
   check_topk_prune(scores, ts);
   if (scores.empty()) return {};
   TopkArgs args = check_topk_masks(scores, masks, amount, std::nullopt);
-  if (!args.any_mask || !active_only || args.total == 0) check_count_fits(args.amount, args.total);
   const DeviceGuard guard(scores[0]);
   const bool fused = fuses(args, ts);
   if (fused) {
