@@ -13,7 +13,7 @@ import models
 Shape = tuple[int, ...]
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
-DATA = ("normal", "uniform", "equal", "zeros99", "few", "channels")
+DATA = ("normal", "uniform", "sorted", "equal", "zeros99", "few", "channels")
 CENTRE = (2048, 2048)
 SMALL = (100, 100)
 QUICK = (1024, 1024)

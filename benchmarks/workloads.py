@@ -75,6 +75,11 @@ def _uniform(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generato
     return torch.rand(*shape, dtype=dtype, device=generator.device, generator=generator)
 
 
+def _sorted(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """Normal, from the lowest to the highest."""
+    return _normal(shape, dtype, generator).flatten().sort().values.view(tuple(shape))
+
+
 def _equal(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     return torch.full(tuple(shape), 0.5, dtype=dtype, device=generator.device)
 
@@ -106,6 +111,7 @@ def _layers(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator
 _MAKERS: dict[str, Callable[..., Tensor]] = {
     "normal": _normal,
     "uniform": _uniform,
+    "sorted": _sorted,
     "equal": _equal,
     "zeros99": _zeros99,
     "few": _few,

@@ -12,7 +12,7 @@
 #include "../dispatch.h"
 #include "../selection.h"
 #include "clones.h"
-#include "huge_pages.h"
+#include "fresh_pages.h"
 #include "parallel.h"
 
 namespace fastprune::cpu {
@@ -23,25 +23,23 @@ constexpr int64_t kEntriesPerTask = 1 << 14;  // that a worker takes at a time
 // time, over a pattern of such a row.
 constexpr int64_t kLongRun = 64;
 
-// Rows of [outer, channels * inner], shared among workers: fn(worker, first, last).
+// Rows of [outer, channels * inner], shared among workers: fn(first, last).
 template <class Fn>
-void for_each_rows(const ChannelView& v, const Fn& fn) {
+void for_rows(const ChannelView& v, const Fn& fn) {
   const int64_t row = std::max<int64_t>(1, v.channels * v.inner);
   const int64_t tasks = std::max<int64_t>(1, v.outer * row / kEntriesPerTask);
-  for_each_worker(worker_count(std::min(tasks, v.outer)), v.outer, fn);
+  for_each_worker(worker_count(std::min(tasks, v.outer)), v.outer,
+                  [&](int64_t, int64_t first, int64_t last) { fn(first, last); });
 }
 
-// Runs of neighbouring entries of one channel, shared among workers: fn(channel, offset).
+// Runs of neighbouring entries of one channel, shared among workers: fn(first, last). Run r is of
+// channel r % channels.
 template <class Fn>
-void for_each_run(const ChannelView& v, const Fn& fn) {
+void for_runs(const ChannelView& v, const Fn& fn) {
   const int64_t runs = v.outer * v.channels;
   const int64_t tasks = std::max<int64_t>(1, runs * v.inner / kEntriesPerTask);
   for_each_worker(worker_count(std::min(tasks, runs)), runs,
-                  [&](int64_t, int64_t first, int64_t last) {
-                    for (int64_t run = first; run < last; ++run) {
-                      fn(run % v.channels, run * v.inner);
-                    }
-                  });
+                  [&](int64_t, int64_t first, int64_t last) { fn(first, last); });
 }
 
 template <class T>
@@ -59,10 +57,13 @@ template <class T>
 std::vector<uint8_t> active_channels(const T* mask, const ChannelView& v) {
   std::vector<uint8_t> active(v.channels, 0);
   if (v.inner >= kLongRun) {
-    for_each_run(v, [&](int64_t channel, int64_t offset) {
-      uint8_t* flag = &active[channel];
-      if (__atomic_load_n(flag, __ATOMIC_RELAXED) == 0 && any_nonzero(mask + offset, v.inner)) {
-        __atomic_store_n(flag, uint8_t{1}, __ATOMIC_RELAXED);
+    for_runs(v, [&](int64_t first, int64_t last) {
+      for (int64_t run = first; run < last; ++run) {
+        uint8_t* flag = &active[run % v.channels];
+        if (__atomic_load_n(flag, __ATOMIC_RELAXED) == 0 &&
+            any_nonzero(mask + run * v.inner, v.inner)) {
+          __atomic_store_n(flag, uint8_t{1}, __ATOMIC_RELAXED);
+        }
       }
     });
     return active;
@@ -70,7 +71,7 @@ std::vector<uint8_t> active_channels(const T* mask, const ChannelView& v) {
   const int64_t row = v.channels * v.inner;
   std::vector<uint8_t> flags(row, 0);  // by place in a row
   std::mutex joining;
-  for_each_rows(v, [&](int64_t, int64_t first, int64_t last) {
+  for_rows(v, [&](int64_t first, int64_t last) {
     std::vector<uint8_t> mine(row, 0);
     for (int64_t r = first; r < last; ++r) {
       mark_nonzero(mask + r * row, mine.data(), row);
@@ -113,21 +114,28 @@ template <class T>
 void write_mask(const T* mask, const ChannelView& v, const std::vector<uint8_t>& prune, T* out) {
   if (v.inner >= kLongRun) {
     const std::unique_ptr<T[]> zeros(new T[v.inner]());
-    for_each_run(v, [&](int64_t channel, int64_t offset) {
-      if (mask == nullptr) {
-        std::fill_n(out + offset, v.inner, static_cast<T>(prune[channel] ? 0 : 1));
-      } else if (prune[channel]) {
-        scale_row(mask + offset, zeros.get(), out + offset, v.inner);
-      } else {
-        std::copy_n(mask + offset, v.inner, out + offset);
+    const auto write_runs = [&](int64_t first, int64_t last) {
+      for (int64_t run = first; run < last; ++run) {
+        const bool pruned = prune[run % v.channels];
+        const int64_t offset = run * v.inner;
+        if (mask == nullptr) {
+          std::fill_n(out + offset, v.inner, static_cast<T>(pruned ? 0 : 1));
+        } else if (pruned) {
+          scale_row(mask + offset, zeros.get(), out + offset, v.inner);
+        } else {
+          std::copy_n(mask + offset, v.inner, out + offset);
+        }
       }
+    };
+    for_runs(v, [&](int64_t first, int64_t last) {
+      write_in_pieces(out, v.outer * v.channels, v.inner, first, last, write_runs);
     });
     return;
   }
   const int64_t row = v.channels * v.inner;
   const std::unique_ptr<T[]> pattern(new T[row]);
   for (int64_t i = 0; i < row; ++i) pattern[i] = static_cast<T>(prune[i / v.inner] ? 0 : 1);
-  for_each_rows(v, [&](int64_t, int64_t first, int64_t last) {
+  const auto write_rows = [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       if (mask == nullptr) {
         std::copy_n(pattern.get(), row, out + r * row);
@@ -135,6 +143,9 @@ void write_mask(const T* mask, const ChannelView& v, const std::vector<uint8_t>&
         scale_row(mask + r * row, pattern.get(), out + r * row, row);
       }
     }
+  };
+  for_rows(v, [&](int64_t first, int64_t last) {
+    write_in_pieces(out, v.outer, row, first, last, write_rows);
   });
 }
 

@@ -8,7 +8,7 @@
 #include "../dispatch.h"
 #include "../flat.h"
 #include "clones.h"
-#include "huge_pages.h"
+#include "fresh_pages.h"
 #include "parallel.h"
 #include "product.h"
 
@@ -27,12 +27,15 @@ FASTPRUNE_CLONES void combine_integers(const U* new_mask, const T* old_mask, T* 
 
 template <class T, class U>
 void combine(const T* old_mask, const U* new_mask, T* out, int64_t size) {
-  at::parallel_for(0, size, kGrain, [=](int64_t begin, int64_t end) {
+  const auto piece = [=](int64_t first, int64_t last) {
     if constexpr (std::is_integral_v<T>) {
-      combine_integers(new_mask + begin, old_mask + begin, out + begin, end - begin);
+      combine_integers(new_mask + first, old_mask + first, out + first, last - first);
     } else {
-      product(new_mask + begin, old_mask + begin, out + begin, end - begin);
+      product(new_mask + first, old_mask + first, out + first, last - first);
     }
+  };
+  at::parallel_for(0, size, kGrain, [=](int64_t begin, int64_t end) {
+    write_in_pieces(out, size, 1, begin, end, piece);
   });
 }
 

@@ -7,7 +7,7 @@
 #include "../checks.h"
 #include "../dispatch.h"
 #include "../flat.h"
-#include "huge_pages.h"
+#include "fresh_pages.h"
 #include "masked_mul.h"
 #include "parallel.h"
 #include "product.h"
@@ -23,8 +23,12 @@ void multiply_range(const FlatPair& flat, const at::Tensor& out, int64_t begin, 
     using T = decltype(value);
     dispatch_readable<T>(flat.second.scalar_type(), [&](auto other) {
       using M = decltype(other);
-      product(flat.second.const_data_ptr<M>() + begin, flat.first.const_data_ptr<T>() + begin,
-              out.mutable_data_ptr<T>() + begin, end - begin);
+      const M* mask = flat.second.const_data_ptr<M>();
+      const T* t = flat.first.const_data_ptr<T>();
+      T* to = out.mutable_data_ptr<T>();
+      write_in_pieces(to, out.numel(), 1, begin, end, [=](int64_t first, int64_t last) {
+        product(mask + first, t + first, to + first, last - first);
+      });
     });
   });
 }

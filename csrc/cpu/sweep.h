@@ -12,6 +12,7 @@
 #include "bracket.h"
 #include "clones.h"
 #include "compact.h"
+#include "fresh_pages.h"
 #include "tiles.h"
 
 namespace fastprune::cpu {
@@ -154,6 +155,13 @@ Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
   return sweep_tile<F, M, false>(list, tile, bracket, guess, undecided);
 }
 
+template <class F, class M>
+void take_fresh_pages(const Tile<F, M>& tile) {
+  take_fresh_pages(tile.out, tile.size * static_cast<int64_t>(sizeof(M)));
+  if (tile.product == nullptr) return;
+  take_fresh_pages(tile.product, tile.size * static_cast<int64_t>(sizeof(*tile.product)));
+}
+
 // A worker's undecided entries, in order.
 template <class Key>
 struct Candidates {
@@ -178,12 +186,14 @@ Undecided<typename F::Key> sweep(const TileList<F, M>& list,
   std::vector<Counts> counts(list.workers);
   const size_t capacity = candidate_capacity(list.total);
   std::atomic<bool> overflow{false};
+  const bool large = list.total * static_cast<int64_t>(sizeof(M)) >= kFreshPagesFrom;
   list.for_each_run([&](int64_t worker, int64_t first, int64_t last) {
     Candidates<typename F::Key> mine;
     size_t count = 0;
     Counts sum;
     for (int64_t t = first; t < last && !overflow.load(std::memory_order_relaxed); ++t) {
       const Tile<F, M>& tile = list.tiles[t];
+      if (large) take_fresh_pages(tile);
       const Counts part = sweep_tile(list, tile, bracket, guess,
                                      [&](int64_t at, const uint16_t* positions, int32_t n) {
                                        if (count + n > capacity) {

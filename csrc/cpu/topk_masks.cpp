@@ -11,7 +11,7 @@
 #include "../selection.h"
 #include "../test_hooks.h"
 #include "bracket.h"
-#include "huge_pages.h"
+#include "fresh_pages.h"
 #include "masked_mul.h"
 #include "settle.h"
 #include "sweep.h"
