@@ -45,7 +45,7 @@ SANITIZE := -fsanitize=address,undefined
 PRELOAD = LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
   ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 SANITIZED_TESTS := $(addprefix tests/test_,combine_masks.py channel_mask.py channel_norms.py \
-  selection.py masked_mul.py topk_masks.py topk_prune.py sampled_bracket.py errors.py opcheck.py)
+  channel_prune.py large_outputs.py selection.py masked_mul.py topk_masks.py topk_prune.py sampled_bracket.py errors.py opcheck.py)
 
 # --capture=sys: with pytest's own files in between, a report is lost when the process dies.
 sanitize: $(VENV)/.built build/sanitize/.built

@@ -122,6 +122,7 @@ def _structured(device: str, sizes: Sequence[Shape]) -> Iterator[Case]:
         centre = replace(centre, peak=False)
         yield from (replace(centre, dtype=dtype) for dtype in DTYPES[1:])
         yield from (replace(centre, amount=amount) for amount in (0.05, 0.95))
+        yield replace(centre, variant=f"mask-{variant}", shapes=(LARGE,))
 
 
 def _global(device: str) -> Iterator[Case]:

@@ -30,6 +30,8 @@ _WHAT = {
     "mask/half-pruned": "mask only, half pruned before",
     "structured/dim0": "`ln_structured`, first dim",
     "structured/last-dim": "`ln_structured`, last dim",
+    "structured/mask-dim0": "mask only, norms of the first dim",
+    "structured/mask-last-dim": "mask only, norms of the last dim",
     "random/unstructured": "`random_unstructured`",
     "random/structured-dim0": "`random_structured`, first dim",
     "custom/dense": "`custom_from_mask`",

@@ -284,8 +284,10 @@ def _mask(case: Case) -> Workload:
 
 
 def _structured(case: Case) -> Workload:
+    dim = 0 if case.variant.endswith("dim0") else -1
+    if case.variant.startswith("mask-"):
+        return _structured_mask(case, dim)
     weights = make_data(case)
-    dim = 0 if case.variant == "dim0" else -1
 
     def prune(library: ModuleType, modules: Modules) -> None:
         for module in modules:
@@ -297,11 +299,35 @@ def _structured(case: Case) -> Workload:
     def check() -> None:
         modules = contenders[0].once()
         for weight, mask in zip(weights, _masks_of(modules), strict=True):
-            norms = weight.movedim(dim, 0).flatten(1).double().square().sum(dim=1)
-            check_channels(norms, mask, case.amount, dim)
+            check_channels(_squares(weight, dim), mask, case.amount, dim)
         _check_products(modules, weights)
 
     floor = _floor(case, bytes_moved, _clones(weights))
+    return Workload([*contenders, floor], bytes_moved, check)
+
+
+def _squares(weight: Tensor, dim: int) -> Tensor:
+    """For each channel the sum of squares."""
+    return weight.movedim(dim, 0).flatten(1).double().square().sum(dim=1)
+
+
+def _structured_mask(case: Case, dim: int) -> Workload:
+    """The mask alone, without a module and without a product."""
+    (weight,) = make_data(case)
+
+    def contender(name: str, library: ModuleType) -> Contender:
+        method = library.LnStructured(case.amount, 2, dim)
+        # Upstream has no other way to say that nothing is pruned yet.
+        ones = torch.ones_like(weight) if name == UPSTREAM else None
+        return Contender(name, lambda _: method.compute_mask(weight, ones))
+
+    contenders = [contender(name, library) for name, library in LIBRARIES.items()]
+    bytes_moved = 2 * case.itemsize * case.numel
+
+    def check() -> None:
+        check_channels(_squares(weight, dim), contenders[0].once(), case.amount, dim)
+
+    floor = _floor(case, bytes_moved, _clones([weight]))
     return Workload([*contenders, floor], bytes_moved, check)
 
 

@@ -206,6 +206,8 @@ struct ChannelMaskArgs {
   at::Tensor mask;    // contiguous, or undefined
   at::Tensor out;
   at::Tensor work;
+  at::Tensor t;        // to be multiplied with the mask, or undefined
+  at::Tensor product;  // then; contiguous
   ChannelView view{};
   Amount amount{};
 
@@ -215,23 +217,23 @@ struct ChannelMaskArgs {
   }
 };
 
-inline ChannelMaskArgs check_channel_mask(const at::Tensor& scores, const at::Tensor& like,
+// `name` is what the op calls the tensor that the mask is of the shape of.
+inline ChannelMaskArgs check_channel_mask(const char* op, const at::Tensor& scores,
+                                          const char* name, const at::Tensor& like,
                                           const std::optional<at::Tensor>& mask,
                                           const at::Scalar& amount, int64_t dim) {
-  constexpr const char* op = "channel_mask";
   ChannelMaskArgs args;
   args.amount = check_amount(amount);
   dim = check_dim(op, dim, like);
   check_floating(op, "scores", scores);
-  check_floating(op, "like", like);
+  check_floating(op, name, like);
   TORCH_CHECK(scores.dim() == 1 && scores.size(0) == like.size(dim), op,
               "(): expected scores to have one entry for each of the ", like.size(dim),
               " channels, got shape ", scores.sizes());
-  TORCH_CHECK(scores.device() == like.device(), op,
-              "(): expected scores to be on the device of like, ", like.device(), ", got ",
-              scores.device());
+  TORCH_CHECK(scores.device() == like.device(), op, "(): expected scores to be on the device of ",
+              name, ", ", like.device(), ", got ", scores.device());
   if (mask.has_value() && mask->defined()) {
-    check_mask(op, "mask", *mask, "like", like);
+    check_mask(op, "mask", *mask, name, like);
     args.mask = mask->contiguous();
   }
   args.scores = scores.to(at::kDouble).contiguous();
@@ -241,6 +243,14 @@ inline ChannelMaskArgs check_channel_mask(const at::Tensor& scores, const at::Te
   args.work =
       args.out.is_contiguous() ? args.out : at::empty_like(args.out, at::MemoryFormat::Contiguous);
   return args;
+}
+
+// Has the product written with the mask where both are of one dtype and in order of index.
+inline bool fuse_product(ChannelMaskArgs& args, const at::Tensor& t) {
+  if (args.out.scalar_type() != t.scalar_type() || !t.is_contiguous()) return false;
+  args.t = t;
+  args.product = at::empty_like(t);
+  return true;
 }
 
 inline void check_combine_masks(const at::Tensor& old_mask, const at::Tensor& new_mask) {

@@ -28,6 +28,12 @@ TORCH_LIBRARY(fastprune, m) {
       "channel_mask(Tensor scores, Tensor like, Tensor? mask, Scalar amount, int dim, "
       "bool active_only=True) -> Tensor");
 
+  // channel_mask of the shape of t, and the product masked_mul(t, mask); written together where t
+  // is contiguous and of the mask's dtype.
+  m.def(
+      "channel_prune(Tensor scores, Tensor t, Tensor? mask, Scalar amount, int dim, "
+      "bool active_only=True) -> (Tensor mask, Tensor product)");
+
   // old_mask * new_mask in the dtype of the old one.
   m.def("combine_masks(Tensor old_mask, Tensor new_mask) -> Tensor");
 
@@ -51,8 +57,9 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CUDA, m) {
-  for (const char* op : {"topk_masks", "topk_prune", "channel_norms", "channel_mask",
-                         "combine_masks", "masked_mul", "masked_mul_", "masked_muls"}) {
+  for (const char* op :
+       {"topk_masks", "topk_prune", "channel_norms", "channel_mask", "channel_prune",
+        "combine_masks", "masked_mul", "masked_mul_", "masked_muls"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&built_without_cuda>());
   }
 }

@@ -34,6 +34,7 @@ def results(device: str, dtype: torch.dtype) -> list[Tensor]:
         for dim in (0, -1):
             norms = ops.channel_norms(t, 2.0, dim)
             out += [norms, ops.channel_mask(norms, t, mask, 0.5, dim)]
+            out += ops.channel_prune(norms, t, mask.to(dtype), 0.5, dim)
         out += [ops.combine_masks(t, mask)]
     return out
 

@@ -96,6 +96,20 @@ class NamespaceOps:
         )
         return result
 
+    def channel_prune(
+        self,
+        scores: Tensor,
+        t: Tensor,
+        mask: Tensor | None,
+        amount: float,
+        dim: int,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        result: tuple[Tensor, Tensor] = self._native.channel_prune.default(
+            scores, t, mask, amount, dim, **kwargs
+        )
+        return result
+
     def combine_masks(self, old_mask: Tensor, new_mask: Tensor) -> Tensor:
         result: Tensor = self._native.combine_masks.default(old_mask, new_mask)
         return result

@@ -196,6 +196,20 @@ BROKEN = [
         "true ? n >= d",
         "test_channel_mask.py",
     ),
+    Broken(
+        "channel_prune: packs of a tensor that is not aligned",
+        "channel_mask.cu",
+        " && aligned(multiplied.t)",
+        "",
+        "test_channel_prune.py",
+    ),
+    Broken(
+        "channel_prune: every tile's product goes to the first tile",
+        "channel_mask.cu",
+        "multiplied.product + at + i",
+        "multiplied.product + i",
+        "test_channel_prune.py",
+    ),
     # ---- channel_norms ----
     Broken(
         "channel walk: the next run is not found",

@@ -42,6 +42,7 @@ def test_channels(target: Target, launches: Launches, shape: tuple[int, ...], di
     flags, *rest = launches(lambda: target.ops.channel_mask(scores, t, old, 0.5, dim))
     assert flags.startswith("channel_flags")
     assert rest == select
+    assert launches(lambda: target.ops.channel_prune(scores, t, None, 0.5, dim)) == select
 
 
 def test_products(target: Target, launches: Launches) -> None:

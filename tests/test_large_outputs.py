@@ -47,6 +47,9 @@ def test_channel_mask(scores: torch.Tensor, old: torch.Tensor, dim: int, has_mas
     count = norms.numel() // 2 + 1
     made = ops.channel_mask(norms, scores, old if has_mask else None, count, dim)
     assert_same_bits(made, expected)
+    made, product = ops.channel_prune(norms, scores, old if has_mask else None, count, dim)
+    assert_same_bits(made, expected)
+    assert_same_bits(product, expected * scores)
 
 
 @pytest.mark.parametrize("has_mask", [False, True])

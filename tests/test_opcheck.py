@@ -38,6 +38,17 @@ def test_topk_masks(device: str, layout: str, grad: bool) -> None:
 
 @grads
 @layouts
+def test_topk_prune(device: str, layout: str, grad: bool) -> None:
+    t, m = tensors(device, layout, grad)
+    scores = values("normal", SHAPE, torch.float32).to(device)
+    check(OPS.topk_prune, [scores, scores[:0]], [], [t, t[:0]], 0.5)
+    check(OPS.topk_prune, [t], [m], [t], 11)
+    other = m.double() if grad else m.bool()  # see test_channel_prune
+    check(OPS.topk_prune, [scores, t], [None, other], [t, t], 0.5, active_only=False)
+
+
+@grads
+@layouts
 def test_channel_norms(device: str, layout: str, grad: bool) -> None:
     t, _ = tensors(device, layout, grad)
     for p in (0.0, 2.0, float("inf")):
@@ -53,6 +64,18 @@ def test_channel_mask(device: str, layout: str, grad: bool) -> None:
     check(OPS.channel_mask, scores, t, None, 0.5, 1)
     check(OPS.channel_mask, scores, t, m, 2, 1)
     check(OPS.channel_mask, scores, t, m.bool(), 0.5, -3, active_only=False)
+
+
+@grads
+@layouts
+def test_channel_prune(device: str, layout: str, grad: bool) -> None:
+    t, m = tensors(device, layout, grad)
+    scores = torch.randn(SHAPE[1], device=device, requires_grad=grad)
+    check(OPS.channel_prune, scores, t, None, 0.5, 1)
+    check(OPS.channel_prune, scores, t, m, 2, 1)
+    # With gradients opcheck adds up all outputs in place: the first may not be of integers.
+    other = m.double() if grad else m.bool()
+    check(OPS.channel_prune, scores, t, other, 0.5, -3, active_only=False)
 
 
 @layouts

@@ -144,6 +144,31 @@ TwoLists topk_prune(at::TensorList scores, const Masks& masks, at::TensorList ts
   return made;
 }
 
+using Two = std::tuple<at::Tensor, at::Tensor>;
+
+Two call_channel_prune(const at::Tensor& scores, const at::Tensor& t,
+                       const std::optional<at::Tensor>& mask, const at::Scalar& amount, int64_t dim,
+                       bool active_only) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("fastprune::channel_prune", "")
+          .typed<Two(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                     const at::Scalar&, int64_t, bool)>();
+  return op.call(scores, t, mask, amount, dim, active_only);
+}
+
+Two channel_prune(const at::Tensor& scores, const at::Tensor& t,
+                  const std::optional<at::Tensor>& mask, const at::Scalar& amount, int64_t dim,
+                  bool active_only) {
+  at::Tensor made, product;
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    std::tie(made, product) = call_channel_prune(scores, t, mask, amount, dim, active_only);
+  }
+  if (at::GradMode::is_enabled() && t.requires_grad()) product = MadeMul::apply(t, &made, &product);
+  return {std::move(made), std::move(product)};
+}
+
 // Masks and norms carry no gradient, whatever their inputs require.
 void without_gradient(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
                       torch::jit::Stack* stack) {
@@ -158,6 +183,7 @@ TORCH_LIBRARY_IMPL(fastprune, Autograd, m) {
   m.impl("masked_mul_", &masked_mul_);
   m.impl("masked_muls", &masked_muls);
   m.impl("topk_prune", &topk_prune);
+  m.impl("channel_prune", &channel_prune);
   for (const char* op : {"topk_masks", "channel_norms", "channel_mask", "combine_masks"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&without_gradient>());
   }

@@ -1,4 +1,5 @@
-// channel_mask on the CPU: prune the active channels of lowest score, keep the old mask elsewhere.
+// channel_mask and channel_prune on the CPU: prune the active channels of lowest score, keep the
+// old mask elsewhere.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
@@ -6,6 +7,8 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "../checks.h"
@@ -13,7 +16,9 @@
 #include "../selection.h"
 #include "clones.h"
 #include "fresh_pages.h"
+#include "masked_mul.h"
 #include "parallel.h"
+#include "product.h"
 
 namespace fastprune::cpu {
 namespace {
@@ -109,10 +114,31 @@ FASTPRUNE_CLONES void scale_row(const T* mask, const T* pattern, T* out, int64_t
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(mask[i] * pattern[i]);
 }
 
+// The product with the mask that is written, where there is one: of masks of a floating type, as
+// only these can be of the dtype of what they prune.
+template <class T>
+struct Multiplied {
+  const T* t = nullptr;
+  T* product = nullptr;
+
+  // Entries [first, last) rows of `row`, while the mask is in the cache.
+  void write(const T* mask, int64_t rows, int64_t row, int64_t first, int64_t last) const {
+    if constexpr (!std::is_integral_v<T>) {
+      if (product == nullptr) return;
+      write_in_pieces(product, rows, row, first, last, [&](int64_t from, int64_t to) {
+        const int64_t at = from * row;
+        cpu::product(mask + at, t + at, product + at, (to - from) * row);
+      });
+    }
+  }
+};
+
 // The old mask, or ones, times zero in pruned channels.
 template <class T>
-void write_mask(const T* mask, const ChannelView& v, const std::vector<uint8_t>& prune, T* out) {
+void write_mask(const T* mask, const ChannelView& v, const std::vector<uint8_t>& prune, T* out,
+                const Multiplied<T>& multiplied) {
   if (v.inner >= kLongRun) {
+    const int64_t runs = v.outer * v.channels;
     const std::unique_ptr<T[]> zeros(new T[v.inner]());
     const auto write_runs = [&](int64_t first, int64_t last) {
       for (int64_t run = first; run < last; ++run) {
@@ -126,9 +152,10 @@ void write_mask(const T* mask, const ChannelView& v, const std::vector<uint8_t>&
           std::copy_n(mask + offset, v.inner, out + offset);
         }
       }
+      multiplied.write(out, runs, v.inner, first, last);
     };
     for_runs(v, [&](int64_t first, int64_t last) {
-      write_in_pieces(out, v.outer * v.channels, v.inner, first, last, write_runs);
+      write_in_pieces(out, runs, v.inner, first, last, write_runs);
     });
     return;
   }
@@ -143,17 +170,16 @@ void write_mask(const T* mask, const ChannelView& v, const std::vector<uint8_t>&
         scale_row(mask + r * row, pattern.get(), out + r * row, row);
       }
     }
+    multiplied.write(out, v.outer, row, first, last);
   };
   for_rows(v, [&](int64_t first, int64_t last) {
     write_in_pieces(out, v.outer, row, first, last, write_rows);
   });
 }
 
-at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
-                        const std::optional<at::Tensor>& mask, const at::Scalar& amount,
-                        int64_t dim, bool active_only) {
-  ChannelMaskArgs args = check_channel_mask(scores, like, mask, amount, dim);
+void mask_channels(const ChannelMaskArgs& args, bool active_only) {
   advise_huge_pages(args.work);
+  if (args.product.defined()) advise_huge_pages(args.product);
   dispatch_mask(args.out.scalar_type(), [&](auto value) {
     using T = decltype(value);
     const T* old = args.mask.defined() ? args.mask.const_data_ptr<T>() : nullptr;
@@ -161,15 +187,40 @@ at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
                                             ? active_channels(old, args.view)
                                             : std::vector<uint8_t>(args.view.channels, 1);
     const auto prune = channels_to_prune(args.scores.const_data_ptr<double>(), active, args.amount);
-    write_mask(old, args.view, prune, args.work.mutable_data_ptr<T>());
+    Multiplied<T> multiplied;
+    if (args.product.defined()) {
+      multiplied = {args.t.const_data_ptr<T>(), args.product.mutable_data_ptr<T>()};
+    }
+    write_mask(old, args.view, prune, args.work.mutable_data_ptr<T>(), multiplied);
   });
+}
+
+at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
+                        const std::optional<at::Tensor>& mask, const at::Scalar& amount,
+                        int64_t dim, bool active_only) {
+  ChannelMaskArgs args =
+      check_channel_mask("channel_mask", scores, "like", like, mask, amount, dim);
+  mask_channels(args, active_only);
   return args.finish();
+}
+
+std::tuple<at::Tensor, at::Tensor> channel_prune(const at::Tensor& scores, const at::Tensor& t,
+                                                 const std::optional<at::Tensor>& mask,
+                                                 const at::Scalar& amount, int64_t dim,
+                                                 bool active_only) {
+  ChannelMaskArgs args = check_channel_mask("channel_prune", scores, "t", t, mask, amount, dim);
+  const bool fused = fuse_product(args, t);
+  mask_channels(args, active_only);
+  at::Tensor out = args.finish();
+  at::Tensor product = fused ? args.product : masked_muls({t}, {out})[0];
+  return {std::move(out), std::move(product)};
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
   m.impl("channel_mask", &channel_mask);
+  m.impl("channel_prune", &channel_prune);
 }
 
 }  // namespace fastprune::cpu

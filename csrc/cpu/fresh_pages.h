@@ -65,17 +65,17 @@ inline void take_fresh_pages([[maybe_unused]] void* begin, [[maybe_unused]] int6
 #endif
 }
 
-// fn(first, last) over [begin, end) of an output's `rows` of `row` entries; if it is large, in
-// pieces of fresh pages.
+// fn(first, last) over [begin, end) of an output's `rows` of `row` entries, in pieces that fit the
+// cache; if the output is large, of fresh pages.
 template <class T, class Fn>
 void write_in_pieces(T* out, int64_t rows, int64_t row, int64_t begin, int64_t end, const Fn& fn) {
   constexpr int64_t kPiece = int64_t{256} << 10;  // bytes
   const int64_t bytes = row * static_cast<int64_t>(sizeof(T));
-  if (rows * bytes < kFreshPagesFrom) return fn(begin, end);
-  const int64_t step = std::max<int64_t>(1, kPiece / bytes);
+  const bool large = rows * bytes >= kFreshPagesFrom;
+  const int64_t step = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, bytes));
   for (int64_t first = begin; first < end; first += step) {
     const int64_t last = std::min(end, first + step);
-    take_fresh_pages(out + first * row, (last - first) * bytes);
+    if (large) take_fresh_pages(out + first * row, (last - first) * bytes);
     fn(first, last);
   }
 }

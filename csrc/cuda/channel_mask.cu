@@ -1,6 +1,7 @@
-// channel_mask on CUDA: with an old mask find the active channels, then select and write in one
-// launch.
+// channel_mask and channel_prune on CUDA: with an old mask find the active channels, then select
+// and write in one launch.
 #include <cstdint>
+#include <type_traits>
 
 #include "channel_flags.cuh"
 #include "channel_select.cuh"
@@ -17,10 +18,24 @@ struct WriteTask {
   bool in_order;  // a pack lies in as many channels, whose bits are neighbours in a word
 };
 
+// The product with the mask that is written, where there is one.
+template <class T>
+struct Multiplied {
+  const T* t;
+  T* product;  // nullptr: the mask alone
+};
+
+// Only a mask of a floating type can be of the dtype of what it prunes.
+template <class T>
+constexpr bool can_be_pruned() {
+  return !std::is_integral<T>::value;
+}
+
 // The old mask, or ones, times zero in pruned channels.
 template <class T>
 __device__ __forceinline__ void write_channels(const T* mask, const unsigned* pruned,
-                                               const WriteTask& task, T* out) {
+                                               const WriteTask& task, T* out,
+                                               const Multiplied<T>& multiplied) {
   constexpr int kPack = pack_entries<T>();
   for (int64_t tile = blockIdx.x; tile * kTile < task.size; tile += gridDim.x) {
     const int64_t at = tile * kTile;
@@ -57,6 +72,14 @@ __device__ __forceinline__ void write_channels(const T* mask, const unsigned* pr
             }
           }
           store_pack<N>(out + at + i, entries);
+          if constexpr (can_be_pruned<T>()) {
+            if (multiplied.product == nullptr) return;
+            const auto t = load_pack<N>(multiplied.t + at + i);
+            Pack<T, N> product;
+#pragma unroll
+            for (int v = 0; v < N; ++v) product.at[v] = static_cast<T>(entries.at[v] * t.at[v]);
+            store_pack<N>(multiplied.product + at + i, product);
+          }
         });
   }
 }
@@ -65,13 +88,14 @@ __device__ __forceinline__ void write_channels(const T* mask, const unsigned* pr
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     channel_mask_kernel(const T* mask, const ChannelScores scores, const Amount amount,
-                        const WriteTask task, int64_t* active, T* out) {
+                        const WriteTask task, int64_t* active, T* out,
+                        const Multiplied<T> multiplied) {
   FASTPRUNE_SHARED(unsigned[(kSelectByAll + 31) / 32], pruned);
   const LastChannel last = select_channels<kThreads>(scores, amount);
   if (blockIdx.x == 0 && threadIdx.x == 0) *active = last.active;
   write_pruned<kThreads>(scores, last, pruned);
   __syncthreads();
-  write_channels(mask, pruned, task, out);
+  write_channels(mask, pruned, task, out, multiplied);
 }
 
 // Of more channels than that, one block.
@@ -87,17 +111,21 @@ __global__ void __launch_bounds__(kSelectThreads, 1)
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    channel_write_kernel(const T* mask, const unsigned* pruned, const WriteTask task, T* out) {
-  write_channels(mask, pruned, task, out);
+    channel_write_kernel(const T* mask, const unsigned* pruned, const WriteTask task, T* out,
+                         const Multiplied<T> multiplied) {
+  write_channels(mask, pruned, task, out, multiplied);
 }
 
 }  // namespace fastprune::cuda
 
 #include <ATen/ATen.h>
 
+#include <tuple>
+
 #include "../checks.h"
 #include "../dispatch.h"
 #include "launch.cuh"
+#include "masked_mul.h"
 
 namespace fastprune::cuda {
 namespace {
@@ -167,23 +195,28 @@ void select_and_write(const ChannelMaskArgs& args, const ChannelScores& scores, 
   const ChannelView& view = args.view;
   const T* mask = args.mask.defined() ? args.mask.const_data_ptr<T>() : nullptr;
   T* out = args.work.mutable_data_ptr<T>();
+  Multiplied<T> multiplied{};
+  if (args.product.defined()) {
+    multiplied = {args.t.const_data_ptr<T>(), args.product.mutable_data_ptr<T>()};
+  }
   const int64_t size = args.work.numel();
   const WriteTask task{{TileDivisor(view.channels), TileDivisor(view.inner)},
                        size,
-                       aligned(mask) && aligned(out),
+                       aligned(mask) && aligned(out) && aligned(multiplied.t),
                        view.inner % kPack == 0,
                        view.inner == 1 && view.channels % kPack == 0};
   const int64_t tiles = (size + kTile - 1) / kTile;
   if (view.channels <= kSelectByAll) {
     const int64_t most = int64_t{multiprocessors()} * kSelectorsPerMultiprocessor;
     FASTPRUNE_LAUNCH(channel_mask_kernel<T>, grid_for(std::min(tiles, most)), kThreads, mask,
-                     scores, args.amount, task, active, out);
+                     scores, args.amount, task, active, out, multiplied);
     return;
   }
   at::Tensor pruned = at::empty({(view.channels + 31) / 32}, args.scores.options().dtype(at::kInt));
   auto* words = reinterpret_cast<unsigned*>(pruned.mutable_data_ptr<int>());
   FASTPRUNE_LAUNCH(channel_select_kernel, 1, kSelectThreads, scores, args.amount, active, words);
-  FASTPRUNE_LAUNCH(channel_write_kernel<T>, grid_for(tiles), kThreads, mask, words, task, out);
+  FASTPRUNE_LAUNCH(channel_write_kernel<T>, grid_for(tiles), kThreads, mask, words, task, out,
+                   multiplied);
 }
 
 void mask_channels(const ChannelMaskArgs& args, bool restricted) {
@@ -201,25 +234,44 @@ void mask_channels(const ChannelMaskArgs& args, bool restricted) {
   if (args.amount.is_count && restricted) check_count_fits(args.amount, active.item<int64_t>());
 }
 
-at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
-                        const std::optional<at::Tensor>& mask, const at::Scalar& amount,
-                        int64_t dim, bool active_only) {
-  ChannelMaskArgs args = check_channel_mask(scores, like, mask, amount, dim);
+void run(const ChannelMaskArgs& args, bool active_only) {
   const bool restricted = args.mask.defined() && active_only;
   if (!restricted) check_count_fits(args.amount, args.view.channels);
-  const DeviceGuard guard(like);
-  if (like.numel() == 0) {
+  if (args.work.numel() == 0) {
     if (restricted) check_count_fits(args.amount, 0);
   } else {
     mask_channels(args, restricted);
   }
+}
+
+at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
+                        const std::optional<at::Tensor>& mask, const at::Scalar& amount,
+                        int64_t dim, bool active_only) {
+  ChannelMaskArgs args =
+      check_channel_mask("channel_mask", scores, "like", like, mask, amount, dim);
+  const DeviceGuard guard(like);
+  run(args, active_only);
   return args.finish();
+}
+
+std::tuple<at::Tensor, at::Tensor> channel_prune(const at::Tensor& scores, const at::Tensor& t,
+                                                 const std::optional<at::Tensor>& mask,
+                                                 const at::Scalar& amount, int64_t dim,
+                                                 bool active_only) {
+  ChannelMaskArgs args = check_channel_mask("channel_prune", scores, "t", t, mask, amount, dim);
+  const DeviceGuard guard(t);
+  const bool fused = fuse_product(args, t);
+  run(args, active_only);
+  at::Tensor out = args.finish();
+  at::Tensor product = fused ? args.product : masked_muls({t}, {out})[0];
+  return {std::move(out), std::move(product)};
 }
 
 }  // namespace
 
 FASTPRUNE_CUDA_IMPL(m) {
   m.impl("channel_mask", &channel_mask);
+  m.impl("channel_prune", &channel_prune);
 }
 
 }  // namespace fastprune::cuda

@@ -114,35 +114,65 @@ class RandomUnstructured(upstream.RandomUnstructured, BasePruningMethod):
         return ops.topk_masks(scores, masks, count, largest=True)
 
 
-class LnStructured(upstream.LnStructured, BasePruningMethod):
+class _Structured(BasePruningMethod):
+    """What methods that prune channels share. They say how important each channel is."""
+
+    amount: int | float
+    dim: int
+
+    def _channel_scores(self, t: Tensor, default_mask: Tensor | None, active_only: bool) -> Tensor:
+        raise NotImplementedError
+
+    @_fused
+    def compute_mask(
+        self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
+    ) -> Tensor:
+        _check_structured(t, self.dim)
+        scores = self._channel_scores(t, default_mask, active_only)
+        mask = ops.channel_mask(
+            scores, t, default_mask, self.amount, self.dim, active_only=active_only
+        )
+        # Upstream hands the default mask back as it is where there is nothing to prune.
+        if upstream._compute_nparams_toprune(self.amount, t.shape[self.dim]) == 0:
+            return mask
+        return mask.to(t.dtype)
+
+    def _mask_and_product(
+        self, scores: Tensor, default_mask: Any, t: Any, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        alike = t.dtype == scores.dtype and t.stride() == scores.stride()
+        if default_mask is not None:
+            alike = alike and default_mask.dtype == t.dtype
+        if not is_fused(self) or not alike:
+            return super()._mask_and_product(scores, default_mask, t, **options)
+        _check_structured(scores, self.dim)
+        active_only = options.get("active_only", False)
+        ranked = self._channel_scores(scores, default_mask, active_only)
+        return ops.channel_prune(
+            ranked, t, default_mask, self.amount, self.dim, active_only=active_only
+        )
+
+
+class LnStructured(_Structured, upstream.LnStructured, BasePruningMethod):
     """Prunes the channels of smallest n-norm; see :class:`torch.nn.utils.prune.LnStructured`.
 
     Norms are accumulated in float64; ties go by the lowest channel.
     """
 
-    @_fused
-    def compute_mask(
-        self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
-    ) -> Tensor:
-        _check_structured(t, self.dim)
+    def _channel_scores(self, t: Tensor, default_mask: Tensor | None, active_only: bool) -> Tensor:
         if self.n == "nuc":
-            norms = upstream._compute_norm(t, self.n, self.dim)
-        else:
-            norms = ops.channel_norms(t, 2.0 if self.n == "fro" else self.n, self.dim)
-        return _prune_channels(self, norms, t, default_mask, active_only)
+            norms: Tensor = upstream._compute_norm(t, self.n, self.dim)
+            return norms
+        return ops.channel_norms(t, 2.0 if self.n == "fro" else self.n, self.dim)
 
 
-class RandomStructured(upstream.RandomStructured, BasePruningMethod):
+class RandomStructured(_Structured, upstream.RandomStructured, BasePruningMethod):
     """Prunes random channels; see :class:`torch.nn.utils.prune.RandomStructured`.
 
     The numbers are those upstream draws, so that the same seed gives the same mask.
     """
 
-    @_fused
-    def compute_mask(
-        self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
-    ) -> Tensor:
-        _check_structured(t, self.dim)
+    def _channel_scores(self, t: Tensor, default_mask: Tensor | None, active_only: bool) -> Tensor:
         size = t.shape[self.dim]
         scores = torch.zeros(size)
         active = None
@@ -155,7 +185,7 @@ class RandomStructured(upstream.RandomStructured, BasePruningMethod):
         if count != 0:  # upstream draws nothing then
             draws = torch.rand(size)
             scores = draws if active is None else scores.masked_scatter_(active, draws)
-        return _prune_channels(self, scores.to(t.device), t, default_mask, active_only)
+        return scores.to(t.device)
 
 
 def _laid_out_like(t: Tensor, values: Tensor) -> Tensor:
@@ -168,22 +198,6 @@ def _check_structured(t: Tensor, dim: int) -> None:
     upstream._validate_pruning_dim(t, dim)
     if dim < -t.dim():
         raise IndexError(f"Invalid index {dim} for tensor of size {t.shape}")
-
-
-def _prune_channels(
-    method: LnStructured | RandomStructured,
-    scores: Tensor,
-    t: Tensor,
-    default_mask: Tensor | None,
-    active_only: bool,
-) -> Tensor:
-    mask = ops.channel_mask(
-        scores, t, default_mask, method.amount, method.dim, active_only=active_only
-    )
-    # Upstream hands the default mask back as it is where there is nothing to prune.
-    if upstream._compute_nparams_toprune(method.amount, t.shape[method.dim]) == 0:
-        return mask
-    return mask.to(t.dtype)
 
 
 class CustomFromMask(upstream.CustomFromMask, BasePruningMethod):

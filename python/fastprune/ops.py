@@ -126,6 +126,28 @@ def channel_mask(
     return result
 
 
+def channel_prune(
+    scores: Tensor,
+    t: Tensor,
+    mask: Tensor | None,
+    amount: int | float,
+    dim: int,
+    *,
+    active_only: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """:func:`channel_mask` like ``t``, and its product with ``t``.
+
+    Written together where ``t`` is contiguous and of the mask's dtype.
+
+    Returns:
+        The mask, and ``masked_mul(t, mask)``, differentiable in ``t``.
+    """
+    result: tuple[Tensor, Tensor] = _native.channel_prune.default(
+        scores, t, mask, _scalar(amount), dim, active_only
+    )
+    return result
+
+
 def combine_masks(old_mask: Tensor, new_mask: Tensor) -> Tensor:
     """``old_mask * new_mask.to(old_mask.dtype)``."""
     result: Tensor = _native.combine_masks.default(old_mask, new_mask)
@@ -203,6 +225,19 @@ def _(
     if mask is not None:
         _check_device("mask", mask, like)
     return torch.empty_like(like, dtype=like.dtype if mask is None else mask.dtype)
+
+
+@torch.library.register_fake("fastprune::channel_prune")
+def _(
+    scores: Tensor,
+    t: Tensor,
+    mask: Tensor | None,
+    amount: int | float,
+    dim: int,
+    active_only: bool = True,
+) -> tuple[Tensor, Tensor]:
+    new = _native.channel_mask.default(scores, t, mask, amount, dim, active_only)
+    return new, torch.empty_like(t)
 
 
 @torch.library.register_fake("fastprune::combine_masks")
