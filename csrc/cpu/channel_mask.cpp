@@ -121,7 +121,7 @@ struct Multiplied {
   const T* t = nullptr;
   T* product = nullptr;
 
-  // Entries [first, last) rows of `row`, while the mask is in the cache.
+  // Rows [first, last) of `row` entries each, while the mask is in the cache.
   void write(const T* mask, int64_t rows, int64_t row, int64_t first, int64_t last) const {
     if constexpr (!std::is_integral_v<T>) {
       if (product == nullptr) return;
