@@ -28,6 +28,8 @@ def describe(devices: list[str]) -> dict[str, Any]:
         "gpu": properties.name if properties else None,
         "gpu_memory_bytes": properties.total_memory if properties else None,
         "system": platform.system(),
+        # torch's switch to ask for huge pages for every large tensor
+        "huge_pages": os.environ.get("THP_MEM_ALLOC_ENABLE") == "1",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
