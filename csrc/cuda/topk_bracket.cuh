@@ -1,6 +1,8 @@
 // Bracket: what a sample knows of the threshold.
 #pragma once
 
+#include <type_traits>
+
 #include "topk_narrow.cuh"
 #include "topk_state.cuh"
 
@@ -54,6 +56,14 @@ constexpr int kRanks = 3;
 constexpr int kCountBits = 21;
 static_assert(kSampleMost < int64_t{1} << (kCountBits - 1), "up to twice as many are sampled");
 
+// Where nvcc does not unroll a loop over the ranks, which is inside another one.
+template <class Fn>
+__device__ __forceinline__ void for_each_rank(const Fn& fn) {
+  fn(std::integral_constant<int, 0>{});
+  fn(std::integral_constant<int, 1>{});
+  fn(std::integral_constant<int, 2>{});
+}
+
 __device__ __forceinline__ int64_t packed_count(unsigned long long packed, int r) {
   return static_cast<int64_t>(packed >> (r * kCountBits)) & ((int64_t{1} << kCountBits) - 1);
 }
@@ -106,11 +116,11 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
       for (int j = 0; j < kTopkKeys; ++j) {
         if (keys[j] == no_key<F>()) continue;
         const Key key = keys[j];
-#pragma unroll
-        for (int r = 0; r < kRanks; ++r) {
-          if (table[r] != r || !in_bracket(key, bracket[r].lo, bracket[r].hi)) continue;
+        for_each_rank([&](auto rank) {
+          constexpr int r = decltype(rank)::value;
+          if (table[r] != r || !in_bracket(key, bracket[r].lo, bracket[r].hi)) return;
           run[r].add(bins + r * kBins, static_cast<int>((key - bracket[r].lo) >> digit.shift));
-        }
+        });
       }
     }
 #pragma unroll
