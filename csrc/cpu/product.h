@@ -23,6 +23,12 @@ FASTPRUNE_STREAM_CLONES void product_plain(const M* a, const T* b, T* out, int64
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(static_cast<T>(a[i]) * b[i]);
 }
 
+// Rounding to 16 bits is arithmetic enough to gain from wider vectors.
+FASTPRUNE_CLONES inline void product_plain(const c10::BFloat16* a, const c10::BFloat16* b,
+                                           c10::BFloat16* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = a[i] * b[i];
+}
+
 #ifdef FASTPRUNE_HAS_CLONES
 // No compiler vectorises the conversions of c10::Half, which are code where F16C has an
 // instruction.
