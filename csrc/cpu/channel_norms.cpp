@@ -14,7 +14,9 @@
 namespace fastprune::cpu {
 namespace {
 
-constexpr int64_t kChannelBlock = 64;  // neighbouring channels read together where inner == 1
+// Neighbouring channels read together where inner == 1: four cache lines of a row.
+template <class T>
+constexpr int64_t kChannelBlock = 256 / sizeof(T);
 
 template <NormKind kind>
 double fold_lanes(double* lanes, int64_t stride) {
@@ -82,18 +84,29 @@ double chunk_of_channel(const T* data, const ChannelView& v, int64_t channel, in
   return fold_lanes<kind>(lanes, 1);
 }
 
-// The same chunk of up to kChannelBlock neighbouring channels where each row holds one element of
-// each: rows are read from left to right.
+// Rows of long strides are in pages of their own, which no hardware fetches ahead.
+constexpr int64_t kRowsAhead = 16;
+
+template <class T>
+void prefetch(const T* row, int64_t n) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t c = 0; c < n; c += kLine) __builtin_prefetch(row + c);
+}
+
+// The same chunk of up to kChannelBlock<T> neighbouring channels where each row holds one element
+// of each: rows are read from left to right.
 template <NormKind kind, class T>
 void chunk_of_columns(const T* data, const ChannelView& v, int64_t channel, int64_t width,
                       int64_t begin, int64_t end, double p, double* out, int64_t out_stride) {
-  double lanes[kNormLanes][kChannelBlock];
-  std::fill(&lanes[0][0], &lanes[0][0] + kNormLanes * kChannelBlock, norm_start<kind>());
+  double lanes[kNormLanes][kChannelBlock<T>];
+  std::fill(&lanes[0][0], &lanes[0][0] + kNormLanes * kChannelBlock<T>, norm_start<kind>());
   for (int64_t j = begin; j < end; ++j) {
-    add_columns<kind>(lanes[(j - begin) % kNormLanes], data + j * v.channels + channel, width, p);
+    const T* row = data + j * v.channels + channel;
+    if (j + kRowsAhead < end) prefetch(row + kRowsAhead * v.channels, width);
+    add_columns<kind>(lanes[(j - begin) % kNormLanes], row, width, p);
   }
   for (int64_t c = 0; c < width; ++c) {
-    out[c * out_stride] = fold_lanes<kind>(&lanes[0][c], kChannelBlock);
+    out[c * out_stride] = fold_lanes<kind>(&lanes[0][c], kChannelBlock<T>);
   }
 }
 
@@ -102,7 +115,7 @@ void norms_of(const T* data, const ChannelView& v, double p, double* norms) {
   const int64_t size = v.outer * v.inner;
   const int64_t chunks = std::max<int64_t>(1, (size + kNormChunk - 1) / kNormChunk);
   const bool columns = v.inner == 1;
-  const int64_t width = columns ? kChannelBlock : 1;
+  const int64_t width = columns ? kChannelBlock<T> : 1;
   const int64_t blocks = (v.channels + width - 1) / width;
   std::vector<double> partial(v.channels * chunks);
   const int64_t workers = worker_count(v.channels * size < kNormChunk ? 1 : blocks * chunks);
