@@ -39,8 +39,9 @@ def machine_line(result: Result) -> str:
     gpu = f"{machine['gpu']}; " if machine["gpu"] else ""
     # A result file can come from a checkout without git.
     commit = f" (commit {machine['commit']})" if machine["commit"] else ""
+    pages = "; huge pages for all tensors" if machine.get("huge_pages") else ""
     return (
-        f"{gpu}{machine['cpu']}, {machine['threads']} threads; torch {machine['torch']}, "
+        f"{gpu}{machine['cpu']}, {machine['threads']} threads{pages}; torch {machine['torch']}, "
         f"fastprune {machine['fastprune']}{commit}.\n"
     )
 
