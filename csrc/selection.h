@@ -105,9 +105,13 @@ FASTPRUNE_HD constexpr Digit digit_of_pass(int key_bits, int digit_bits, int pas
 }
 
 FASTPRUNE_HD int bit_width(uint64_t x) {
+#if defined(__CUDA_ARCH__)
+  return 64 - __clzll(static_cast<long long>(x));
+#else
   int width = 0;
   while (width < 64 && (x >> width) != 0) ++width;
   return width;
+#endif
 }
 
 // The first digit of a key's distance from `lo`, where keys go up to `hi`.

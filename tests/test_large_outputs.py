@@ -8,7 +8,7 @@ import reference
 from compare import assert_same_bits
 from inputs import mask
 
-ROWS, COLUMNS = 2111, 2003  # primes: no piece ends with a row
+ROWS, COLUMNS = 2111, 2003  # primes
 SHAPE = (ROWS, COLUMNS)
 
 
@@ -38,18 +38,23 @@ def test_combine_masks(scores: torch.Tensor, old: torch.Tensor) -> None:
     assert_same_bits(ops.combine_masks(old.long(), scores > 0), (old * (scores > 0)).long())
 
 
+#: Long runs, rows of all channels, long rows of short runs, runs longer than a piece.
+CHANNELS = [(SHAPE, 0), (SHAPE, 1), ((1_000_003, 5), 0), ((3, 90_001, 17), 1), ((2, 2_200_001), 0)]
+
+
 @pytest.mark.parametrize("has_mask", [False, True])
-@pytest.mark.parametrize("dim", [0, 1])
-def test_channel_mask(scores: torch.Tensor, old: torch.Tensor, dim: int, has_mask: bool) -> None:
-    norms = ops.channel_norms(scores, 2, dim)
-    kept = norms > norms.sort().values[norms.numel() // 2]
-    expected = (kept.unsqueeze(1 - dim) * torch.ones_like(scores)) * (old if has_mask else 1)
-    count = norms.numel() // 2 + 1
-    made = ops.channel_mask(norms, scores, old if has_mask else None, count, dim)
+@pytest.mark.parametrize(("shape", "dim"), CHANNELS, ids=str)
+def test_channels(shape: tuple[int, ...], dim: int, has_mask: bool) -> None:
+    t = torch.randn(shape, dtype=torch.float64)
+    assert t.nbytes > 32 << 20
+    old = mask("random", t.numel(), torch.float64).view(shape) if has_mask else None
+    norms = torch.randn(shape[dim])
+    count = (shape[dim] + 1) // 2
+    expected = reference.channel_mask(norms, t, old, count, dim)
+    assert_same_bits(ops.channel_mask(norms, t, old, count, dim), expected)
+    made, product = ops.channel_prune(norms, t, old, count, dim)
     assert_same_bits(made, expected)
-    made, product = ops.channel_prune(norms, scores, old if has_mask else None, count, dim)
-    assert_same_bits(made, expected)
-    assert_same_bits(product, expected * scores)
+    assert_same_bits(product, expected * t)
 
 
 @pytest.mark.parametrize("has_mask", [False, True])

@@ -25,8 +25,13 @@ namespace {
 
 constexpr int64_t kEntriesPerTask = 1 << 14;  // that a worker takes at a time
 // Channels whose runs of neighbouring entries are shorter are handled a row of all channels at a
-// time, over a pattern of such a row.
+// time, over a pattern of such a row; unless that is long, for then rows are few.
 constexpr int64_t kLongRun = 64;
+constexpr int64_t kLongRow = 1 << 16;
+
+bool in_rows(const ChannelView& v) {
+  return v.inner < kLongRun && v.channels * v.inner <= kLongRow;
+}
 
 // Rows of [outer, channels * inner], shared among workers: fn(first, last).
 template <class Fn>
@@ -61,7 +66,7 @@ bool any_nonzero(const T* mask, int64_t n) {
 template <class T>
 std::vector<uint8_t> active_channels(const T* mask, const ChannelView& v) {
   std::vector<uint8_t> active(v.channels, 0);
-  if (v.inner >= kLongRun) {
+  if (!in_rows(v)) {
     for_runs(v, [&](int64_t first, int64_t last) {
       for (int64_t run = first; run < last; ++run) {
         uint8_t* flag = &active[run % v.channels];
@@ -114,6 +119,11 @@ FASTPRUNE_CLONES void scale_row(const T* mask, const T* pattern, T* out, int64_t
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(mask[i] * pattern[i]);
 }
 
+template <class T>
+FASTPRUNE_CLONES void times_zero(const T* mask, T* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(mask[i] * static_cast<T>(0));
+}
+
 // The product with the mask that is written, where there is one: of masks of a floating type, as
 // only these can be of the dtype of what they prune.
 template <class T>
@@ -121,7 +131,7 @@ struct Multiplied {
   const T* t = nullptr;
   T* product = nullptr;
 
-  // Rows [first, last) of `row` entries each, while the mask is in the cache.
+  // Rows [first, last) of `row` entries each, just after their mask.
   void write(const T* mask, int64_t rows, int64_t row, int64_t first, int64_t last) const {
     if constexpr (!std::is_integral_v<T>) {
       if (product == nullptr) return;
@@ -137,9 +147,8 @@ struct Multiplied {
 template <class T>
 void write_mask(const T* mask, const ChannelView& v, const std::vector<uint8_t>& prune, T* out,
                 const Multiplied<T>& multiplied) {
-  if (v.inner >= kLongRun) {
+  if (!in_rows(v)) {
     const int64_t runs = v.outer * v.channels;
-    const std::unique_ptr<T[]> zeros(new T[v.inner]());
     const auto write_runs = [&](int64_t first, int64_t last) {
       for (int64_t run = first; run < last; ++run) {
         const bool pruned = prune[run % v.channels];
@@ -147,7 +156,7 @@ void write_mask(const T* mask, const ChannelView& v, const std::vector<uint8_t>&
         if (mask == nullptr) {
           std::fill_n(out + offset, v.inner, static_cast<T>(pruned ? 0 : 1));
         } else if (pruned) {
-          scale_row(mask + offset, zeros.get(), out + offset, v.inner);
+          times_zero(mask + offset, out + offset, v.inner);
         } else {
           std::copy_n(mask + offset, v.inner, out + offset);
         }

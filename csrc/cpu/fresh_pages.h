@@ -17,8 +17,9 @@
 
 namespace fastprune::cpu {
 
-constexpr int64_t kHugePagesFrom = int64_t{8} << 20;    // bytes of an output
-constexpr int64_t kFreshPagesFrom = int64_t{32} << 20;  // what is smaller, glibc tends to use again
+constexpr int64_t kHugePagesFrom = int64_t{8} << 20;  // bytes of an output
+constexpr int64_t kFreshPagesFrom = int64_t{32}
+                                    << 20;  // of all of a call; glibc reuses smaller ones
 
 // Whether the host of this virtual machine takes free memory back. It takes blocks of the size of
 // huge pages, and whoever gets such a one waits for the host.
@@ -66,7 +67,7 @@ inline void take_fresh_pages([[maybe_unused]] void* begin, [[maybe_unused]] int6
 }
 
 // fn(first, last) over [begin, end) of an output's `rows` of `row` entries, in pieces that fit the
-// cache; if the output is large, of fresh pages.
+// cache, or single rows that do not; if the output is large, of fresh pages.
 template <class T, class Fn>
 void write_in_pieces(T* out, int64_t rows, int64_t row, int64_t begin, int64_t end, const Fn& fn) {
   constexpr int64_t kPiece = int64_t{256} << 10;  // bytes

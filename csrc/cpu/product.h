@@ -1,5 +1,5 @@
-// Elementwise products of a floating tensor and a mask, to the bit those of ATen: what masked_mul
-// and combine_masks stream through.
+// Elementwise products of a floating tensor and a mask, to the bit those of ATen: what masked_mul,
+// combine_masks and channel_prune stream through.
 #pragma once
 
 #include <c10/util/BFloat16.h>

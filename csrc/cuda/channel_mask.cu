@@ -13,7 +13,7 @@ namespace fastprune::cuda {
 struct WriteTask {
   TileChannels of;
   int64_t size;
-  bool wide;      // old mask and output are aligned for packs
+  bool wide;      // all that is read and written is aligned for packs
   bool whole;     // a pack lies in one channel
   bool in_order;  // a pack lies in as many channels, whose bits are neighbours in a word
 };
@@ -200,11 +200,12 @@ void select_and_write(const ChannelMaskArgs& args, const ChannelScores& scores, 
     multiplied = {args.t.const_data_ptr<T>(), args.product.mutable_data_ptr<T>()};
   }
   const int64_t size = args.work.numel();
-  const WriteTask task{{TileDivisor(view.channels), TileDivisor(view.inner)},
-                       size,
-                       aligned(mask) && aligned(out) && aligned(multiplied.t),
-                       view.inner % kPack == 0,
-                       view.inner == 1 && view.channels % kPack == 0};
+  const WriteTask task{
+      {TileDivisor(view.channels), TileDivisor(view.inner)},
+      size,
+      aligned(mask) && aligned(out) && aligned(multiplied.t) && aligned(multiplied.product),
+      view.inner % kPack == 0,
+      view.inner == 1 && view.channels % kPack == 0};
   const int64_t tiles = (size + kTile - 1) / kTile;
   if (view.channels <= kSelectByAll) {
     const int64_t most = int64_t{multiprocessors()} * kSelectorsPerMultiprocessor;
