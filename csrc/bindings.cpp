@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "native_path.h"
 #include "selection.h"
 #include "test_hooks.h"
 
@@ -66,6 +67,7 @@ std::vector<std::pair<int, int>> digits_of(int key_bits, int digit_bits) {
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "Native part of fastprune. Importing it registers torch.ops.fastprune.";
   m.def("build_info", &build_info, "What this build was made with.");
+  PyModule_AddFunctions(m.ptr(), native_path_functions());
   m.def("_rank_key", &rank_key_of, py::arg("format"), py::arg("bits"), py::arg("largest") = false);
   m.def("_raw_key_is_below", &raw_key_is_below, py::arg("format"), py::arg("bits"),
         py::arg("bound"), py::arg("largest") = false);

@@ -8,36 +8,17 @@
 #include <string>
 #include <vector>
 
+#include "fallback.h"
 #include "selection.h"
 
 namespace fastprune {
 
 inline void check_floating(const char* op, const std::string& name, const at::Tensor& t) {
-  TORCH_CHECK_NOT_IMPLEMENTED(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble ||
-                                  t.scalar_type() == at::kHalf || t.scalar_type() == at::kBFloat16,
-                              op, "(): expected ", name,
+  TORCH_CHECK_NOT_IMPLEMENTED(is_native_float(t.scalar_type()), op, "(): expected ", name,
                               " to be float64, float32, float16 or bfloat16, got ",
                               t.scalar_type());
   TORCH_CHECK(t.layout() == at::kStrided, op, "(): expected ", name, " to be strided, got ",
               t.layout());
-}
-
-inline bool is_mask_dtype(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kBool:
-    case at::kByte:
-    case at::kChar:
-    case at::kShort:
-    case at::kInt:
-    case at::kLong:
-    case at::kHalf:
-    case at::kBFloat16:
-    case at::kFloat:
-    case at::kDouble:
-      return true;
-    default:
-      return false;
-  }
 }
 
 inline void check_mask_dtype(const char* op, const std::string& name, at::ScalarType dtype) {
@@ -263,9 +244,13 @@ inline void check_masked_mul(const char* op, const at::Tensor& t, const at::Tens
   check_mask(op, "mask", mask, "t", t);
 }
 
-inline void check_masked_muls(const char* op, at::TensorList ts, at::TensorList masks) {
+inline void check_lengths(const char* op, at::TensorList ts, at::TensorList masks) {
   TORCH_CHECK(ts.size() == masks.size(), op, "(): expected as many masks as tensors, ", ts.size(),
               ", got ", masks.size());
+}
+
+inline void check_masked_muls(const char* op, at::TensorList ts, at::TensorList masks) {
+  check_lengths(op, ts, masks);
   for (size_t i = 0; i < ts.size(); ++i) {
     const std::string at_i = "[" + std::to_string(i) + "]";
     check_floating(op, "ts" + at_i, ts[i]);

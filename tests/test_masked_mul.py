@@ -232,15 +232,41 @@ def test_gradient_is_grad_times_mask(target: Target, dtype: torch.dtype, form: s
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_mask_gets_no_gradient(target: Target, form: str) -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_mask_that_requires_a_gradient_gets_one(target: Target, frozen: bool, form: str) -> None:
     target.needs_autograd()
-    t = torch.randn(10, device=target.device, requires_grad=True)
-    m = torch.ones(10, device=target.device, requires_grad=True)
-    multiply(target, form, t, m).sum().backward()
-    assert t.grad is not None
-    assert m.grad is None
-    product = multiply(target, form, t.detach(), m)
-    assert not product.requires_grad
+    t = torch.randn(10, device=target.device, requires_grad=not frozen)
+    m = torch.rand(10, device=target.device, requires_grad=True)
+    grad = torch.randn(10, device=target.device)
+    multiply(target, form, t, m).backward(grad)
+    assert m.grad is not None
+    assert_same_bits(m.grad, grad * t.detach())
+    assert frozen or torch.equal(t.grad, grad * m.detach())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64], ids=name)
+@pytest.mark.parametrize("form", FORMS)
+def test_dtypes_without_kernels(target: Target, form: str, dtype: torch.dtype) -> None:
+    t = torch.randn(10, device=target.device).to(dtype)
+    m = mask("random", 10, torch.float32).to(target.device)
+    assert torch.equal(multiply(target, form, t, m), m.to(dtype) * t)
+    t = torch.randn(10, device=target.device)
+    assert torch.equal(multiply(target, form, t, m.cfloat()), m * t)
+
+
+def test_broadcasting_masks(target: Target) -> None:
+    t = torch.randn(3, 4, device=target.device)
+    for shape in ((4,), (3, 1), (1, 1), ()):
+        m = mask("random", shape, torch.float32).to(target.device)
+        expected = m * t
+        assert torch.equal(target.ops.masked_mul(t, m), expected)
+        assert torch.equal(*target.ops.masked_muls([t], [m]), expected)
+        assert torch.equal(target.ops.masked_mul_(t.clone(), m), expected)
+        if target.differentiable:
+            x, y = t.clone().requires_grad_(), t.clone().requires_grad_()
+            target.ops.masked_mul(x, m).square().sum().backward()
+            (m * y).square().sum().backward()
+            assert torch.equal(x.grad, y.grad)  # type: ignore[arg-type]
 
 
 def test_list_with_and_without_gradient(target: Target) -> None:

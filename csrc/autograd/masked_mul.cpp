@@ -1,15 +1,16 @@
-// Gradients of masked_mul, in C++ because it runs in every forward. The gradient of t is
-// grad * mask, itself a masked_mul, so that double backward works; the mask gets none.
-#include <ATen/core/dispatch/Dispatcher.h>
+// masked_mul and its forms, with autograd in C++ because they run in every forward. Plain tensors
+// go to the kernels; all others, and masks that require a gradient, to ATen's own multiplication.
 #include <torch/autograd.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/library.h>
 
-#include <algorithm>
-#include <tuple>
 #include <vector>
 
 #include "../checks.h"
+#include "../fallback.h"
+#include "../plain.h"
+#include "calls.h"
+#include "products.h"
 
 namespace fastprune::autograd {
 namespace {
@@ -17,29 +18,14 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-at::Tensor call_masked_mul(const at::Tensor& t, const at::Tensor& mask) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("fastprune::masked_mul", "")
-                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&)>();
-  return op.call(t, mask);
-}
-
-void call_masked_mul_(at::Tensor& t, const at::Tensor& mask) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("fastprune::masked_mul_", "")
-                             .typed<void(at::Tensor&, const at::Tensor&)>();
-  op.call(t, mask);
-}
-
-std::vector<at::Tensor> call_masked_muls(at::TensorList ts, at::TensorList masks) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("fastprune::masked_muls", "")
-                             .typed<std::vector<at::Tensor>(at::TensorList, at::TensorList)>();
-  return op.call(ts, masks);
+bool is_native(const at::Tensor& t, const at::Tensor& mask) {
+  return is_plain(t) && is_plain_mask(mask) && is_native_pair(t, mask);
 }
 
 class MaskedMul : public torch::autograd::Function<MaskedMul> {
  public:
+  static constexpr bool is_traceable = true;  // by compiled autograd: backward uses saved tensors
+
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& t, const at::Tensor& mask) {
     at::AutoDispatchBelowADInplaceOrView below;
     ctx->save_for_backward({mask});
@@ -47,7 +33,7 @@ class MaskedMul : public torch::autograd::Function<MaskedMul> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    return {call_masked_mul(grads[0], ctx->get_saved_variables()[0]), at::Tensor()};
+    return {masked_mul_backward(grads[0], ctx->get_saved_variables()[0]), at::Tensor()};
   }
 };
 
@@ -62,41 +48,19 @@ class MaskedMulInplace : public torch::autograd::Function<MaskedMulInplace> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    return {call_masked_mul(grads[0], ctx->get_saved_variables()[0]), at::Tensor()};
+    return {masked_mul_backward(grads[0], ctx->get_saved_variables()[0]), at::Tensor()};
   }
 };
-
-// A product that an operator over a list has made already, as a function of its own t: each of the
-// list can go backward without the others. By pointer, as what forward gets as a tensor is an
-// input.
-class MadeMul : public torch::autograd::Function<MadeMul> {
- public:
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& t, const at::Tensor* mask,
-                            const at::Tensor* product) {
-    ctx->save_for_backward({*mask});
-    return *product;
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    return {call_masked_mul(grads[0], ctx->get_saved_variables()[0]), at::Tensor(), at::Tensor()};
-  }
-};
-
-// Gives each product whose t requires grad its graph.
-void attach(at::TensorList ts, at::TensorList masks, std::vector<at::Tensor>& products) {
-  if (!at::GradMode::is_enabled()) return;
-  for (size_t i = 0; i < ts.size(); ++i) {
-    if (ts[i].requires_grad()) products[i] = MadeMul::apply(ts[i], &masks[i], &products[i]);
-  }
-}
 
 at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
+  if (!is_native(t, mask)) return aten_masked_mul(t, mask);
   if (at::GradMode::is_enabled() && t.requires_grad()) return MaskedMul::apply(t, mask);
   at::AutoDispatchBelowADInplaceOrView below;
   return call_masked_mul(t, mask);
 }
 
 void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
+  if (!is_native(t, mask)) return aten_masked_mul_(t, mask);
   const bool with_grad = at::GradMode::is_enabled() && t.requires_grad();
   torch::autograd::check_inplace(t, with_grad);
   if (with_grad) {
@@ -111,69 +75,24 @@ void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
 }
 
 std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
+  check_lengths("masked_muls", ts, masks);
+  for (size_t i = 0; i < ts.size(); ++i) {
+    if (!is_native(ts[i], masks[i])) return aten_masked_muls(ts, masks);
+  }
   check_masked_muls("masked_muls", ts, masks);
   std::vector<at::Tensor> products;
   {
     at::AutoDispatchBelowADInplaceOrView below;
     products = call_masked_muls(ts, masks);
   }
-  attach(ts, masks, products);
+  attach_products(ts, masks, products);
   return products;
 }
 
-using Masks = c10::List<std::optional<at::Tensor>>;
-using TwoLists = std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>>;
-
-TwoLists call_topk_prune(at::TensorList scores, const Masks& masks, at::TensorList ts,
-                         const at::Scalar& amount, bool active_only) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("fastprune::topk_prune", "")
-          .typed<TwoLists(at::TensorList, const Masks&, at::TensorList, const at::Scalar&, bool)>();
-  return op.call(scores, masks, ts, amount, active_only);
-}
-
-TwoLists topk_prune(at::TensorList scores, const Masks& masks, at::TensorList ts,
-                    const at::Scalar& amount, bool active_only) {
-  TwoLists made;
-  {
-    at::AutoDispatchBelowADInplaceOrView below;
-    made = call_topk_prune(scores, masks, ts, amount, active_only);
-  }
-  attach(ts, std::get<0>(made), std::get<1>(made));
-  return made;
-}
-
-using Two = std::tuple<at::Tensor, at::Tensor>;
-
-Two call_channel_prune(const at::Tensor& scores, const at::Tensor& t,
-                       const std::optional<at::Tensor>& mask, const at::Scalar& amount, int64_t dim,
-                       bool active_only) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("fastprune::channel_prune", "")
-          .typed<Two(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
-                     const at::Scalar&, int64_t, bool)>();
-  return op.call(scores, t, mask, amount, dim, active_only);
-}
-
-Two channel_prune(const at::Tensor& scores, const at::Tensor& t,
-                  const std::optional<at::Tensor>& mask, const at::Scalar& amount, int64_t dim,
-                  bool active_only) {
-  at::Tensor made, product;
-  {
-    at::AutoDispatchBelowADInplaceOrView below;
-    std::tie(made, product) = call_channel_prune(scores, t, mask, amount, dim, active_only);
-  }
-  if (at::GradMode::is_enabled() && t.requires_grad()) product = MadeMul::apply(t, &made, &product);
-  return {std::move(made), std::move(product)};
-}
-
-// Masks and norms carry no gradient, whatever their inputs require.
-void without_gradient(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
-                      torch::jit::Stack* stack) {
-  at::AutoDispatchBelowADInplaceOrView below;
-  op.redispatchBoxed(keys & c10::after_autograd_keyset, stack);
+// For backends without kernels of ours, meta tensors among them.
+at::Tensor masked_mul_elsewhere(const at::Tensor& t, const at::Tensor& mask) {
+  has_kernels(t.device().type());
+  return aten_masked_mul(t, mask);
 }
 
 }  // namespace
@@ -182,11 +101,26 @@ TORCH_LIBRARY_IMPL(fastprune, Autograd, m) {
   m.impl("masked_mul", &masked_mul);
   m.impl("masked_mul_", &masked_mul_);
   m.impl("masked_muls", &masked_muls);
-  m.impl("topk_prune", &topk_prune);
-  m.impl("channel_prune", &channel_prune);
-  for (const char* op : {"topk_masks", "channel_norms", "channel_mask", "combine_masks"}) {
-    m.impl(op, torch::CppFunction::makeFromBoxedFunction<&without_gradient>());
-  }
 }
+
+TORCH_LIBRARY_IMPL(fastprune, CompositeExplicitAutograd, m) {
+  m.impl("masked_mul", &masked_mul_elsewhere);
+  m.impl("masked_mul_", &aten_masked_mul_);
+  m.impl("masked_muls", &aten_masked_muls);
+}
+
+// What traces, batches or intercepts operators sees those of ATen.
+#define FASTPRUNE_DECOMPOSE(key)              \
+  TORCH_LIBRARY_IMPL(fastprune, key, m) {     \
+    m.impl("masked_mul", &aten_masked_mul);   \
+    m.impl("masked_mul_", &aten_masked_mul_); \
+    m.impl("masked_muls", &aten_masked_muls); \
+  }
+
+FASTPRUNE_DECOMPOSE(Tracer)
+FASTPRUNE_DECOMPOSE(FuncTorchBatched)
+FASTPRUNE_DECOMPOSE(Functionalize)
+FASTPRUNE_DECOMPOSE(PreDispatch)
+FASTPRUNE_DECOMPOSE(Python)
 
 }  // namespace fastprune::autograd

@@ -39,6 +39,7 @@ void multiply(const FlatPair& flat, const at::Tensor& out) {
 }
 
 at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
+  if (!is_native_pair(t, mask)) return aten_masked_mul(t, mask);
   check_masked_mul("masked_mul", t, mask);
   const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
   at::Tensor out = advise_huge_pages(at::empty_like(flat.first));
@@ -47,6 +48,7 @@ at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
 }
 
 void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
+  if (!is_native_pair(t, mask)) return aten_masked_mul_(t, mask);
   check_masked_mul("masked_mul_", t, mask);
   const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
   multiply(flat, flat.first);
@@ -57,6 +59,7 @@ void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
 
 // One parallel region for the whole list.
 std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
+  if (!are_native_pairs(ts, masks)) return aten_masked_muls(ts, masks);
   check_masked_muls("masked_muls", ts, masks);
   struct Piece {
     size_t tensor;

@@ -46,6 +46,7 @@ void multiply_flat(const std::vector<FlatPair>& flat, const std::vector<at::Tens
 }
 
 at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
+  if (!is_native_pair(t, mask)) return aten_masked_mul(t, mask);
   check_masked_mul("masked_mul", t, mask);
   const DeviceGuard guard(t);
   const FlatPair flat = flatten_alike(t, mask);
@@ -55,6 +56,7 @@ at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
 }
 
 void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
+  if (!is_native_pair(t, mask)) return aten_masked_mul_(t, mask);
   check_masked_mul("masked_mul_", t, mask);
   const DeviceGuard guard(t);
   const FlatPair flat = flatten_alike(t, mask);
@@ -65,6 +67,7 @@ void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
 }  // namespace
 
 std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
+  if (!are_native_pairs(ts, masks)) return aten_masked_muls(ts, masks);
   check_masked_muls("masked_muls", ts, masks);
   std::vector<at::Tensor> out(ts.size());
   std::vector<bool> done(ts.size(), false);

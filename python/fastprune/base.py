@@ -14,16 +14,11 @@ from typing import Any
 import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
-from . import ops
-
-
-def is_fused(method: upstream.BasePruningMethod) -> bool:
-    """Whether ``method.compute_mask`` is one of ours, which take ``default_mask=None`` for ones and
-    ``active_only=True`` to rank only active entries. One that a subclass or a mock put in its place
-    is not, whatever class it stands in.
-    """
-    return getattr(method.compute_mask, "_fused", None) is True
+from . import _C
+from .native import is_native
+from .slots import mask_of, original, store
 
 
 class transaction:
@@ -36,18 +31,21 @@ class transaction:
         self.before: list[tuple[Any, Any]] = []
         for module in modules:
             hooks = module._forward_pre_hooks
-            for holder in (
+            holders: list[Any] = [
                 module._parameters,
                 module._buffers,
                 module._non_persistent_buffers_set,
                 hooks,
                 module._forward_pre_hooks_with_kwargs,
                 module.__dict__,
-            ):
-                self.before.append((holder, holder.copy()))
-            for hook in hooks.values():
-                if isinstance(hook, upstream.BasePruningMethod):
-                    self.before.append((hook.__dict__, hook.__dict__.copy()))
+            ]
+            if hooks:
+                holders += [
+                    hook.__dict__
+                    for hook in hooks.values()
+                    if isinstance(hook, upstream.BasePruningMethod)
+                ]
+            self.before += [(holder, holder.copy()) for holder in holders]
 
     def __enter__(self) -> None:
         return None
@@ -65,18 +63,19 @@ class BasePruningMethod(upstream.BasePruningMethod):
     Subclasses define ``compute_mask(t, default_mask)`` and ``PRUNING_TYPE`` as they do upstream.
     """
 
-    _module: weakref.ref[nn.Module] | None = None  # where the hook last ran, for __deepcopy__
+    __slots__ = ("_module",)  # a weak reference to where the hook runs; vars() has upstream's alone
+    _module: weakref.ref[nn.Module]
 
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         """Forward pre-hook: refresh ``module.<name>`` from ``<name>_orig`` and ``<name>_mask``."""
-        if self._module is None:
+        if is_compiling():
+            super().__call__(module, inputs)
+            return
+        try:
+            self._module  # noqa: B018
+        except AttributeError:  # a copy, or read from a file
             self._module = weakref.ref(module)
-        attributes = module.__dict__
-        name = self._tensor_name
-        if name in attributes:  # past Module.__setattr__, which takes longer than the product
-            attributes[name] = self.apply_mask(module)
-        else:
-            setattr(module, name, self.apply_mask(module))
+        store(module, self._tensor_name, self.apply_mask(module))
 
     def apply_mask(self, module: nn.Module) -> Tensor:
         """``<name>_orig`` times ``<name>_mask``, with the gradient of the former.
@@ -87,15 +86,12 @@ class BasePruningMethod(upstream.BasePruningMethod):
         name = getattr(self, "_tensor_name", None)
         if name is None:
             raise AssertionError(f"Module {module} has to be pruned")
-        # Past Module.__getattr__; where something else holds the tensors (the replicas of
-        # DataParallel), through it.
-        orig = module._parameters.get(name + "_orig")
-        mask = module._buffers.get(name + "_mask")
-        if orig is None or mask is None:
-            orig = getattr(module, name + "_orig")
-            mask = getattr(module, name + "_mask")
-        product: Tensor = ops.masked_mul(orig, mask)
-        return product
+        if not is_compiling():
+            product = _C.product_if_plain(original(module, name), mask_of(module, name))
+            if product is not None:
+                return product
+        result: Tensor = super().apply_mask(module)
+        return result
 
     @classmethod
     def apply(  # type: ignore[override]
@@ -123,7 +119,6 @@ class BasePruningMethod(upstream.BasePruningMethod):
         Raises:
             AttributeError: the module has nothing of that name.
             TypeError: what it has is no parameter.
-            NotImplementedError: the parameter is not floating point.
             AssertionError: the scores' shape differs, or two hooks prune the same tensor.
             RuntimeError: the scores are on another device.
         """
@@ -158,16 +153,17 @@ class BasePruningMethod(upstream.BasePruningMethod):
             key, hook = old
             del module._forward_pre_hooks[key]
             method = _stack(hook, self)
-            default_mask = getattr(module, name + "_mask").detach()
-            if not is_fused(self):  # upstream's way writes into the mask it is given
+            default_mask = mask_of(module, name).detach()
+            if not is_native(self) or not _C.is_plain(default_mask, scores):
+                # upstream's way writes into the mask it is given
                 default_mask = default_mask.clone(memory_format=torch.contiguous_format)
         if mask is None:
-            t = module._parameters[name + "_orig"]
+            t = orig if old is None else original(module, name)
             mask, product = method._mask_and_product(scores, default_mask, t)
         module.register_buffer(name + "_mask", mask)
-        if product is None or type(method).apply_mask is not BasePruningMethod.apply_mask:
+        if product is None or not _applies_as_ours(method):
             product = method.apply_mask(module)
-        module.__dict__[name] = product
+        store(module, name, product, was_parameter=old is None)
         module.register_forward_pre_hook(method)
         method._module = weakref.ref(module)
         return method
@@ -191,8 +187,10 @@ class BasePruningMethod(upstream.BasePruningMethod):
             )
         if default_mask is None:
             default_mask = _ones(self, t, scores)
+        elif default_mask.dtype != t.dtype:  # the product may have a dtype of neither
+            return t * self.compute_mask(scores, default_mask=default_mask)
         mask, product = self._mask_and_product(scores, default_mask, t)
-        return ops.masked_mul(t, mask) if product is None else product
+        return t * mask if product is None else product
 
     def _mask_and_product(
         self, scores: Tensor, default_mask: Any, t: Any, **options: Any
@@ -213,7 +211,8 @@ class BasePruningMethod(upstream.BasePruningMethod):
         # A pruned tensor is a product, which torch refuses to copy while it has a gradient. A
         # module copies its hooks first, so a detached copy left in the memo is what the module
         # gets; its first forward makes the product anew.
-        module = None if self._module is None else self._module()
+        reference = getattr(self, "_module", None)
+        module = None if reference is None else reference()
         pruned = None if module is None else module.__dict__.get(self._tensor_name)
         if isinstance(pruned, Tensor) and not pruned.is_leaf:
             memo.setdefault(id(pruned), pruned.detach().clone())
@@ -224,7 +223,7 @@ class BasePruningMethod(upstream.BasePruningMethod):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the weak reference, which neither pickles nor fits a copy."""
-        return {key: value for key, value in self.__dict__.items() if key != "_module"}
+        return self.__dict__
 
 
 class PruningContainer(upstream.PruningContainer, BasePruningMethod):  # type: ignore[misc]
@@ -259,8 +258,9 @@ class PruningContainer(upstream.PruningContainer, BasePruningMethod):  # type: i
         ('global').
         """
         method: Any = self._pruning_methods[-1]
-        if not is_fused(method):
-            return super().compute_mask(t, default_mask)
+        if not is_native(method) or not _C.is_plain(default_mask, t):
+            result: Tensor = super().compute_mask(t, default_mask)
+            return result
         mask = method.compute_mask(t, default_mask=default_mask, active_only=True)
         return mask.to(t.dtype)
 
@@ -268,17 +268,25 @@ class PruningContainer(upstream.PruningContainer, BasePruningMethod):  # type: i
         self, scores: Tensor, default_mask: Any, t: Any, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
         method: Any = self._pruning_methods[-1]
-        if not is_fused(method) or default_mask.dtype != scores.dtype:
+        own = type(self).compute_mask is PruningContainer.compute_mask
+        if not own or not is_native(method) or default_mask.dtype != scores.dtype:
             return super()._mask_and_product(scores, default_mask, t)
-        if type(self).compute_mask is not PruningContainer.compute_mask:
+        if not _C.is_plain(default_mask, scores, t):
             return super()._mask_and_product(scores, default_mask, t)
         mask, product = method._mask_and_product(scores, default_mask, t, active_only=True)
         return mask.to(scores.dtype), product
 
 
 def _ones(method: BasePruningMethod, t: Tensor, scores: Tensor) -> Tensor | None:
-    """A mask of ones like ``t``; None stands for it where the mask would come out the same."""
-    return None if is_fused(method) and scores.dtype == t.dtype else torch.ones_like(t)
+    """A mask of ones like ``t``; None stands for it where the native operators will be taken."""
+    native = is_native(method) and scores.dtype == t.dtype and _C.is_plain(None, t, scores)
+    return None if native else torch.ones_like(t)
+
+
+def _applies_as_ours(method: BasePruningMethod) -> bool:
+    """Whether ``apply_mask`` is that of this file, so that it need not be asked for the product."""
+    own = type(method).apply_mask is BasePruningMethod.apply_mask
+    return own and "apply_mask" not in method.__dict__
 
 
 def _stack(hook: upstream.BasePruningMethod, method: BasePruningMethod) -> PruningContainer:
@@ -313,10 +321,6 @@ def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, prun
     orig = getattr(module, name) if parameter is None else parameter
     if not pruned and parameter is None:
         raise TypeError(f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}")
-    if not orig.is_floating_point():
-        raise NotImplementedError(
-            f"expected {name} of {module} to be floating point, got {orig.dtype}"
-        )
     if scores is not None:
         if scores.shape != orig.shape:
             raise AssertionError(

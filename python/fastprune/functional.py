@@ -10,7 +10,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.nn.utils.prune import is_pruned, remove
 
-from .base import PruningContainer, is_fused, transaction
+from .base import PruningContainer, transaction
 from .methods import (
     CustomFromMask,
     Identity,
@@ -19,6 +19,7 @@ from .methods import (
     RandomStructured,
     RandomUnstructured,
 )
+from .native import are_plain, is_native
 
 __all__ = [
     "custom_from_mask",
@@ -118,7 +119,7 @@ def global_unstructured(
     Raises:
         TypeError: ``parameters`` is no iterable, ``importance_scores`` no dict, the method is not
             unstructured, or the parameters are on different devices.
-        RuntimeError: there are no parameters.
+        ValueError: there are no parameters.
     """
     if not isinstance(parameters, Iterable):
         raise TypeError("global_unstructured(): parameters is not an Iterable")
@@ -126,7 +127,7 @@ def global_unstructured(
         raise TypeError("global_unstructured(): importance_scores must be of type dict")
     pairs = list(parameters)
     if not pairs:
-        raise RuntimeError("global_unstructured(): expected at least one parameter, got none")
+        raise ValueError("global_unstructured(): expected at least one parameter, got none")
     method: Any = pruning_method(**kwargs)
     if method.PRUNING_TYPE != "unstructured":
         raise TypeError(
@@ -135,13 +136,21 @@ def global_unstructured(
         )
     scores = _scores_of(pairs, importance_scores or {})
     old = [getattr(module, name + "_mask", None) for module, name in pairs]
+    originals = _originals(pairs)
+    plain = are_plain(old, scores if originals is None else [*scores, *originals])
     masks = [None if m is None else m.to(s.dtype) for m, s in zip(old, scores, strict=True)]
-    new, products = _compute_masks(method, scores, masks, _originals(pairs))
+    if plain and is_native(method):
+        new, products = _select(method, scores, masks, originals)
+    else:
+        new, products = _select_by_upstream(method, scores, masks), [None] * len(pairs)
     with transaction(*(module for module, _ in pairs)):
         for (module, name), mask, product in zip(pairs, new, products, strict=True):
-            # The new mask holds the old one already, so there is nothing to combine it with.
-            mask = mask.to(getattr(module, name).dtype)
-            CustomFromMask(mask)._attach(module, name, mask=mask, product=product)
+            if plain:
+                # The new mask holds the old one already, so there is nothing to combine it with.
+                mask = mask.to(getattr(module, name).dtype)
+                CustomFromMask(mask)._attach(module, name, mask=mask, product=product)
+            else:
+                custom_from_mask(module, name, mask)
 
 
 def _scores_of(
@@ -178,28 +187,31 @@ def _originals(pairs: list[tuple[nn.Module, str]]) -> list[Tensor] | None:
     return None if any(t is None for t in originals) else originals  # type: ignore[return-value]
 
 
-def _compute_masks(
+def _select(
     method: Any,
     scores: list[Tensor],
     masks: list[Tensor | None],
     ts: list[Tensor] | None,
 ) -> tuple[list[Tensor], Sequence[Tensor | None]]:
-    """One budget over all scores: by one op for methods of ours, on one flat tensor for others.
-
-    With the masks come their products with ``ts``, or None where nothing gave them at once.
+    """One budget over all scores, and with the masks their products with ``ts``, or None where
+    nothing gave them at once.
     """
-    none = [None] * len(scores)
-    if is_fused(method):
-        if ts is None:
-            return method.compute_masks(scores, masks), none
-        result: tuple[list[Tensor], Sequence[Tensor | None]] = method._masks_and_products(
-            scores, masks, ts
-        )
-        return result
+    if ts is None:
+        return method.compute_masks(scores, masks), [None] * len(scores)
+    result: tuple[list[Tensor], Sequence[Tensor | None]] = method._masks_and_products(
+        scores, masks, ts
+    )
+    return result
+
+
+def _select_by_upstream(
+    method: Any, scores: list[Tensor], masks: list[Tensor | None]
+) -> list[Tensor]:
+    """The masks that upstream computes on one flat tensor."""
     method._tensor_name = "temp"
     flat = torch.cat([score.reshape(-1) for score in scores])
-    ones = [torch.ones_like(s) if m is None else m for s, m in zip(scores, masks, strict=True)]
+    ones = [torch.ones_like(s) if m is None else m for m, s in zip(masks, scores, strict=True)]
     flat_mask = torch.cat([mask.reshape(-1) for mask in ones])
     mask = PruningContainer(method).compute_mask(flat, flat_mask)
     parts = mask.split([score.numel() for score in scores])
-    return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)], none
+    return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]

@@ -1,41 +1,38 @@
 """The pruning methods. Each says what is important; an operator of ops.py decides.
 
-A ``compute_mask`` marked ``_fused`` takes two things more than upstream's: ``default_mask=None``
-stands for ones, and ``active_only=True`` ranks only what the default mask left active, which is
-what a :class:`PruningContainer` asks for.
+Tensors that the operators do not take (see native.py) go to upstream's own ``compute_mask``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor
+from torch.compiler import is_compiling
 
-from . import ops
-from .base import BasePruningMethod, is_fused
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _fused(compute_mask: _F) -> _F:
-    compute_mask._fused = True  # type: ignore[attr-defined]
-    return compute_mask
+from . import _C, ops
+from .base import BasePruningMethod
+from .native import is_native, native
 
 
 class Identity(upstream.Identity, BasePruningMethod):
     """Prunes nothing, but registers mask and hook; see :class:`torch.nn.utils.prune.Identity`."""
 
-    @_fused
+    @native("unstructured")
     def compute_mask(
         self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
     ) -> Tensor:
-        return torch.ones_like(t) if default_mask is None else default_mask
+        if default_mask is None:
+            return torch.ones_like(t)
+        return default_mask.clone() if active_only else default_mask  # as upstream
 
     def compute_masks(self, ts: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
-        return [self.compute_mask(t, mask) for t, mask in zip(ts, masks, strict=True)]
+        return [
+            self.compute_mask(t, mask, active_only=True) for t, mask in zip(ts, masks, strict=True)
+        ]
 
 
 class L1Unstructured(upstream.L1Unstructured, BasePruningMethod):
@@ -44,31 +41,43 @@ class L1Unstructured(upstream.L1Unstructured, BasePruningMethod):
     Ties go by the lowest index. Integer scores are ranked as float64.
     """
 
-    @_fused
+    @native("unstructured")
     def compute_mask(
         self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
     ) -> Tensor:
+        if is_compiling() or not _C.is_plain(default_mask, t):
+            result: Tensor = super().compute_mask(t, default_mask)
+            return result
         masks = () if default_mask is None else (default_mask,)
-        scores = t if t.is_floating_point() or t.is_complex() else t.double()
-        dtype = t.dtype if default_mask is None else None
-        return ops.topk_masks((scores,), masks, self.amount, active_only=active_only, dtype=dtype)[
-            0
-        ]
+        return self._topk((t,), masks, active_only)[0]
 
     def compute_masks(self, ts: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
-        return ops.topk_masks(ts, masks, self.amount)
+        return self._topk(ts, masks, True)
+
+    def _topk(
+        self, ts: Sequence[Tensor], masks: Sequence[Tensor | None], active_only: bool
+    ) -> list[Tensor]:
+        dtype = ts[0].dtype if all(mask is None for mask in masks) else None
+        scores = [t if t.is_floating_point() else t.double() for t in ts]
+        return ops.topk_masks(scores, masks, self.amount, active_only=active_only, dtype=dtype)
 
     def _masks_and_products(
         self, scores: Sequence[Tensor], masks: Sequence[Tensor | None], ts: Sequence[Tensor]
     ) -> tuple[list[Tensor], Sequence[Tensor | None]]:
+        if not all(t.is_floating_point() for t in (*scores, *ts)):
+            return super()._masks_and_products(scores, masks, ts)
         return ops.topk_prune(scores, masks, ts, self.amount)
 
     def _mask_and_product(
         self, scores: Tensor, default_mask: Any, t: Any, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
-        if not is_fused(self) or not scores.is_floating_point():
+        masks: tuple[Tensor, ...] = ()
+        native = scores.is_floating_point() and t.is_floating_point()
+        if default_mask is not None:  # None says that it is
+            native = native and is_native(self) and _C.is_plain(default_mask, scores, t)
+            masks = (default_mask,)
+        if not native:
             return super()._mask_and_product(scores, default_mask, t, **options)
-        masks = () if default_mask is None else (default_mask,)
         active_only = options.get("active_only", False)
         (mask,), (product,) = ops.topk_prune(
             (scores,), masks, (t,), self.amount, active_only=active_only
@@ -82,10 +91,13 @@ class RandomUnstructured(upstream.RandomUnstructured, BasePruningMethod):
     The numbers are those upstream draws, so that the same seed gives the same mask.
     """
 
-    @_fused
+    @native("unstructured")
     def compute_mask(
         self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
     ) -> Tensor:
+        if is_compiling() or not _C.is_plain(default_mask, t):
+            result: Tensor = super().compute_mask(t, default_mask)
+            return result
         if active_only and default_mask is not None:
             return self.compute_masks((t,), (default_mask,))[0]
         count = upstream._compute_nparams_toprune(self.amount, t.numel())
@@ -123,14 +135,22 @@ class _Structured(BasePruningMethod):
     def _channel_scores(self, t: Tensor, default_mask: Tensor | None, active_only: bool) -> Tensor:
         raise NotImplementedError
 
-    @_fused
+    @property
+    def _amount(self) -> int | float:
+        return self.amount
+
+    @native("structured")
     def compute_mask(
         self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
     ) -> Tensor:
+        if is_compiling() or not _C.is_plain(default_mask, t):
+            # Upstream's, which comes next in the order of resolution.
+            result: Tensor = super().compute_mask(t, default_mask)  # type: ignore[safe-super]
+            return result
         _check_structured(t, self.dim)
         scores = self._channel_scores(t, default_mask, active_only)
         mask = ops.channel_mask(
-            scores, t, default_mask, self.amount, self.dim, active_only=active_only
+            scores, t, default_mask, self._amount, self.dim, active_only=active_only
         )
         # Upstream hands the default mask back as it is where there is nothing to prune.
         if upstream._compute_nparams_toprune(self.amount, t.shape[self.dim]) == 0:
@@ -140,16 +160,17 @@ class _Structured(BasePruningMethod):
     def _mask_and_product(
         self, scores: Tensor, default_mask: Any, t: Any, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
-        alike = t.dtype == scores.dtype and t.stride() == scores.stride()
-        if default_mask is not None:
-            alike = alike and default_mask.dtype == t.dtype
-        if not is_fused(self) or not alike:
+        native = t.dtype == scores.dtype and t.stride() == scores.stride()
+        if default_mask is not None:  # None says that it is
+            native = native and default_mask.dtype == t.dtype
+            native = native and is_native(self) and _C.is_plain(default_mask, scores, t)
+        if not native:
             return super()._mask_and_product(scores, default_mask, t, **options)
         _check_structured(scores, self.dim)
         active_only = options.get("active_only", False)
         ranked = self._channel_scores(scores, default_mask, active_only)
         return ops.channel_prune(
-            ranked, t, default_mask, self.amount, self.dim, active_only=active_only
+            ranked, t, default_mask, self._amount, self.dim, active_only=active_only
         )
 
 
@@ -158,6 +179,10 @@ class LnStructured(_Structured, upstream.LnStructured, BasePruningMethod):
 
     Norms are accumulated in float64; ties go by the lowest channel.
     """
+
+    @property
+    def _amount(self) -> int | float:
+        return int(self.amount) if self.amount is True else self.amount  # which upstream takes here
 
     def _channel_scores(self, t: Tensor, default_mask: Tensor | None, active_only: bool) -> Tensor:
         if self.n == "nuc":
@@ -203,10 +228,14 @@ def _check_structured(t: Tensor, dim: int) -> None:
 class CustomFromMask(upstream.CustomFromMask, BasePruningMethod):
     """Prunes what a given mask prunes; see :class:`torch.nn.utils.prune.CustomFromMask`."""
 
-    @_fused
+    @native("global")
     def compute_mask(
         self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
     ) -> Tensor:
+        if is_compiling() or not _C.is_plain(default_mask, t) or not _C.is_plain(self.mask):
+            old_mask = torch.ones_like(t) if default_mask is None else default_mask
+            result: Tensor = super().compute_mask(t, old_mask)
+            return result
         old = t if default_mask is None else default_mask
         if old.shape != self.mask.shape:
             raise AssertionError(

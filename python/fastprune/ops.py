@@ -13,13 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_native: Any = torch.ops.fastprune
+# Looked up once: a look-up by name takes as long as a small operator's checks.
+_topk_masks: Any = torch.ops.fastprune.topk_masks.default
+_topk_prune: Any = torch.ops.fastprune.topk_prune.default
+_channel_norms: Any = torch.ops.fastprune.channel_norms.default
+_channel_mask: Any = torch.ops.fastprune.channel_mask.default
+_channel_prune: Any = torch.ops.fastprune.channel_prune.default
+_combine_masks: Any = torch.ops.fastprune.combine_masks.default
+_masked_mul_: Any = torch.ops.fastprune.masked_mul_.default
+_masked_muls: Any = torch.ops.fastprune.masked_muls.default
 
 
 def _scalar(amount: int | float) -> int | float:
     """An amount as the native side takes it: an int counts, a float is a fraction."""
     if type(amount) is float:
         return amount
+    if amount is True:
+        raise TypeError("expected amount to be an int or a float, got True")
     return int(amount) if isinstance(amount, Integral) else float(amount)
 
 
@@ -56,9 +66,7 @@ def topk_masks(
     """
     if not scores:  # no tensor to dispatch on
         return []
-    result: list[Tensor] = _native.topk_masks.default(
-        scores, masks, _scalar(amount), active_only, largest, dtype
-    )
+    result: list[Tensor] = _topk_masks(scores, masks, _scalar(amount), active_only, largest, dtype)
     return result
 
 
@@ -79,7 +87,7 @@ def topk_prune(
     """
     if not scores:  # no tensor to dispatch on
         return [], []
-    result: tuple[list[Tensor], list[Tensor]] = _native.topk_prune.default(
+    result: tuple[list[Tensor], list[Tensor]] = _topk_prune(
         scores, masks, ts, _scalar(amount), active_only
     )
     return result
@@ -91,7 +99,7 @@ def channel_norms(t: Tensor, p: float, dim: int) -> Tensor:
     ``p`` is any number or infinity, as in :func:`torch.linalg.vector_norm`. Sums are accumulated in
     float64 in one fixed order, so that the result does not depend on threads.
     """
-    result: Tensor = _native.channel_norms.default(t, float(p), dim)
+    result: Tensor = _channel_norms(t, float(p), dim)
     return result
 
 
@@ -120,9 +128,7 @@ def channel_mask(
         IndexError: ``dim`` is out of range.
         RuntimeError: shapes, dtypes or devices do not fit.
     """
-    result: Tensor = _native.channel_mask.default(
-        scores, like, mask, _scalar(amount), dim, active_only
-    )
+    result: Tensor = _channel_mask(scores, like, mask, _scalar(amount), dim, active_only)
     return result
 
 
@@ -142,7 +148,7 @@ def channel_prune(
     Returns:
         The mask, and ``masked_mul(t, mask)``, differentiable in ``t``.
     """
-    result: tuple[Tensor, Tensor] = _native.channel_prune.default(
+    result: tuple[Tensor, Tensor] = _channel_prune(
         scores, t, mask, _scalar(amount), dim, active_only
     )
     return result
@@ -150,18 +156,18 @@ def channel_prune(
 
 def combine_masks(old_mask: Tensor, new_mask: Tensor) -> Tensor:
     """``old_mask * new_mask.to(old_mask.dtype)``."""
-    result: Tensor = _native.combine_masks.default(old_mask, new_mask)
+    result: Tensor = _combine_masks(old_mask, new_mask)
     return result
 
 
 #: ``mask.to(t.dtype) * t``, bit for bit, differentiable in ``t``. The operator itself rather than
 #: a function around it: it runs in every forward of every pruned module.
-masked_mul = _native.masked_mul.default
+masked_mul = torch.ops.fastprune.masked_mul.default
 
 
 def masked_mul_(t: Tensor, mask: Tensor) -> Tensor:
     """``t.copy_(mask.to(t.dtype) * t)``; returns ``t``."""
-    _native.masked_mul_.default(t, mask)
+    _masked_mul_(t, mask)
     return t
 
 
@@ -169,7 +175,7 @@ def masked_muls(ts: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
     """:func:`masked_mul` over a list."""
     if not ts:  # no tensor to dispatch on
         return []
-    result: list[Tensor] = _native.masked_muls.default(ts, masks)
+    result: list[Tensor] = _masked_muls(ts, masks)
     return result
 
 
@@ -203,8 +209,8 @@ def _(
     amount: int | float,
     active_only: bool = True,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    new = _native.topk_masks.default(scores, masks, amount, active_only)
-    return new, _native.masked_muls.default(ts, new)
+    new = _topk_masks(scores, masks, amount, active_only)
+    return new, _masked_muls(ts, new)
 
 
 @torch.library.register_fake("fastprune::channel_norms")
@@ -236,7 +242,7 @@ def _(
     dim: int,
     active_only: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    new = _native.channel_mask.default(scores, t, mask, amount, dim, active_only)
+    new = _channel_mask(scores, t, mask, amount, dim, active_only)
     return new, torch.empty_like(t)
 
 
@@ -246,19 +252,5 @@ def _(old_mask: Tensor, new_mask: Tensor) -> Tensor:
     return torch.empty_like(old_mask)
 
 
-@torch.library.register_fake("fastprune::masked_mul")
-def _(t: Tensor, mask: Tensor) -> Tensor:
-    _check_device("mask", mask, t)
-    return torch.empty_like(t)
-
-
-@torch.library.register_fake("fastprune::masked_mul_")
-def _(t: Tensor, mask: Tensor) -> None:
-    return None
-
-
-@torch.library.register_fake("fastprune::masked_muls")
-def _(ts: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
-    for i, (t, mask) in enumerate(zip(ts, masks, strict=True)):
-        _check_device(f"masks[{i}]", mask, t)
-    return [torch.empty_like(t) for t in ts]
+# masked_mul and its forms need none: whatever traces them sees their decomposition, which stands
+# in csrc/autograd/masked_mul.cpp.

@@ -1,0 +1,72 @@
+// Our own operators, called through the dispatcher.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <tuple>
+#include <vector>
+
+namespace fastprune::autograd {
+
+using MaskList = c10::List<std::optional<at::Tensor>>;
+using TensorPair = std::tuple<at::Tensor, at::Tensor>;
+using TensorLists = std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>>;
+
+template <class Signature>
+c10::TypedOperatorHandle<Signature> find_op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+inline at::Tensor call_masked_mul(const at::Tensor& t, const at::Tensor& mask) {
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, const at::Tensor&)>("fastprune::masked_mul");
+  return op.call(t, mask);
+}
+
+inline void call_masked_mul_(at::Tensor& t, const at::Tensor& mask) {
+  static const auto op = find_op<void(at::Tensor&, const at::Tensor&)>("fastprune::masked_mul_");
+  op.call(t, mask);
+}
+
+inline std::vector<at::Tensor> call_masked_muls(at::TensorList ts, at::TensorList masks) {
+  static const auto op =
+      find_op<std::vector<at::Tensor>(at::TensorList, at::TensorList)>("fastprune::masked_muls");
+  return op.call(ts, masks);
+}
+
+inline std::vector<at::Tensor> call_topk_masks(at::TensorList scores, const MaskList& masks,
+                                               const at::Scalar& amount, bool active_only) {
+  static const auto op =
+      find_op<std::vector<at::Tensor>(at::TensorList, const MaskList&, const at::Scalar&, bool,
+                                      bool, std::optional<at::ScalarType>)>(
+          "fastprune::topk_masks");
+  return op.call(scores, masks, amount, active_only, /*largest=*/false, /*dtype=*/std::nullopt);
+}
+
+inline TensorLists call_topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
+                                   const at::Scalar& amount, bool active_only) {
+  static const auto op = find_op<TensorLists(at::TensorList, const MaskList&, at::TensorList,
+                                             const at::Scalar&, bool)>("fastprune::topk_prune");
+  return op.call(scores, masks, ts, amount, active_only);
+}
+
+inline at::Tensor call_channel_mask(const at::Tensor& scores, const at::Tensor& like,
+                                    const std::optional<at::Tensor>& mask, const at::Scalar& amount,
+                                    int64_t dim, bool active_only) {
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                         const at::Scalar&, int64_t, bool)>("fastprune::channel_mask");
+  return op.call(scores, like, mask, amount, dim, active_only);
+}
+
+inline TensorPair call_channel_prune(const at::Tensor& scores, const at::Tensor& t,
+                                     const std::optional<at::Tensor>& mask,
+                                     const at::Scalar& amount, int64_t dim, bool active_only) {
+  static const auto op =
+      find_op<TensorPair(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                         const at::Scalar&, int64_t, bool)>("fastprune::channel_prune");
+  return op.call(scores, t, mask, amount, dim, active_only);
+}
+
+}  // namespace fastprune::autograd

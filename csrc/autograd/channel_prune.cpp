@@ -1,0 +1,34 @@
+// The product of channel_prune is a function of t; its mask carries no gradient.
+#include <torch/library.h>
+
+#include "../plain.h"
+#include "calls.h"
+#include "products.h"
+
+namespace fastprune::autograd {
+namespace {
+
+TensorPair channel_prune(const at::Tensor& scores, const at::Tensor& t,
+                         const std::optional<at::Tensor>& mask, const at::Scalar& amount,
+                         int64_t dim, bool active_only) {
+  if (!is_plain(t)) {
+    at::Tensor new_mask = call_channel_mask(scores, t, mask, amount, dim, active_only);
+    at::Tensor product = call_masked_mul(t, new_mask);
+    return {std::move(new_mask), std::move(product)};
+  }
+  TensorPair made;
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    made = call_channel_prune(scores, t, mask, amount, dim, active_only);
+  }
+  attach_product(t, std::get<0>(made), std::get<1>(made));
+  return made;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastprune, Autograd, m) {
+  m.impl("channel_prune", &channel_prune);
+}
+
+}  // namespace fastprune::autograd

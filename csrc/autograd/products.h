@@ -1,0 +1,19 @@
+// Gradients of products that an operator has written beside their masks.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <vector>
+
+namespace fastprune::autograd {
+
+// The gradient of t in masked_mul(t, mask): grad * mask, itself differentiable.
+at::Tensor masked_mul_backward(const at::Tensor& grad, const at::Tensor& mask);
+
+// Attaches a grad_fn to a product that an op computed, if t requires grad.
+void attach_product(const at::Tensor& t, const at::Tensor& mask, at::Tensor& product);
+
+// The same for lists: each product can run backward alone.
+void attach_products(at::TensorList ts, at::TensorList masks, std::vector<at::Tensor>& products);
+
+}  // namespace fastprune::autograd

@@ -1,0 +1,59 @@
+// What the kernels of masked_mul do not take, and the arithmetic of torch.nn.utils.prune for it.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <vector>
+
+namespace fastprune {
+
+inline bool is_native_float(at::ScalarType dtype) {
+  return dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf ||
+         dtype == at::kBFloat16;
+}
+
+inline bool is_mask_dtype(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kBool:
+    case at::kByte:
+    case at::kChar:
+    case at::kShort:
+    case at::kInt:
+    case at::kLong:
+      return true;
+    default:
+      return is_native_float(dtype);
+  }
+}
+
+// Whether a kernel takes the pair: strided, of dtypes it knows, and of one shape. Shapes that do
+// not even broadcast are left to the kernel too, as its error names the argument.
+inline bool is_native_pair(const at::Tensor& t, const at::Tensor& mask) {
+  return is_native_float(t.scalar_type()) && is_mask_dtype(mask.scalar_type()) &&
+         t.layout() == at::kStrided && mask.layout() == at::kStrided &&
+         (t.sizes() == mask.sizes() || !at::are_expandable(t.sizes(), mask.sizes()));
+}
+
+inline bool are_native_pairs(at::TensorList ts, at::TensorList masks) {
+  if (ts.size() != masks.size()) return true;  // an error as well
+  for (size_t i = 0; i < ts.size(); ++i) {
+    if (!is_native_pair(ts[i], masks[i])) return false;
+  }
+  return true;
+}
+
+inline at::Tensor aten_masked_mul(const at::Tensor& t, const at::Tensor& mask) {
+  return at::mul(mask.to(t.scalar_type()), t);
+}
+
+inline void aten_masked_mul_(at::Tensor& t, const at::Tensor& mask) {
+  t.mul_(mask.to(t.scalar_type()));
+}
+
+inline std::vector<at::Tensor> aten_masked_muls(at::TensorList ts, at::TensorList masks) {
+  std::vector<at::Tensor> products;
+  for (size_t i = 0; i < ts.size(); ++i) products.push_back(aten_masked_mul(ts[i], masks[i]));
+  return products;
+}
+
+}  // namespace fastprune

@@ -1,0 +1,36 @@
+// Which tensors take the native path. All others (subclasses, functorch, forward AD, tracing,
+// modes, other devices and layouts) take that of torch.nn.utils.prune, so that the result is the
+// same.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+namespace fastprune {
+
+// Whether fastprune has kernels for the type of device. Warns once for each that has none; meta
+// tensors hold no data, so that nothing is slow about them.
+bool has_kernels(c10::DeviceType device);
+
+// Whether the set holds only what every strided tensor carries.
+inline bool has_plain_keys(c10::DispatchKeySet keys) {
+  using c10::DispatchKey;
+  constexpr c10::DispatchKeySet plain(
+      {DispatchKey::Dense, DispatchKey::BackendSelect, DispatchKey::ADInplaceOrView,
+       DispatchKey::AutogradFunctionality, DispatchKey::AutocastCPU, DispatchKey::AutocastCUDA});
+  // The lowest bits name backends, of which the device says enough.
+  return (keys - plain).raw_repr() >> c10::num_backends == 0;
+}
+
+// An ordinary tensor on a device with kernels, outside of every mode and transform.
+inline bool is_plain(const at::Tensor& t) {
+  return has_plain_keys(t.key_set() | c10::impl::tls_local_dispatch_key_set().included_) &&
+         !t._fw_grad(/*level=*/0).defined() && has_kernels(t.device().type());
+}
+
+// As for any tensor; a mask that requires a gradient is to get one.
+inline bool is_plain_mask(const at::Tensor& mask) {
+  return !mask.requires_grad() && is_plain(mask);
+}
+
+}  // namespace fastprune
