@@ -3,6 +3,7 @@
 #   make demo        environment, build, the demo on real weights
 #   make bench       environment, build, the benchmarks; BENCH_ARGS="--quick" for a minute's worth
 #   make broken      every deliberately broken copy of a CUDA kernel, of which make test takes a share
+#   make compatibility   docs/compatibility.md anew, from its tests
 #   make sanitize    the CUDA kernels on the host, and the CPU kernels, under Address- and UBSan
 #   make cuda-build  a second environment with a CUDA torch: compile, link, run the CPU tests
 #   make cuda-report registers, shared memory and width of accesses of every compiled CUDA kernel
@@ -17,7 +18,7 @@ BENCH_ARGS ?=
 VENV := .venv
 CUDA_VENV := .venv-cuda
 BUILD_TOOLS := setuptools>=77 wheel ninja pybind11 numpy
-TEST_TOOLS := pytest>=8 hypothesis>=6 expecttest rich>=13 matplotlib>=3.8
+TEST_TOOLS := pytest>=8 hypothesis>=6 expecttest rich>=13 matplotlib>=3.8 onnx>=1.19 onnxscript>=0.5
 LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.*
 SOURCES := setup.py pyproject.toml $(shell find csrc python -type f -not -path '*/__pycache__/*')
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
@@ -25,7 +26,7 @@ PY_SOURCES := setup.py python tests benchmarks examples scripts
 INSTALL := -m pip install --quiet --disable-pip-version-check
 BUILD := -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps .
 
-.PHONY: test demo bench broken sanitize cuda-build cuda-report lint format clean
+.PHONY: test demo bench broken compatibility sanitize cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -38,6 +39,9 @@ bench: $(VENV)/.built $(VENV)/.bench
 
 broken: $(VENV)/.built
 	$(VENV)/bin/python -m pytest --broken tests/test_broken_kernels.py $(PYTEST_ARGS)
+
+compatibility: $(VENV)/.built
+	cd tests && ../$(VENV)/bin/python -m parity.table
 
 SANITIZE := -fsanitize=address,undefined
 # libstdc++ too: python does not link it, and without it no exception passes AddressSanitizer.

@@ -22,12 +22,12 @@ bool is_plain_object(PyObject* object, bool (*is)(const at::Tensor&)) {
   return is_exact(object) && is(THPVariable_Unpack(object));
 }
 
-bool is_plain_score(const at::Tensor& t) {
-  return is_plain(t) && t.layout() == at::kStrided && is_mask_dtype(t.scalar_type());
+bool is_plain_float(const at::Tensor& t) {
+  return is_plain(t) && t.layout() == at::kStrided && is_native_float(t.scalar_type());
 }
 
 bool is_plain_old_mask(const at::Tensor& mask) {
-  return is_plain_mask(mask) && is_plain_score(mask);
+  return is_plain_mask(mask) && mask.layout() == at::kStrided && is_mask_dtype(mask.scalar_type());
 }
 
 PyObject* py_is_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
@@ -36,7 +36,7 @@ PyObject* py_is_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t co
   if (plain && count > 0 && args[0] != Py_None) {
     plain = is_plain_object(args[0], is_plain_old_mask);
   }
-  for (Py_ssize_t i = 1; plain && i < count; ++i) plain = is_plain_object(args[i], is_plain_score);
+  for (Py_ssize_t i = 1; plain && i < count; ++i) plain = is_plain_object(args[i], is_plain_float);
   return PyBool_FromLong(plain);
   END_HANDLE_TH_ERRORS
 }
@@ -51,6 +51,8 @@ PyObject* py_product_if_plain(PyObject* /*module*/, PyObject* const* args, Py_ss
   const at::Tensor& t = THPVariable_Unpack(args[0]);
   const at::Tensor& mask = THPVariable_Unpack(args[1]);
   if (!is_plain(t) || !is_plain_mask(mask) || !is_native_pair(t, mask)) Py_RETURN_NONE;
+  // ATen's product has the layout of the mask, ours that of t; what follows may round otherwise.
+  if (t.strides() != mask.strides()) Py_RETURN_NONE;
   at::Tensor product;
   {
     pybind11::gil_scoped_release no_gil;

@@ -8,8 +8,8 @@
 
 namespace fastprune {
 
-// Whether fastprune has kernels for the type of device. Warns once for each that has none; meta
-// tensors hold no data, so that nothing is slow about them.
+// Whether fastprune has kernels for the type of device; for meta tensors these are fake. Warns once
+// for each type that has none.
 bool has_kernels(c10::DeviceType device);
 
 // Whether the set holds only what every strided tensor carries.
@@ -24,8 +24,9 @@ inline bool has_plain_keys(c10::DispatchKeySet keys) {
 
 // An ordinary tensor on a device with kernels, outside of every mode and transform.
 inline bool is_plain(const at::Tensor& t) {
-  return has_plain_keys(t.key_set() | c10::impl::tls_local_dispatch_key_set().included_) &&
-         !t._fw_grad(/*level=*/0).defined() && has_kernels(t.device().type());
+  return has_kernels(t.device().type()) &&
+         has_plain_keys(t.key_set() | c10::impl::tls_local_dispatch_key_set().included_) &&
+         !t._fw_grad(/*level=*/0).defined();
 }
 
 // As for any tensor; a mask that requires a gradient is to get one.

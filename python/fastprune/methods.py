@@ -45,38 +45,26 @@ class L1Unstructured(upstream.L1Unstructured, BasePruningMethod):
     def compute_mask(
         self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
     ) -> Tensor:
-        if is_compiling() or not _C.is_plain(default_mask, t):
+        scores = t if t.is_floating_point() or t.is_complex() else t.double()
+        if is_compiling() or not _C.is_plain(default_mask, scores):
             result: Tensor = super().compute_mask(t, default_mask)
             return result
         masks = () if default_mask is None else (default_mask,)
-        return self._topk((t,), masks, active_only)[0]
+        return ops.topk_masks((scores,), masks, self.amount, active_only=active_only)[0]
 
     def compute_masks(self, ts: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
-        return self._topk(ts, masks, True)
-
-    def _topk(
-        self, ts: Sequence[Tensor], masks: Sequence[Tensor | None], active_only: bool
-    ) -> list[Tensor]:
-        dtype = ts[0].dtype if all(mask is None for mask in masks) else None
-        scores = [t if t.is_floating_point() else t.double() for t in ts]
-        return ops.topk_masks(scores, masks, self.amount, active_only=active_only, dtype=dtype)
+        return ops.topk_masks(ts, masks, self.amount)
 
     def _masks_and_products(
         self, scores: Sequence[Tensor], masks: Sequence[Tensor | None], ts: Sequence[Tensor]
     ) -> tuple[list[Tensor], Sequence[Tensor | None]]:
-        if not all(t.is_floating_point() for t in (*scores, *ts)):
-            return super()._masks_and_products(scores, masks, ts)
         return ops.topk_prune(scores, masks, ts, self.amount)
 
     def _mask_and_product(
         self, scores: Tensor, default_mask: Any, t: Any, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
-        masks: tuple[Tensor, ...] = ()
-        native = scores.is_floating_point() and t.is_floating_point()
-        if default_mask is not None:  # None says that it is
-            native = native and is_native(self) and _C.is_plain(default_mask, scores, t)
-            masks = (default_mask,)
-        if not native:
+        masks = () if default_mask is None else (default_mask,)  # None says that all is native
+        if masks and not (is_native(self) and _C.is_plain(default_mask, scores, t)):
             return super()._mask_and_product(scores, default_mask, t, **options)
         active_only = options.get("active_only", False)
         (mask,), (product,) = ops.topk_prune(
@@ -185,7 +173,7 @@ class LnStructured(_Structured, upstream.LnStructured, BasePruningMethod):
         return int(self.amount) if self.amount is True else self.amount  # which upstream takes here
 
     def _channel_scores(self, t: Tensor, default_mask: Tensor | None, active_only: bool) -> Tensor:
-        if self.n == "nuc":
+        if isinstance(self.n, str) and self.n != "fro":
             norms: Tensor = upstream._compute_norm(t, self.n, self.dim)
             return norms
         return ops.channel_norms(t, 2.0 if self.n == "fro" else self.n, self.dim)

@@ -1,0 +1,1 @@
+"""What works with torch.nn.utils.prune, tried with both libraries, for docs/compatibility.md."""

@@ -1,0 +1,54 @@
+"""Whether two results are the same: values to the bit, and what else can be seen of a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def difference(ours: Any, theirs: Any, at: str = "result") -> str | None:
+    """Where two results first differ; None if nowhere."""
+    if isinstance(theirs, Tensor):
+        return _tensor_difference(ours, theirs, at)
+    if type(ours) is not type(theirs):
+        return f"{at}: {type(ours).__name__}, expected {type(theirs).__name__}"
+    if isinstance(theirs, Mapping):
+        if list(ours) != list(theirs):
+            return f"{at}: keys {list(ours)}, expected {list(theirs)}"
+        pairs = [(ours[key], theirs[key], f"{at}[{key!r}]") for key in theirs]
+    elif isinstance(theirs, (list, tuple)):
+        if len(ours) != len(theirs):
+            return f"{at}: length {len(ours)}, expected {len(theirs)}"
+        pairs = [(a, b, f"{at}[{i}]") for i, (a, b) in enumerate(zip(ours, theirs, strict=True))]
+    else:
+        return None if ours == theirs else f"{at}: {ours!r}, expected {theirs!r}"
+    return next((found for pair in pairs if (found := difference(*pair)) is not None), None)
+
+
+def _tensor_difference(ours: Any, theirs: Tensor, at: str) -> str | None:
+    for what in ("__class__", "shape", "dtype", "layout", "device", "requires_grad", "is_leaf"):
+        a, b = getattr(ours, what, None), getattr(theirs, what)
+        if a != b:
+            return f"{at}: {what} {a}, expected {b}"
+    if theirs.is_meta:
+        return None
+    a, b = (_plain(t) for t in (ours, theirs))
+    same = torch.equal(a, b) or (
+        torch.equal(torch.isnan(a), torch.isnan(b))
+        and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+    )
+    return None if same else f"{at}: other values"
+
+
+def _plain(t: Tensor) -> Tensor:
+    t = t.detach()
+    if hasattr(t, "full_tensor"):  # DTensor
+        t = t.full_tensor()
+    if t.layout != torch.strided:
+        t = t.to_dense()
+    if t.dtype.is_floating_point and t.element_size() == 1:  # float8 compares nothing
+        t = t.float()
+    return t.resolve_conj().resolve_neg()

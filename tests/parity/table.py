@@ -1,0 +1,50 @@
+"""docs/compatibility.md: every case, and what came of it with both libraries.
+
+``python -m parity.table``, run in tests/, writes it.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+import torch
+
+from . import elsewhere, life, modules, tensors, tracing, transforms  # noqa: F401 - their cases
+from .registry import CASES, Verdict, verdict_of
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"
+
+INTRODUCTION = """# Compatibility with torch.nn.utils.prune
+
+What works with `torch.nn.utils.prune` works with fastprune, and gives the same result. This page is
+made by a test that runs each case with both libraries (`tests/parity`) and compares what comes out:
+values to the bit, dtypes, layouts, gradients, traced graphs, state dicts.
+
+The native operators take plain tensors on CPU and CUDA, with masks that need no gradient, outside
+of tracing, transforms and modes. Everything else takes upstream's own arithmetic. Where upstream
+fails, the column says what it raises; fastprune raises the same or works. What differs on purpose
+stands in the README.
+"""
+
+
+def made_with() -> str:
+    """The release of torch, without what a build adds to it."""
+    return f"Made with torch {torch.__version__.split('+')[0]}."
+
+
+def render(verdicts: list[Verdict]) -> str:
+    """The page."""
+    lines = [INTRODUCTION, f"{made_with()} {len(verdicts)} cases.", ""]
+    by_group = sorted(verdicts, key=lambda v: GROUPS.index(v.case.group))
+    for group, rows in groupby(by_group, key=lambda v: v.case.group):
+        lines += [f"## {group}", "", "| case | upstream | fastprune |", "|---|---|---|"]
+        lines += [f"| {v.case.title} | {v.upstream} | {v.ours} |" for v in rows]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+GROUPS = list(dict.fromkeys(case.group for case in CASES))
+
+if __name__ == "__main__":
+    PAGE.write_text(render([verdict_of(case) for case in CASES]))

@@ -1,0 +1,27 @@
+"""What else holds on a device without kernels of ours; elsewhere.py has the comparisons."""
+
+import warnings
+
+import torch
+
+import fastprune
+
+from .elsewhere import NAME, results
+
+
+def test_operators() -> None:
+    differences = results()[2]
+    assert len(differences) == 3
+    assert not torch.stack(differences).any()
+
+
+def test_one_warning_names_the_device() -> None:
+    ours = [message for message in results()[1] if "fastprune" in message]
+    assert len(ours) == 1
+    assert f"'{NAME}'" in ours[0]
+
+
+def test_no_warning_where_there_is_no_data() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fastprune.l1_unstructured(torch.nn.Linear(4, 3, device="meta"), "weight", 0.5)
