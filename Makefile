@@ -5,6 +5,7 @@
 #   make broken      every deliberately broken copy of a CUDA kernel, of which make test takes a share
 #   make compatibility   docs/compatibility.md anew, from its tests
 #   make sanitize    the CUDA kernels on the host, and the CPU kernels, under Address- and UBSan
+#   make sdist       an sdist, unpacked elsewhere, built there and tested; SDIST_TESTS for a part
 #   make cuda-build  a second environment with a CUDA torch: compile, link, run the CPU tests
 #   make cuda-report registers, shared memory and width of accesses of every compiled CUDA kernel
 PYTHON ?= python3
@@ -17,7 +18,7 @@ BENCH_ARGS ?=
 
 VENV := .venv
 CUDA_VENV := .venv-cuda
-BUILD_TOOLS := setuptools>=77 wheel ninja pybind11 numpy
+BUILD_TOOLS := setuptools>=77 wheel ninja pybind11 numpy build
 TEST_TOOLS := pytest>=8 hypothesis>=6 expecttest rich>=13 matplotlib>=3.8 onnx>=1.19 onnxscript>=0.5
 LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.*
 SOURCES := setup.py pyproject.toml $(shell find csrc python -type f -not -path '*/__pycache__/*')
@@ -26,7 +27,7 @@ PY_SOURCES := setup.py python tests benchmarks examples scripts
 INSTALL := -m pip install --quiet --disable-pip-version-check
 BUILD := -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps .
 
-.PHONY: test demo bench broken compatibility sanitize cuda-build cuda-report lint format clean
+.PHONY: test demo bench sdist broken compatibility sanitize cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -64,6 +65,17 @@ build/sanitize/.built: $(VENV)/.torch $(SOURCES)
 	  $(VENV)/bin/python $(INSTALL) --no-build-isolation --no-deps --upgrade \
 	  --target build/sanitize/lib .
 	touch $@
+
+# Without the kernels on the host, which are the same files as here.
+SDIST_TESTS ?= tests
+sdist: $(VENV)/.built
+	rm -rf build/sdist && mkdir -p build/sdist
+	$(VENV)/bin/python -m build --sdist --no-isolation --outdir build/sdist . > build/sdist/log
+	set -e; python=$$PWD/$(VENV)/bin/python; there=$$(mktemp -d); trap "rm -rf $$there" EXIT; \
+	tar -xzf build/sdist/*.tar.gz -C $$there --strip-components=1; cd $$there; \
+	$$python $(INSTALL) --no-build-isolation --no-deps --target lib .; \
+	PYTHONPATH=lib $$python -m pytest -k "not cuda_on_host and not broken_kernels" \
+	  $(SDIST_TESTS) $(PYTEST_ARGS)
 
 # The kernels on the host are the same in every environment: `make test` has run them.
 cuda-build: $(CUDA_VENV)/.built

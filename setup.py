@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -37,8 +38,32 @@ def decide_cuda() -> tuple[bool, str]:
     return True, why
 
 
+def check_sdist() -> None:
+    """An sdist lists its files; here they must all be."""
+    listed = Path("python/fastprune.egg-info/SOURCES.txt")
+    if not Path("PKG-INFO").exists() or not listed.exists():  # a checkout
+        return
+    missing = [file for file in listed.read_text().splitlines() if not Path(file).exists()]
+    if missing:
+        raise SystemExit(f"this source tree is not whole, it lacks {', '.join(missing)}")
+
+
+def kernels(backend: str, suffix: str) -> list[Path]:
+    """The sources of a backend, which must have a kernel for every operator."""
+    sources = sorted((CSRC / backend).rglob(f"*.{suffix}"))
+    text = "".join(source.read_text() for source in sources)
+    ops = re.findall(r'm\.def\(\s*"(\w+)\(', (CSRC / "ops.cpp").read_text())
+    missing = [op for op in ops if f'm.impl("{op}"' not in text]
+    if missing:
+        raise SystemExit(
+            f"this source tree is not whole, {CSRC / backend} lacks the .{suffix} file with the "
+            f"kernel of {', '.join(missing)}"
+        )
+    return sources
+
+
 def extension(with_cuda: bool) -> Extension:
-    sources = [*CSRC.glob("*.cpp"), *CSRC.glob("cpu/*.cpp"), *CSRC.glob("autograd/*.cpp")]
+    sources = [*CSRC.glob("*.cpp"), *kernels("cpu", "cpp"), *CSRC.glob("autograd/*.cpp")]
     # Norms must round the same on every machine, so products and sums are not contracted to fma.
     cxx = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off"]
     cxx += ["-fopenmp"]  # without it at::parallel_for runs on one thread; torch brings the runtime
@@ -50,7 +75,7 @@ def extension(with_cuda: bool) -> Extension:
         return cpp_extension.CppExtension(
             "fastprune._C", sorted(map(str, sources)), extra_compile_args={"cxx": cxx}, **common
         )
-    sources += CSRC.glob("cuda/*.cu")
+    sources += kernels("cuda", "cu")
     if not torch.cuda.is_available():
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_archs())
     nvcc = ["-O3", "-Xcompiler", "-fvisibility=hidden", "-Xptxas", "-v"]
@@ -65,6 +90,7 @@ def extension(with_cuda: bool) -> Extension:
 
 # One build folder a torch: objects built against one do not link with another.
 build_base = os.environ.get("FASTPRUNE_BUILD_BASE", f"build/torch-{torch.__version__}")
+check_sdist()
 with_cuda, why = decide_cuda()
 print(f"fastprune: building {'CPU and CUDA' if with_cuda else 'CPU only'} ({why})", flush=True)
 setup(
