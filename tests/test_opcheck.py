@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastprune
 from inputs import LAYOUTS, SHAPE, mask, values
@@ -122,6 +125,40 @@ def test_compiled_masked_mul(device: str) -> None:
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     (actual,) = torch.autograd.grad(compiled(t, m), t)
     assert torch.equal(actual, expected)
+
+
+def test_tracers_see_masked_mul_as_a_multiplication() -> None:
+    class Model(torch.nn.Module):
+        def forward(self, t: Tensor, m: Tensor) -> Tensor:
+            (product,) = fastprune.ops.masked_muls([t], [m])
+            return fastprune.ops.masked_mul(product, m) + fastprune.ops.masked_mul_(t * 2, m)
+
+    t, m = tensors("cpu", "contiguous", False)
+    expected = Model()(t, m)
+    for strict in (False, True):
+        program = torch.export.export(Model(), (t, m), strict=strict)
+        assert "fastprune" not in str(program.graph)
+        assert torch.equal(program.module()(t, m), expected)
+    for graph in (
+        make_fx(Model())(t, m),
+        make_fx(Model(), tracing_mode="symbolic")(t, m),
+        torch.jit.trace(Model(), (t, m)),
+    ):
+        assert "fastprune" not in str(graph.graph)
+        assert torch.equal(graph(t, m), expected)
+    seen = []
+    with torch.inference_mode():
+        graph = make_fx(Model())(t, m)
+        seen.append(str(graph.graph))
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        seen.append(str(graph.graph))
+        return make_boxed_func(graph.forward)
+
+    compiled = torch.compile(Model(), fullgraph=True, backend=aot_autograd(fw_compiler=backend))
+    assert torch.equal(compiled(t, m), expected)
+    assert len(seen) == 2
+    assert not any("fastprune" in graph for graph in seen)
 
 
 def test_compiled_topk_masks(device: str) -> None:

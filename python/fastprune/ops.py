@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
+
+from . import _C
 
 # Looked up once: a look-up by name takes as long as a small operator's checks.
 _topk_masks: Any = torch.ops.fastprune.topk_masks.default
@@ -20,6 +23,7 @@ _channel_norms: Any = torch.ops.fastprune.channel_norms.default
 _channel_mask: Any = torch.ops.fastprune.channel_mask.default
 _channel_prune: Any = torch.ops.fastprune.channel_prune.default
 _combine_masks: Any = torch.ops.fastprune.combine_masks.default
+_masked_mul: Any = torch.ops.fastprune.masked_mul.default
 _masked_mul_: Any = torch.ops.fastprune.masked_mul_.default
 _masked_muls: Any = torch.ops.fastprune.masked_muls.default
 
@@ -160,13 +164,29 @@ def combine_masks(old_mask: Tensor, new_mask: Tensor) -> Tensor:
     return result
 
 
-#: ``mask.to(t.dtype) * t``, bit for bit, differentiable in ``t``. The operator itself rather than
-#: a function around it: it runs in every forward of every pruned module.
-masked_mul = torch.ops.fastprune.masked_mul.default
+def masked_mul(t: Tensor, mask: Tensor) -> Tensor:
+    """``mask.to(t.dtype) * t``, bit for bit.
+
+    Differentiable in ``t``, and in ``mask`` if that requires a gradient. Compilers and exporters see
+    an ordinary multiplication.
+
+    Args:
+        t: of any dtype; float64, float32, float16 and bfloat16 have kernels of ours.
+        mask: of the shape of ``t`` or one that broadcasts; of any dtype.
+
+    Raises:
+        RuntimeError: shapes or devices do not fit.
+    """
+    if is_compiling():
+        return mask.to(t.dtype) * t
+    product = _C.product_if_plain(t, mask)
+    return _masked_mul(t, mask) if product is None else product
 
 
 def masked_mul_(t: Tensor, mask: Tensor) -> Tensor:
-    """``t.copy_(mask.to(t.dtype) * t)``; returns ``t``."""
+    """:func:`masked_mul` in place; returns ``t``."""
+    if is_compiling():
+        return t.mul_(mask.to(t.dtype))
     _masked_mul_(t, mask)
     return t
 
@@ -175,6 +195,8 @@ def masked_muls(ts: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
     """:func:`masked_mul` over a list."""
     if not ts:  # no tensor to dispatch on
         return []
+    if is_compiling():
+        return [masked_mul(t, mask) for t, mask in zip(ts, masks, strict=True)]
     result: list[Tensor] = _masked_muls(ts, masks)
     return result
 
@@ -252,5 +274,5 @@ def _(old_mask: Tensor, new_mask: Tensor) -> Tensor:
     return torch.empty_like(old_mask)
 
 
-# masked_mul and its forms need none: whatever traces them sees their decomposition, which stands
-# in csrc/autograd/masked_mul.cpp.
+# masked_mul and its forms need none: whatever traces them sees their decomposition, for which
+# csrc/autograd/masked_mul.cpp registers it.

@@ -82,7 +82,8 @@ MODULES: dict[str, tuple[Make, tuple[Any, ...]]] = {
         lambda: _initialised(nn.LazyConv2d(6, 3), IMAGE),
         (IMAGE,),
     ),
-    "ParameterList": (lambda: _Listed(), (X,)),
+    "ParameterList": (lambda: _Listed(nn.ParameterList([torch.randn(3, 4)]), 0), (X,)),
+    "ParameterDict": (lambda: _Listed(nn.ParameterDict({"w": torch.randn(3, 4)}), "w"), (X,)),
     "CrossEntropyLoss": (lambda: nn.CrossEntropyLoss(torch.ones(3)), ()),
 }
 
@@ -93,14 +94,16 @@ def _initialised(module: nn.Module, x: Tensor) -> nn.Module:
 
 
 class _Listed(nn.Module):
-    """Keeps its weight in a ParameterList."""
+    """Keeps its weight in a ParameterList or a ParameterDict."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Any, key: Any) -> None:
         super().__init__()
-        self.weights = nn.ParameterList([nn.Parameter(torch.randn(3, 4))])
+        self.weights = weights
+        self.key = key
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weights[0].t()
+        result: Tensor = x @ self.weights[self.key].t()
+        return result
 
 
 def of_module(make: Make, inputs: tuple[Any, ...]) -> Callable[[ModuleType], Any]:
