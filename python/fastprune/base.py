@@ -31,21 +31,18 @@ class transaction:
         self.before: list[tuple[Any, Any]] = []
         for module in modules:
             hooks = module._forward_pre_hooks
-            holders: list[Any] = [
+            for holder in (
                 module._parameters,
                 module._buffers,
                 module._non_persistent_buffers_set,
                 hooks,
                 module._forward_pre_hooks_with_kwargs,
                 module.__dict__,
-            ]
-            if hooks:
-                holders += [
-                    hook.__dict__
-                    for hook in hooks.values()
-                    if isinstance(hook, upstream.BasePruningMethod)
-                ]
-            self.before += [(holder, holder.copy()) for holder in holders]
+            ):
+                self.before.append((holder, holder.copy()))
+            for hook in hooks.values():
+                if isinstance(hook, upstream.BasePruningMethod):
+                    self.before.append((hook.__dict__, hook.__dict__.copy()))
 
     def __enter__(self) -> None:
         return None
@@ -68,8 +65,8 @@ class BasePruningMethod(upstream.BasePruningMethod):
 
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         """Forward pre-hook: refresh ``module.<name>`` from ``<name>_orig`` and ``<name>_mask``."""
-        if is_compiling():
-            super().__call__(module, inputs)
+        if is_compiling():  # as upstream, by calls that leave few guards to check
+            setattr(module, self._tensor_name, self.apply_mask(module))
             return
         try:
             self._module  # noqa: B018
@@ -83,15 +80,16 @@ class BasePruningMethod(upstream.BasePruningMethod):
         Raises:
             AssertionError: the method has not been applied to a tensor.
         """
-        name = getattr(self, "_tensor_name", None)
-        if name is None:
-            raise AssertionError(f"Module {module} has to be pruned")
         if not is_compiling():
+            name = getattr(self, "_tensor_name", None)
+            if name is None:
+                raise AssertionError(f"Module {module} has to be pruned")
             product = _C.product_if_plain(original(module, name), mask_of(module, name))
             if product is not None:
                 return product
-        result: Tensor = super().apply_mask(module)
-        return result
+        orig: Tensor = getattr(module, self._tensor_name + "_orig")
+        mask: Tensor = getattr(module, self._tensor_name + "_mask")
+        return mask.to(dtype=orig.dtype) * orig
 
     @classmethod
     def apply(  # type: ignore[override]

@@ -167,8 +167,8 @@ def combine_masks(old_mask: Tensor, new_mask: Tensor) -> Tensor:
 def masked_mul(t: Tensor, mask: Tensor) -> Tensor:
     """``mask.to(t.dtype) * t``, bit for bit.
 
-    Differentiable in ``t``, and in ``mask`` if that requires a gradient. Compilers and exporters see
-    an ordinary multiplication.
+    Differentiable in ``t``, and in ``mask`` if that requires a gradient. Compilers and exporters
+    see an ordinary multiplication.
 
     Args:
         t: of any dtype; float64, float32, float16 and bfloat16 have kernels of ours.
