@@ -87,8 +87,8 @@ class BasePruningMethod(upstream.BasePruningMethod):
             product = _C.product_if_plain(original(module, name), mask_of(module, name))
             if product is not None:
                 return product
-        orig: Tensor = getattr(module, self._tensor_name + "_orig")
         mask: Tensor = getattr(module, self._tensor_name + "_mask")
+        orig: Tensor = getattr(module, self._tensor_name + "_orig")
         return mask.to(dtype=orig.dtype) * orig
 
     @classmethod
