@@ -89,7 +89,8 @@ class BasePruningMethod(upstream.BasePruningMethod):
                 return product
         mask: Tensor = getattr(module, self._tensor_name + "_mask")
         orig: Tensor = getattr(module, self._tensor_name + "_orig")
-        return mask.to(dtype=orig.dtype) * orig
+        pruned_tensor = mask.to(dtype=orig.dtype) * orig  # a graph names its node so
+        return pruned_tensor
 
     @classmethod
     def apply(  # type: ignore[override]
