@@ -13,6 +13,40 @@ import torch
 from . import elsewhere, life, modules, tensors, tracing, transforms  # noqa: F401 - their cases
 from .registry import CASES, Verdict, verdict_of
 
+#: In the order of the page.
+GROUPS = [
+    "torch.func",
+    "torch.autograd.functional",
+    "forward-mode AD",
+    "gradients of masks",
+    "autograd",
+    "torch.compile",
+    "torch.export",
+    "TorchScript",
+    "ONNX",
+    "torch.fx",
+    "modes",
+    "dtypes",
+    "masks",
+    "importance scores",
+    "layouts",
+    "devices",
+    "sparse gradients",
+    "tensor subclasses",
+    "DTensor",
+    "modules of torch.nn",
+    "modules of users",
+    "parametrizations",
+    "methods of users",
+    "amounts",
+    "global_unstructured",
+    "what is left on the module",
+    "edits by hand",
+    "copies and files",
+    "training",
+    "errors",
+]
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"
 
 INTRODUCTION = """# Compatibility with torch.nn.utils.prune
@@ -43,8 +77,6 @@ def render(verdicts: list[Verdict]) -> str:
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
-
-GROUPS = list(dict.fromkeys(case.group for case in CASES))
 
 if __name__ == "__main__":
     PAGE.write_text(render([verdict_of(case) for case in CASES]))
