@@ -30,10 +30,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a case returned, or what it raised."""
+    """What a case returned, or what it raised, and what it warned of."""
 
     value: Any = None
     error: BaseException | None = None
+    warned: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return "works" if self.error is None else f"`{type(self.error).__name__}`"
@@ -71,12 +72,14 @@ def case(group: str, title: str) -> Callable[[Run], Run]:
 
 def outcome(run: Run, library: ModuleType) -> Outcome:
     torch.manual_seed(0)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Outcome(value=run(library))
-    except Exception as error:
-        return Outcome(error=error)
+    value, raised = None, None
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        try:
+            value = run(library)
+        except Exception as error:
+            raised = error
+    return Outcome(value, raised, frozenset(str(w.message) for w in seen))
 
 
 @functools.cache
@@ -89,6 +92,8 @@ def verdict_of(case: Case) -> Verdict:
             wrong = f"{type(ours.error).__name__}: {ours.error}"
         else:
             wrong = difference(ours.value, theirs.value)
+        if wrong is None and ours.warned - theirs.warned:
+            wrong = f"warns: {min(ours.warned - theirs.warned)}"
     elif ours.error is not None and not isinstance(ours.error, type(theirs.error)):
         wrong = f"{type(ours.error).__name__} instead of {type(theirs.error).__name__}"
     return Verdict(case, theirs, ours, wrong)

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import torch
 
-from . import elsewhere, life, modules, tensors, tracing, transforms  # noqa: F401 - their cases
+from . import (  # noqa: F401 - their cases
+    compiled,
+    elsewhere,
+    life,
+    modules,
+    tensors,
+    tracing,
+    transforms,
+)
 from .registry import CASES, Verdict, verdict_of
 
 #: In the order of the page.
@@ -21,6 +29,7 @@ GROUPS = [
     "gradients of masks",
     "autograd",
     "torch.compile",
+    "compiled",
     "torch.export",
     "TorchScript",
     "ONNX",

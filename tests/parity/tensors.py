@@ -286,10 +286,15 @@ def _(prune: ModuleType) -> Any:
 # ---- sparse gradients ----
 
 
+def embedding_of(kind: Any, prune: ModuleType) -> nn.Module:
+    """A pruned embedding whose weight gets sparse gradients."""
+    result: nn.Module = prune.l1_unstructured(kind(6, 4, sparse=True), "weight", 0.5)
+    return result
+
+
 def embedding(kind: type[nn.Module]) -> Callable[[ModuleType], Any]:
     def run(prune: ModuleType) -> Any:
-        module = kind(6, 4, sparse=True)  # type: ignore[call-arg]
-        prune.l1_unstructured(module, "weight", 0.5)
+        module = embedding_of(kind, prune)
         optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
         module(torch.tensor([[1, 2, 1]])).square().sum().backward()
         gradient = module.weight_orig.grad
