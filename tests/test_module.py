@@ -141,6 +141,30 @@ def test_hooks_keep_their_order_and_number() -> None:
     assert len(hooks[-1]) == 4
 
 
+@pytest.mark.parametrize("first", [False, True], ids=["unpruned", "pruned"])
+def test_a_failure_leaves_flat_weights_in_order(first: bool) -> None:
+    lstm, other = nn.LSTM(4, 3), linear()
+    if first:
+        prune.l1_unstructured(lstm, "weight_ih_l0", 2)
+    before, kept = snapshot(lstm), list(lstm._flat_weights)
+    register = nn.Module.register_forward_pre_hook
+
+    def fails(self: nn.Module, hook: Any) -> Any:
+        if self is other:
+            raise KeyboardInterrupt
+        return register(self, hook)
+
+    with (
+        mock.patch.object(nn.Module, "register_forward_pre_hook", fails),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        prune.global_unstructured(
+            [(lstm, "weight_ih_l0"), (other, "weight")], prune.L1Unstructured, amount=3
+        )
+    assert_unchanged(lstm, before)
+    assert all(a is b for a, b in zip(lstm._flat_weights, kept, strict=True))
+
+
 # ---- copies and files ----
 
 MOMENTS: dict[str, Callable[[], nn.Module]] = {}

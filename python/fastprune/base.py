@@ -18,7 +18,7 @@ from torch.compiler import is_compiling
 
 from . import _C
 from .native import is_native
-from .slots import mask_of, original, store
+from .slots import has_own_setattr, mask_of, original, store
 
 
 class transaction:
@@ -43,6 +43,9 @@ class transaction:
             for hook in hooks.values():
                 if isinstance(hook, upstream.BasePruningMethod):
                     self.before.append((hook.__dict__, hook.__dict__.copy()))
+            if has_own_setattr(module):  # an RNN puts the product into a list, too
+                lists = [value for value in module.__dict__.values() if type(value) is list]
+                self.before += [(value, value.copy()) for value in lists]
 
     def __enter__(self) -> None:
         return None
@@ -50,8 +53,11 @@ class transaction:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         if kind is not None:
             for holder, content in self.before:
-                holder.clear()
-                holder.update(content)
+                if type(holder) is list:
+                    holder[:] = content
+                else:
+                    holder.clear()
+                    holder.update(content)
 
 
 class BasePruningMethod(upstream.BasePruningMethod):

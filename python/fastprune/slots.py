@@ -13,6 +13,11 @@ _GETATTR = nn.Module.__getattr__
 _SETATTR = nn.Module.__setattr__
 
 
+def has_own_setattr(module: nn.Module) -> bool:
+    """Whether the module's class does more with an attribute than to keep it."""
+    return type(module).__setattr__ is not _SETATTR
+
+
 def original(module: nn.Module, name: str) -> Tensor:
     """``module.<name>_orig``."""
     if type(module).__getattr__ is _GETATTR:
