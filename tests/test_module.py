@@ -1,6 +1,7 @@
 """Pruned modules in use: transactions, copies, files, training, methods that users write."""
 
 import copy
+import gc
 import io
 import pickle
 import warnings
@@ -14,6 +15,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune as prune
+from fastprune.homes import homes
 from inputs import name
 from unchanged import assert_unchanged, snapshot
 
@@ -286,6 +288,18 @@ def test_copy_can_be_copied_before_it_runs(make: Callable[[], nn.Module]) -> Non
     assert torch.equal(twin(X), module(X))
     twin = copy.deepcopy(twin)
     assert torch.equal(twin(X), module(X))
+
+
+def test_nothing_keeps_a_method_or_its_module_alive() -> None:
+    before = len(homes)
+    modules = [twice() for _ in range(3)]
+    copies = [copy.deepcopy(module) for module in modules]
+    for module in copies:
+        module(X)
+    assert len(homes) > before
+    del modules, copies, module
+    gc.collect()
+    assert len(homes) == before
 
 
 def test_copy_of_a_model_that_shares_a_layer() -> None:

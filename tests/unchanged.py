@@ -15,9 +15,7 @@ def snapshot(module: nn.Module) -> dict[str, Any]:
         "state": {key: value.clone() for key, value in module.state_dict().items()},
         "ids": {key: id(value) for key, value in tensors.items()},
         "hooks": [(key, id(hook)) for key, hook in hooks],
-        "insides": [
-            {k: copy.copy(v) for k, v in vars(hook).items() if k != "_module"} for _, hook in hooks
-        ],
+        "insides": [{k: copy.copy(v) for k, v in vars(hook).items()} for _, hook in hooks],
         "attributes": {key: id(value) for key, value in vars(module).items()},
     }
 

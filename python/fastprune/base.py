@@ -6,7 +6,6 @@ Both inherit from their counterparts in torch.nn.utils.prune, so that code that 
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from . import _C
+from .homes import home_of, homes, settle
 from .native import is_native
 from .slots import has_own_setattr, mask_of, original, store
 
@@ -66,18 +66,13 @@ class BasePruningMethod(upstream.BasePruningMethod):
     Subclasses define ``compute_mask(t, default_mask)`` and ``PRUNING_TYPE`` as they do upstream.
     """
 
-    __slots__ = ("_module",)  # a weak reference to where the hook runs; vars() has upstream's alone
-    _module: weakref.ref[nn.Module]
-
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         """Forward pre-hook: refresh ``module.<name>`` from ``<name>_orig`` and ``<name>_mask``."""
         if is_compiling():  # as upstream, by calls that leave few guards to check
             setattr(module, self._tensor_name, self.apply_mask(module))
             return
-        try:
-            self._module  # noqa: B018
-        except AttributeError:  # a copy, or read from a file
-            self._module = weakref.ref(module)
+        if id(self) not in homes:  # a copy, or read from a file
+            settle(self, module)
         store(module, self._tensor_name, self.apply_mask(module))
 
     def apply_mask(self, module: nn.Module) -> Tensor:
@@ -170,7 +165,7 @@ class BasePruningMethod(upstream.BasePruningMethod):
             product = method.apply_mask(module)
         store(module, name, product, was_parameter=old is None)
         module.register_forward_pre_hook(method)
-        method._module = weakref.ref(module)
+        settle(method, module)
         return method
 
     def prune(
@@ -216,19 +211,11 @@ class BasePruningMethod(upstream.BasePruningMethod):
         # A pruned tensor is a product, which torch refuses to copy while it has a gradient. A
         # module copies its hooks first, so a detached copy left in the memo is what the module
         # gets; its first forward makes the product anew.
-        reference = getattr(self, "_module", None)
-        module = None if reference is None else reference()
+        module = home_of(self)
         pruned = None if module is None else module.__dict__.get(self._tensor_name)
         if isinstance(pruned, Tensor) and not pruned.is_leaf:
             memo.setdefault(id(pruned), pruned.detach().clone())
-        copy = type(self).__new__(type(self))
-        memo[id(self)] = copy
-        copy.__dict__.update(deepcopy(self.__getstate__(), memo))
-        return copy
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the weak reference, which neither pickles nor fits a copy."""
-        return self.__dict__
+        return _default_deepcopy(self, memo)
 
 
 class PruningContainer(upstream.PruningContainer, BasePruningMethod):  # type: ignore[misc]
@@ -280,6 +267,22 @@ class PruningContainer(upstream.PruningContainer, BasePruningMethod):  # type: i
             return super()._mask_and_product(scores, default_mask, t)
         mask, product = method._mask_and_product(scores, default_mask, t, active_only=True)
         return mask.to(scores.dtype), product
+
+
+def _default_deepcopy(method: BasePruningMethod, memo: dict[int, Any]) -> BasePruningMethod:
+    """What ``copy.deepcopy`` does for a class without ``__deepcopy__``."""
+    function, arguments, state = method.__reduce_ex__(4)[:3]  # type: ignore[misc]
+    copy: Any = function(*arguments)  # type: ignore[operator]
+    memo[id(method)] = copy
+    state = deepcopy(state, memo)
+    if hasattr(copy, "__setstate__"):
+        copy.__setstate__(state)
+        return copy  # type: ignore[no-any-return]
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    copy.__dict__.update(attributes or {})
+    for name, value in (slots or {}).items():
+        setattr(copy, name, value)
+    return copy  # type: ignore[no-any-return]
 
 
 def _ones(method: BasePruningMethod, t: Tensor, scores: Tensor) -> Tensor | None:

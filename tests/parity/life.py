@@ -91,6 +91,39 @@ for _name in ["compute_mask", "apply_mask", "prune", "__call__", "remove"]:
     )
 
 
+@case("methods of users", "mixed with a class that has `__slots__`")
+def _(prune: ModuleType) -> Any:
+    class Slotted:
+        __slots__ = ("note",)
+
+    class Own(prune.L1Unstructured, Slotted):  # type: ignore[misc, name-defined]
+        """A method with a slot."""
+
+    layer = nn.Linear(4, 3)
+    hook = Own.apply(layer, "weight", 5)
+    hook.note = "kept"
+    twin = copy.deepcopy(hook)
+    return trained(layer, X), twin.note, sorted(vars(hook)), sorted(vars(twin))
+
+
+@case("methods of users", "with `__getstate__` and `__setstate__` of its own")
+def _(prune: ModuleType) -> Any:
+    class Own(prune.L1Unstructured):  # type: ignore[misc, name-defined]
+        def __getstate__(self) -> Any:
+            return {"packed": dict(self.__dict__)}
+
+        def __setstate__(self, state: Any) -> None:
+            self.__dict__.update(state["packed"], unpacked=True)
+
+    layer = nn.Linear(4, 3)
+    Own.apply(layer, "weight", 5)
+    with torch.no_grad():
+        layer(X)
+    twin = copy.deepcopy(layer)
+    (hook,) = twin._forward_pre_hooks.values()
+    return sorted(vars(hook)), twin(X)
+
+
 @case("methods of users", "an instance with its own `apply_mask` and `compute_mask`")
 def _(prune: ModuleType) -> Any:
     class Own(prune.L1Unstructured):  # type: ignore[misc, name-defined]
