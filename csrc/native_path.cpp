@@ -36,7 +36,14 @@ PyObject* py_is_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t co
   if (plain && count > 0 && args[0] != Py_None) {
     plain = is_plain_object(args[0], is_plain_old_mask);
   }
-  for (Py_ssize_t i = 1; plain && i < count; ++i) plain = is_plain_object(args[i], is_plain_float);
+  const at::Tensor* first = nullptr;  // whose shape and device all others must have
+  for (Py_ssize_t i = 0; plain && i < count; ++i) {
+    if (i > 0) plain = is_plain_object(args[i], is_plain_float);
+    if (!plain || args[i] == Py_None) continue;
+    const at::Tensor& t = THPVariable_Unpack(args[i]);
+    if (first == nullptr) first = &t;
+    plain = t.sizes() == first->sizes() && t.device() == first->device();
+  }
   return PyBool_FromLong(plain);
   END_HANDLE_TH_ERRORS
 }
@@ -53,6 +60,10 @@ PyObject* py_product_if_plain(PyObject* /*module*/, PyObject* const* args, Py_ss
   if (!is_plain(t) || !is_plain_mask(mask) || !is_native_pair(t, mask)) Py_RETURN_NONE;
   // ATen's product has the layout of the mask, ours that of t; what follows may round otherwise.
   if (t.strides() != mask.strides()) Py_RETURN_NONE;
+  // ATen's graph saves a converted copy of such a mask, which may change before the backward then.
+  if (t.scalar_type() != mask.scalar_type() && t.requires_grad() && at::GradMode::is_enabled()) {
+    Py_RETURN_NONE;
+  }
   at::Tensor product;
   {
     pybind11::gil_scoped_release no_gil;
@@ -69,7 +80,7 @@ PyMethodDef* native_path_functions() {
       {"is_plain", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&py_is_plain)),
        METH_FASTCALL,
        "is_plain(mask, *tensors): whether the native operators take a mask (or None) and tensors "
-       "as they are."},
+       "of one shape as they are."},
       {"product_if_plain",
        reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&py_product_if_plain)),
        METH_FASTCALL,

@@ -28,6 +28,7 @@ class MaskedMul : public torch::autograd::Function<MaskedMul> {
 
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& t, const at::Tensor& mask) {
     at::AutoDispatchBelowADInplaceOrView below;
+    ctx->set_materialize_grads(false);
     ctx->save_for_backward({mask});
     return call_masked_mul(t, mask);
   }
@@ -42,6 +43,7 @@ class MaskedMulInplace : public torch::autograd::Function<MaskedMulInplace> {
   static at::Tensor forward(AutogradContext* ctx, at::Tensor t, const at::Tensor& mask) {
     at::AutoDispatchBelowADInplaceOrView below;
     ctx->mark_dirty({t});
+    ctx->set_materialize_grads(false);
     ctx->save_for_backward({mask});
     call_masked_mul_(t, mask);
     return t;
@@ -79,7 +81,6 @@ std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
   for (size_t i = 0; i < ts.size(); ++i) {
     if (!is_native(ts[i], masks[i])) return aten_masked_muls(ts, masks);
   }
-  check_masked_muls("masked_muls", ts, masks);
   std::vector<at::Tensor> products;
   {
     at::AutoDispatchBelowADInplaceOrView below;

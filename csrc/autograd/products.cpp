@@ -17,6 +17,7 @@ class ComputedProduct : public torch::autograd::Function<ComputedProduct> {
 
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& t, const at::Tensor* mask,
                             const at::Tensor* product) {
+    ctx->set_materialize_grads(false);
     ctx->save_for_backward({*mask});
     return *product;
   }
@@ -30,6 +31,7 @@ class ComputedProduct : public torch::autograd::Function<ComputedProduct> {
 }  // namespace
 
 at::Tensor masked_mul_backward(const at::Tensor& grad, const at::Tensor& mask) {
+  if (!grad.defined()) return at::Tensor();
   if (grad.layout() == at::kStrided) return call_masked_mul(grad, mask);
   return at::mul(grad, mask.to(grad.scalar_type()));  // nn.Embedding(sparse=True)
 }

@@ -7,7 +7,8 @@
 
 namespace fastprune::autograd {
 
-// The gradient of t in masked_mul(t, mask): grad * mask, itself differentiable.
+// The gradient of t in masked_mul(t, mask): grad * mask, itself differentiable. Undefined if grad
+// is, as weight decay tells a gradient of zeros from none.
 at::Tensor masked_mul_backward(const at::Tensor& grad, const at::Tensor& mask);
 
 // Attaches a grad_fn to a product that an op computed, if t requires grad.

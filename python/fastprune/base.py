@@ -18,7 +18,7 @@ from torch.compiler import is_compiling
 from . import _C
 from .homes import home_of, homes, settle
 from .native import is_native
-from .slots import has_own_setattr, mask_of, original, store
+from .slots import has_own_setattr, original_and_mask, store
 
 
 class transaction:
@@ -68,10 +68,10 @@ class BasePruningMethod(upstream.BasePruningMethod):
 
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         """Forward pre-hook: refresh ``module.<name>`` from ``<name>_orig`` and ``<name>_mask``."""
-        if is_compiling():  # as upstream, by calls that leave few guards to check
+        if is_compiling():  # what upstream does, and nothing else that dynamo would guard on
             setattr(module, self._tensor_name, self.apply_mask(module))
             return
-        if id(self) not in homes:  # a copy, or read from a file
+        if id(self) not in homes and isinstance(module, nn.Module):  # copied, or read from a file
             settle(self, module)
         store(module, self._tensor_name, self.apply_mask(module))
 
@@ -85,12 +85,12 @@ class BasePruningMethod(upstream.BasePruningMethod):
             name = getattr(self, "_tensor_name", None)
             if name is None:
                 raise AssertionError(f"Module {module} has to be pruned")
-            product = _C.product_if_plain(original(module, name), mask_of(module, name))
+            product = _C.product_if_plain(*original_and_mask(module, name))
             if product is not None:
                 return product
         mask: Tensor = getattr(module, self._tensor_name + "_mask")
         orig: Tensor = getattr(module, self._tensor_name + "_orig")
-        pruned_tensor = mask.to(dtype=orig.dtype) * orig  # a graph names its node so
+        pruned_tensor = mask.to(dtype=orig.dtype) * orig  # fx names the node after this variable
         return pruned_tensor
 
     @classmethod
@@ -139,10 +139,10 @@ class BasePruningMethod(upstream.BasePruningMethod):
         ``mask`` is the new mask where the caller has it already, ``product`` the pruned tensor.
         """
         old = _find_hook(module, name)
-        orig = _check_prunable(module, name, importance_scores, pruned=old is not None)
+        t = orig = _check_prunable(module, name, importance_scores, pruned=old is not None)
         scores = orig if importance_scores is None else importance_scores
         self._tensor_name = name
-        method: BasePruningMethod = self
+        method: Any = self
         default_mask = None
         if old is None:
             module.register_parameter(name + "_orig", orig)  # type: ignore[arg-type]
@@ -153,13 +153,17 @@ class BasePruningMethod(upstream.BasePruningMethod):
             key, hook = old
             del module._forward_pre_hooks[key]
             method = _stack(hook, self)
-            default_mask = mask_of(module, name).detach()
-            if not is_native(self) or not _C.is_plain(default_mask, scores):
+            t, default_mask = original_and_mask(module, name)
+            default_mask = default_mask.detach()
+            native = is_native(self) and isinstance(method, BasePruningMethod)
+            if not native or not _C.is_plain(default_mask, scores):
                 # upstream's way writes into the mask it is given
                 default_mask = default_mask.clone(memory_format=torch.contiguous_format)
         if mask is None:
-            t = orig if old is None else original(module, name)
-            mask, product = method._mask_and_product(scores, default_mask, t)
+            if isinstance(method, BasePruningMethod):
+                mask, product = method._mask_and_product(scores, default_mask, t)
+            else:  # a container that derives from upstream's
+                mask = method.compute_mask(scores, default_mask=default_mask)
         module.register_buffer(name + "_mask", mask)
         if product is None or not _applies_as_ours(method):
             product = method.apply_mask(module)
@@ -271,9 +275,12 @@ class PruningContainer(upstream.PruningContainer, BasePruningMethod):  # type: i
 
 def _default_deepcopy(method: BasePruningMethod, memo: dict[int, Any]) -> BasePruningMethod:
     """What ``copy.deepcopy`` does for a class without ``__deepcopy__``."""
-    function, arguments, state = method.__reduce_ex__(4)[:3]  # type: ignore[misc]
-    copy: Any = function(*arguments)  # type: ignore[operator]
+    reduced: Any = method.__reduce_ex__(4)
+    function, arguments, state = (*reduced, None)[:3]
+    copy: Any = function(*deepcopy(arguments, memo))
     memo[id(method)] = copy
+    if state is None:
+        return copy  # type: ignore[no-any-return]
     state = deepcopy(state, memo)
     if hasattr(copy, "__setstate__"):
         copy.__setstate__(state)
@@ -291,15 +298,17 @@ def _ones(method: BasePruningMethod, t: Tensor, scores: Tensor) -> Tensor | None
     return None if native else torch.ones_like(t)
 
 
-def _applies_as_ours(method: BasePruningMethod) -> bool:
+def _applies_as_ours(method: upstream.BasePruningMethod) -> bool:
     """Whether ``apply_mask`` is that of this file, so that it need not be asked for the product."""
     own = type(method).apply_mask is BasePruningMethod.apply_mask
     return own and "apply_mask" not in method.__dict__
 
 
-def _stack(hook: upstream.BasePruningMethod, method: BasePruningMethod) -> PruningContainer:
-    """The hook as a container with one more method. A container of ours stays the same object."""
-    if isinstance(hook, PruningContainer):
+def _stack(
+    hook: upstream.BasePruningMethod, method: BasePruningMethod
+) -> upstream.PruningContainer:
+    """The hook as a container with one more method. Only upstream's own is replaced by ours."""
+    if isinstance(hook, upstream.PruningContainer) and type(hook) is not upstream.PruningContainer:
         hook.add_pruning_method(method)
         return hook
     methods = hook if isinstance(hook, upstream.PruningContainer) else (hook,)
@@ -335,7 +344,8 @@ def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, prun
                 "importance_scores should have the same shape as parameter "
                 f"{name} of {module}, got {scores.shape} vs {orig.shape}"
             )
-        if scores.device != orig.device:
+        # Upstream writes by the indices of the scores, which may be on the CPU.
+        if scores.device != orig.device and not scores.is_cpu and not orig.is_meta:
             raise RuntimeError(
                 "importance_scores should be on the device of parameter "
                 f"{name} of {module}, got {scores.device} vs {orig.device}"

@@ -137,7 +137,8 @@ def global_unstructured(
     scores = _scores_of(pairs, importance_scores or {})
     old = [getattr(module, name + "_mask", None) for module, name in pairs]
     originals = _originals(pairs)
-    plain = are_plain(old, scores if originals is None else [*scores, *originals])
+    plain = len(set(pairs)) == len(pairs) and are_plain(old, scores)
+    plain = plain and (originals is None or are_plain([None] * len(pairs), originals))
     masks = [None if m is None else m.to(s.dtype) for m, s in zip(old, scores, strict=True)]
     if plain and is_native(method):
         new, products = _select(method, scores, masks, originals)

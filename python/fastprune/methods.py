@@ -6,6 +6,7 @@ Tensors that the operators do not take (see native.py) go to upstream's own ``co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -123,10 +124,6 @@ class _Structured(BasePruningMethod):
     def _channel_scores(self, t: Tensor, default_mask: Tensor | None, active_only: bool) -> Tensor:
         raise NotImplementedError
 
-    @property
-    def _amount(self) -> int | float:
-        return self.amount
-
     @native("structured")
     def compute_mask(
         self, t: Tensor, default_mask: Tensor | None, *, active_only: bool = False
@@ -138,7 +135,7 @@ class _Structured(BasePruningMethod):
         _check_structured(t, self.dim)
         scores = self._channel_scores(t, default_mask, active_only)
         mask = ops.channel_mask(
-            scores, t, default_mask, self._amount, self.dim, active_only=active_only
+            scores, t, default_mask, _channel_amount(self), self.dim, active_only=active_only
         )
         # Upstream hands the default mask back as it is where there is nothing to prune.
         if upstream._compute_nparams_toprune(self.amount, t.shape[self.dim]) == 0:
@@ -158,7 +155,7 @@ class _Structured(BasePruningMethod):
         active_only = options.get("active_only", False)
         ranked = self._channel_scores(scores, default_mask, active_only)
         return ops.channel_prune(
-            ranked, t, default_mask, self._amount, self.dim, active_only=active_only
+            ranked, t, default_mask, _channel_amount(self), self.dim, active_only=active_only
         )
 
 
@@ -168,12 +165,8 @@ class LnStructured(_Structured, upstream.LnStructured, BasePruningMethod):
     Norms are accumulated in float64; ties go by the lowest channel.
     """
 
-    @property
-    def _amount(self) -> int | float:
-        return int(self.amount) if self.amount is True else self.amount  # which upstream takes here
-
     def _channel_scores(self, t: Tensor, default_mask: Tensor | None, active_only: bool) -> Tensor:
-        if isinstance(self.n, str) and self.n != "fro":
+        if self.n != "fro" and not isinstance(self.n, Real):
             norms: Tensor = upstream._compute_norm(t, self.n, self.dim)
             return norms
         return ops.channel_norms(t, 2.0 if self.n == "fro" else self.n, self.dim)
@@ -204,6 +197,12 @@ class RandomStructured(_Structured, upstream.RandomStructured, BasePruningMethod
 def _laid_out_like(t: Tensor, values: Tensor) -> Tensor:
     """The values in the memory layout of ``t``, which the mask will have too."""
     return values if t.is_contiguous() else torch.empty_like(t, dtype=values.dtype).copy_(values)
+
+
+def _channel_amount(method: _Structured) -> int | float:
+    """Upstream takes True for norms alone, as one."""
+    is_one = method.amount is True and isinstance(method, upstream.LnStructured)
+    return 1 if is_one else method.amount
 
 
 def _check_structured(t: Tensor, dim: int) -> None:

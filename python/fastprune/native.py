@@ -15,6 +15,9 @@ from . import _C
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+#: By the function itself: an attribute of it would be copied to what wraps it.
+_native_types: dict[Any, str] = {}
+
 
 def native(pruning_type: str) -> Callable[[_F], _F]:
     """Marks a ``compute_mask`` that takes two things more than upstream's.
@@ -24,7 +27,7 @@ def native(pruning_type: str) -> Callable[[_F], _F]:
     """
 
     def mark(compute_mask: _F) -> _F:
-        compute_mask._native_type = pruning_type  # type: ignore[attr-defined]
+        _native_types[compute_mask] = pruning_type
         return compute_mask
 
     return mark
@@ -35,10 +38,11 @@ def is_native(method: Any) -> bool:
 
     A subclass, another library or a mock may have replaced either.
     """
-    kind = getattr(method.compute_mask, "_native_type", None)
+    kind = _native_types.get(getattr(method.compute_mask, "__func__", None))
     return kind is not None and kind == method.PRUNING_TYPE and not is_compiling()
 
 
 def are_plain(masks: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> bool:
     """Whether the operators take old masks and tensors as they are; see :func:`_C.is_plain`."""
-    return _C.is_plain(None, *tensors) and all(m is None or _C.is_plain(m) for m in masks)
+    pairs = zip(masks, tensors, strict=True)
+    return not is_compiling() and all(_C.is_plain(mask, t) for mask, t in pairs)

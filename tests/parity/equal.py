@@ -35,20 +35,15 @@ def _tensor_difference(ours: Any, theirs: Tensor, at: str) -> str | None:
             return f"{at}: {what} {a}, expected {b}"
     if theirs.is_meta:
         return None
-    a, b = (_plain(t) for t in (ours, theirs))
-    same = torch.equal(a, b) or (
-        torch.equal(torch.isnan(a), torch.isnan(b))
-        and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
-    )
-    return None if same else f"{at}: other values"
+    return None if torch.equal(_bits(ours), _bits(theirs)) else f"{at}: other values"
 
 
-def _plain(t: Tensor) -> Tensor:
+def _bits(t: Tensor) -> Tensor:
+    """The bytes of a tensor's values in logical order."""
     t = t.detach()
     if hasattr(t, "full_tensor"):  # DTensor
         t = t.full_tensor()
     if t.layout != torch.strided:
         t = t.to_dense()
-    if t.dtype.is_floating_point and t.element_size() == 1:  # float8 compares nothing
-        t = t.float()
-    return t.resolve_conj().resolve_neg()
+    t = t.as_subclass(Tensor).resolve_conj().resolve_neg().contiguous()
+    return t.reshape(-1).view(torch.uint8)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import pickle
 import threading
+import types
 from collections.abc import Callable
 from fractions import Fraction
 from types import ModuleType
@@ -124,6 +126,76 @@ def _(prune: ModuleType) -> Any:
     return sorted(vars(hook)), twin(X)
 
 
+def noted(function: Any, calls: list[int]) -> Any:
+    @functools.wraps(function)
+    def wrapped(self: Any, t: Tensor, default_mask: Tensor) -> Any:
+        calls.append(1)
+        return function(self, t, default_mask)
+
+    return wrapped
+
+
+@case("methods of users", "`compute_mask` wrapped by `functools.wraps`")
+def _(prune: ModuleType) -> Any:
+    calls: list[int] = []
+    results = []
+    for base, arguments in (
+        (prune.L1Unstructured, (2,)),
+        (prune.CustomFromMask, (torch.ones(3, 4).tril(),)),
+    ):
+        own = type("Own", (base,), {"compute_mask": noted(base.compute_mask, calls)})
+        layer = nn.Linear(4, 3)
+        own.apply(layer, "weight", *arguments)
+        own.apply(layer, "weight", *arguments)
+        results.append(trained(layer, X))
+    return len(calls), results
+
+
+@case("methods of users", "with attributes of its own: `_amount`, `_module`, `_home`")
+def _(prune: ModuleType) -> Any:
+    class Own(prune.LnStructured):  # type: ignore[misc, name-defined]
+        def __init__(self, amount: float, n: int, dim: int) -> None:
+            super().__init__(amount, n, dim)
+            self._amount, self._module, self._home = amount, "module", "home"
+
+    layer = nn.Linear(4, 3)
+    hook = Own.apply(layer, "weight", 1, 2, 0)
+    return trained(layer, X), vars(hook)
+
+
+@case("methods of users", "that is a dict too, and one with its own `__reduce__`")
+def _(prune: ModuleType) -> Any:
+    class Mapping(dict, prune.L1Unstructured):  # type: ignore[misc, name-defined, type-arg]
+        """A method with items."""
+
+    class Locked(prune.L1Unstructured):  # type: ignore[misc, name-defined]
+        def __init__(self, amount: int) -> None:
+            super().__init__(amount)
+            self.lock = threading.Lock()
+
+        def __reduce__(self) -> Any:
+            return type(self), (self.amount,)
+
+    return Mapping(2).prune(torch.randn(3, 4)), copy.deepcopy(Locked(2)).amount
+
+
+@case("methods of users", "a container that derives from upstream's")
+def _(prune: ModuleType) -> Any:
+    class Own(torch.nn.utils.prune.PruningContainer):
+        def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
+            return torch.zeros_like(t)
+
+    layer = nn.Linear(4, 3)
+    method = prune.L1Unstructured(2)
+    method._tensor_name = "weight"
+    prune.identity(layer, "weight")
+    layer._forward_pre_hooks.clear()
+    layer.register_forward_pre_hook(Own(method))
+    prune.l1_unstructured(layer, "weight", 1)
+    (hook,) = layer._forward_pre_hooks.values()
+    return type(hook).__name__, trained(layer, X)
+
+
 @case("methods of users", "an instance with its own `apply_mask` and `compute_mask`")
 def _(prune: ModuleType) -> Any:
     class Own(prune.L1Unstructured):  # type: ignore[misc, name-defined]
@@ -239,11 +311,22 @@ def _(prune: ModuleType) -> Any:
 
 @case("global_unstructured", "a tuple, mixed dtypes, pruned and unpruned, weights and biases")
 def _(prune: ModuleType) -> Any:
-    layers = [linear(prune), nn.Linear(4, 3), nn.Linear(4, 3)]
+    layers = [linear(prune), nn.Linear(4, 3), nn.Linear(4, 3).double()]
     pairs = tuple((layer, name) for layer in layers for name in ("weight", "bias"))
     for _ in range(2):
         prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.3)
-    return [trained(layer, X) for layer in layers]
+    return [trained(layer, X.to(layer.bias.dtype)) for layer in layers]
+
+
+@case("global_unstructured", "a pair that is listed twice")
+def _(prune: ModuleType) -> Any:
+    results = []
+    for method, amount in (("L1Unstructured", 3), ("RandomUnstructured", 0.5)):
+        layer = nn.Linear(4, 3)
+        pairs = [(layer, "weight")] * 2
+        prune.global_unstructured(pairs, getattr(prune, method), amount=amount)
+        results.append(trained(layer, X))
+    return results
 
 
 @case("global_unstructured", "a method written from scratch, one of upstream's, `Identity`")
@@ -412,6 +495,34 @@ def _(prune: ModuleType) -> Any:
         layer.weight_orig.fill_(1)
     (hook,) = layer._forward_pre_hooks.values()
     return hook(layer, None), layer.weight, hook.apply_mask(layer)
+
+
+@case("edits by hand", "`compute_mask` and `prune` with default masks of other shapes")
+def _(prune: ModuleType) -> Any:
+    t = torch.randn(3, 4)
+    return [
+        prune.LnStructured(1, 2, 0).prune(t, torch.ones(1, 4)),
+        prune.LnStructured(1, 2, 0).compute_mask(t, torch.ones(4)),
+        prune.RandomStructured(1, 0).compute_mask(t, torch.ones(())),
+        prune.L1Unstructured(1).compute_mask(t, torch.ones(12)),
+        prune.LnStructured(1, None, 0).prune(t),
+    ]
+
+
+@case("edits by hand", "an attribute that hides the parameter or the mask")
+def _(prune: ModuleType) -> Any:
+    a, b = linear(prune), linear(prune)
+    a.__dict__["weight_orig"] = torch.full((3, 4), 7.0)
+    b.__dict__["weight_mask"] = torch.ones(3, 4).tril()
+    return a(X), b(X)
+
+
+@case("edits by hand", "the hook called with something that is no module")
+def _(prune: ModuleType) -> Any:
+    (hook,) = linear(prune)._forward_pre_hooks.values()
+    other = types.SimpleNamespace(weight_orig=torch.ones(2), weight_mask=torch.tensor([0.0, 1]))
+    hook(other, None)
+    return other.weight
 
 
 @case("edits by hand", "a container made by hand")

@@ -73,8 +73,8 @@ MODULES: dict[str, tuple[Make, tuple[Any, ...]]] = {
         (SEQUENCE, SEQUENCE),
     ),
     "AdaptiveLogSoftmaxWithLoss": (
-        lambda: nn.AdaptiveLogSoftmaxWithLoss(4, 6, [2, 4]),
-        (X, torch.tensor([0, 1, 2, 3, 5])),
+        lambda: nn.AdaptiveLogSoftmaxWithLoss(16, 12, [4, 8], div_value=2.0),
+        (torch.ones(5, 16), torch.tensor([0, 1, 5, 9, 11])),
     ),
     "SyncBatchNorm, evaluating": (lambda: nn.SyncBatchNorm(4).eval(), (IMAGE,)),
     "LazyLinear, after its first forward": (lambda: _initialised(nn.LazyLinear(3), X), (X,)),
@@ -218,6 +218,34 @@ def _(prune: ModuleType) -> Any:
     module.asked.clear()
     result = trained(module, X)
     return sorted(set(module.asked)), result
+
+
+class Intercepting(nn.Linear):
+    """Answers for its weight itself."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        return 2 * value if name == "weight" else value
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name)
+
+
+class Doubling(nn.Linear):
+    """Gives twice the original."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "weight_orig":
+            return 2 * self._parameters[name]
+        return super().__getattribute__(name)
+
+
+@case("modules of users", "a `__getattribute__`")
+def _(prune: ModuleType) -> Any:
+    return [
+        trained(prune.l1_unstructured(kind(4, 3), "weight", 0.5), X)
+        for kind in (Intercepting, Doubling)
+    ]
 
 
 class Registering(nn.Linear):

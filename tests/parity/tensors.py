@@ -186,6 +186,12 @@ for _dtype in [torch.float64, torch.float16, torch.int64, torch.int8, torch.comp
     )
 
 
+@case("importance scores", "on the CPU, for a parameter elsewhere")
+def _(prune: ModuleType) -> Any:
+    layer = nn.Linear(4, 3, device="meta")
+    return prune.l1_unstructured(layer, "weight", 2, torch.rand(3, 4)).weight_mask
+
+
 @case("importance scores", "that require a gradient")
 def _(prune: ModuleType) -> Any:
     given = torch.randn(3, 4, requires_grad=True)
@@ -209,7 +215,8 @@ for _name, _make in LAYOUTS.items():
         ) -> Any:
             return twice(METHODS[method], prune, Holder(make()))
 
-        case("layouts", f"{_name}: `{_method}`")(_layout)
+        if _name != "zero elements" or "_structured" not in _method:  # whose amount is a channel
+            case("layouts", f"{_name}: `{_method}`")(_layout)
 
 
 @case("layouts", "channels_last convolution")

@@ -357,11 +357,11 @@ def _(prune: ModuleType) -> Any:
 @case("modes", "what a `TorchDispatchMode` sees of pruning")
 def _(prune: ModuleType) -> Any:
     layer = nn.Linear(4, 3)
-    with Names():
+    with Names() as names:
         prune.l1_unstructured(layer, "weight", 0.5)
         prune.ln_structured(layer, "weight", 1, 2, 0)
         prune.random_unstructured(layer, "bias", 1)
-    return trained(layer, X)
+    return names.seen, trained(layer, X)
 
 
 @case("modes", "what a `TorchFunctionMode` sees of a forward")

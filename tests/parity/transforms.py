@@ -481,6 +481,46 @@ def _(prune: ModuleType) -> Any:
     return gradients(layer)
 
 
+class NoGradient(torch.autograd.Function):
+    """A function whose backward has nothing to give."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        return x @ w.t()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return None, None
+
+
+@case("autograd", "no gradient for the product: none for the parameter, weight decay included")
+def _(prune: ModuleType) -> Any:
+    results = []
+    for pruned in (linear(prune), prune.ln_structured(nn.Linear(4, 3), "weight", 1, 2, 0)):
+        (hook,) = pruned._forward_pre_hooks.values()
+        optimizer = torch.optim.SGD(pruned.parameters(), lr=0.1, weight_decay=0.5)
+        for refresh in (False, True):  # by the operator that pruned, and by the hook
+            if refresh:
+                hook(pruned, None)
+            (NoGradient.apply(X, pruned.weight) + pruned.bias).sum().backward()
+            optimizer.step()
+        results.append((gradients(pruned), pruned.weight_orig))
+    return results
+
+
+@case("autograd", "masks of other dtypes changed between forward and backward")
+def _(prune: ModuleType) -> Any:
+    results = []
+    for dtype in (torch.bool, torch.uint8, torch.float64):
+        layer = linear(prune)
+        layer.weight_mask = layer.weight_mask.to(dtype)
+        out = layer(X).sum()
+        layer.weight_mask.copy_(1 - layer.weight_mask.float())
+        out.backward()
+        results.append(gradients(layer)["weight_orig"])
+    return results
+
+
 @case("autograd", "mask changed between forward and backward")
 def _(prune: ModuleType) -> Any:
     layer = linear(prune)
