@@ -39,7 +39,7 @@ class transaction:
                 module._forward_pre_hooks_with_kwargs,
                 module.__dict__,
             ):
-                self.before.append((holder, holder.copy()))
+                self.before.append((holder, holder.copy() if holder else ()))
             for hook in hooks.values():
                 if isinstance(hook, upstream.BasePruningMethod):
                     self.before.append((hook.__dict__, hook.__dict__.copy()))
@@ -143,6 +143,7 @@ class BasePruningMethod(upstream.BasePruningMethod):
         scores = orig if importance_scores is None else importance_scores
         self._tensor_name = name
         method: Any = self
+        ours = True
         default_mask = None
         if old is None:
             module.register_parameter(name + "_orig", orig)  # type: ignore[arg-type]
@@ -153,16 +154,17 @@ class BasePruningMethod(upstream.BasePruningMethod):
             key, hook = old
             del module._forward_pre_hooks[key]
             method = _stack(hook, self)
+            # Not a container that derives from upstream's; isinstance of an ABC is slow.
+            ours = type(method) is PruningContainer or isinstance(method, PruningContainer)
             t, default_mask = original_and_mask(module, name)
             default_mask = default_mask.detach()
-            native = is_native(self) and isinstance(method, BasePruningMethod)
-            if not native or not _C.is_plain(default_mask, scores):
+            if not ours or not is_native(self) or not _C.is_plain(default_mask, scores):
                 # upstream's way writes into the mask it is given
                 default_mask = default_mask.clone(memory_format=torch.contiguous_format)
         if mask is None:
-            if isinstance(method, BasePruningMethod):
+            if ours:
                 mask, product = method._mask_and_product(scores, default_mask, t)
-            else:  # a container that derives from upstream's
+            else:
                 mask = method.compute_mask(scores, default_mask=default_mask)
         module.register_buffer(name + "_mask", mask)
         if product is None or not _applies_as_ours(method):
@@ -294,8 +296,11 @@ def _default_deepcopy(method: BasePruningMethod, memo: dict[int, Any]) -> BasePr
 
 def _ones(method: BasePruningMethod, t: Tensor, scores: Tensor) -> Tensor | None:
     """A mask of ones like ``t``; None stands for it where the native operators will be taken."""
-    native = is_native(method) and scores.dtype == t.dtype and _C.is_plain(None, t, scores)
-    return None if native else torch.ones_like(t)
+    if scores is t:
+        plain = _C.is_plain(None, t)
+    else:
+        plain = scores.dtype == t.dtype and _C.is_plain(None, t, scores)
+    return None if plain and is_native(method) else torch.ones_like(t)
 
 
 def _applies_as_ours(method: upstream.BasePruningMethod) -> bool:

@@ -11,21 +11,32 @@ from typing import Any
 
 from torch import nn
 
-#: By the id of the method, which its weak reference takes out when it dies.
-homes: dict[int, tuple[weakref.ref[Any], weakref.ref[nn.Module]]] = {}
+
+class _Home(weakref.ref):  # type: ignore[type-arg]
+    """A weak reference to a method, with one to its module."""
+
+    __slots__ = ("key", "module")
+    key: int
+    module: weakref.ref[nn.Module]
+
+
+#: By the id of the method; an entry goes when its method dies.
+homes: dict[int, _Home] = {}
+
+
+def _forget(home: Any, homes: dict[int, _Home] = homes) -> None:
+    homes.pop(home.key, None)
 
 
 def settle(method: Any, module: nn.Module) -> None:
     """Remember that ``method`` runs in ``module``; neither is kept alive."""
-    key = id(method)
-
-    def forget(_: Any, homes: dict[int, Any] = homes) -> None:
-        homes.pop(key, None)
-
-    homes[key] = weakref.ref(method, forget), weakref.ref(module)
+    home = _Home(method, _forget)
+    home.key = key = id(method)
+    home.module = weakref.ref(module)
+    homes[key] = home
 
 
 def home_of(method: Any) -> nn.Module | None:
     """Where the method runs, if that is known and still there."""
-    entry = homes.get(id(method))
-    return None if entry is None else entry[1]()
+    home = homes.get(id(method))
+    return None if home is None else home.module()
