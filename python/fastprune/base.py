@@ -296,11 +296,12 @@ def _default_deepcopy(method: BasePruningMethod, memo: dict[int, Any]) -> BasePr
 
 def _ones(method: BasePruningMethod, t: Tensor, scores: Tensor) -> Tensor | None:
     """A mask of ones like ``t``; None stands for it where the native operators will be taken."""
+    native = is_native(method)
     if scores is t:
-        plain = _C.is_plain(None, t)
+        native = native and _C.is_plain(None, t)
     else:
-        plain = scores.dtype == t.dtype and _C.is_plain(None, t, scores)
-    return None if plain and is_native(method) else torch.ones_like(t)
+        native = native and scores.dtype == t.dtype and _C.is_plain(None, t, scores)
+    return None if native else torch.ones_like(t)
 
 
 def _applies_as_ours(method: upstream.BasePruningMethod) -> bool:
