@@ -18,7 +18,7 @@ BENCH_ARGS ?=
 
 VENV := .venv
 CUDA_VENV := .venv-cuda
-BUILD_TOOLS := setuptools>=77 wheel ninja pybind11 numpy build
+BUILD_TOOLS := setuptools>=77,<82 wheel ninja pybind11 numpy build
 TEST_TOOLS := pytest>=8 hypothesis>=6 expecttest rich>=13 matplotlib>=3.8 onnx>=1.19 onnxscript>=0.5
 LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.*
 SOURCES := setup.py pyproject.toml $(shell find csrc python -type f -not -path '*/__pycache__/*')
@@ -70,7 +70,7 @@ build/sanitize/.built: $(VENV)/.torch $(SOURCES)
 SDIST_TESTS ?= tests
 sdist: $(VENV)/.built
 	rm -rf build/sdist && mkdir -p build/sdist
-	$(VENV)/bin/python -m build --sdist --no-isolation --outdir build/sdist . > build/sdist/log
+	$(VENV)/bin/python -m build --sdist --no-isolation --skip-dependency-check --outdir build/sdist . > build/sdist/log
 	set -e; python=$$PWD/$(VENV)/bin/python; there=$$(mktemp -d); trap "rm -rf $$there" EXIT; \
 	tar -xzf build/sdist/*.tar.gz -C $$there --strip-components=1; cd $$there; \
 	$$python $(INSTALL) --no-build-isolation --no-deps --target lib .; \
