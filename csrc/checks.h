@@ -244,11 +244,6 @@ inline void check_masked_mul(const char* op, const at::Tensor& t, const at::Tens
   check_mask(op, "mask", mask, "t", t);
 }
 
-inline void check_lengths(const char* op, at::TensorList ts, at::TensorList masks) {
-  TORCH_CHECK(ts.size() == masks.size(), op, "(): expected as many masks as tensors, ", ts.size(),
-              ", got ", masks.size());
-}
-
 inline void check_masked_muls(const char* op, at::TensorList ts, at::TensorList masks) {
   check_lengths(op, ts, masks);
   for (size_t i = 0; i < ts.size(); ++i) {

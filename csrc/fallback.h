@@ -50,7 +50,13 @@ inline void aten_masked_mul_(at::Tensor& t, const at::Tensor& mask) {
   t.mul_(mask.to(t.scalar_type()));
 }
 
+inline void check_lengths(const char* op, at::TensorList ts, at::TensorList masks) {
+  TORCH_CHECK(ts.size() == masks.size(), op, "(): expected as many masks as tensors, ", ts.size(),
+              ", got ", masks.size());
+}
+
 inline std::vector<at::Tensor> aten_masked_muls(at::TensorList ts, at::TensorList masks) {
+  check_lengths("masked_muls", ts, masks);  // tracers and batching come here first
   std::vector<at::Tensor> products;
   for (size_t i = 0; i < ts.size(); ++i) products.push_back(aten_masked_mul(ts[i], masks[i]));
   return products;

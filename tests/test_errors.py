@@ -307,6 +307,14 @@ def test_operators(
     assert re.search(message, str(caught.value), re.DOTALL), str(caught.value)
 
 
+def test_lists_of_other_lengths_where_the_operator_decomposes() -> None:
+    op = torch.ops.fastprune.masked_muls.default
+    with pytest.raises(RuntimeError, match="as many masks as tensors, 2, got 1"):
+        torch.jit.trace(lambda t: tuple(op([t, t], [t])), (T,))
+    with pytest.raises(RuntimeError, match="as many masks as tensors, 2, got 1"):
+        torch.vmap(lambda t: tuple(op([t, t], [t])))(T)
+
+
 def test_mask_on_another_device(target: Target) -> None:
     t = T.to(target.device)
     mask = torch.ones(3, 4, device="meta")
