@@ -5,6 +5,7 @@ import gc
 import io
 import pickle
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -291,15 +292,18 @@ def test_copy_can_be_copied_before_it_runs(make: Callable[[], nn.Module]) -> Non
 
 
 def test_nothing_keeps_a_method_or_its_module_alive() -> None:
-    before = len(homes)
     modules = [twice() for _ in range(3)]
     copies = [copy.deepcopy(module) for module in modules]
     for module in copies:
         module(X)
-    assert len(homes) > before
+    # By their own references: what other tests left behind may be collected at any moment.
+    theirs = [home for home in homes.values() if home.module() in {*modules, *copies}]
+    assert len({id(home.module()) for home in theirs}) == 6
+    alive = [weakref.ref(module) for module in (*modules, *copies)]
     del modules, copies, module
     gc.collect()
-    assert len(homes) == before
+    assert not any(ref() for ref in alive)
+    assert not any(home() or home in homes.values() for home in theirs)
 
 
 def test_copy_of_a_model_that_shares_a_layer() -> None:
