@@ -1,0 +1,109 @@
+"""Selection of channels: channel_norms, channel_mask, channel_prune, each with its fake kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .arguments import as_scalar, check_device
+
+# Looked up once: a look-up by name takes as long as a small operator's checks.
+_channel_norms: Any = torch.ops.fastprune.channel_norms.default
+_channel_mask: Any = torch.ops.fastprune.channel_mask.default
+_channel_prune: Any = torch.ops.fastprune.channel_prune.default
+
+
+def channel_norms(t: Tensor, p: float, dim: int) -> Tensor:
+    """The p-norm of each channel of ``t`` along ``dim``: float64, shape ``[t.shape[dim]]``.
+
+    ``p`` is any number or infinity, as in :func:`torch.linalg.vector_norm`. Sums are accumulated in
+    float64 in one fixed order, so that the result does not depend on threads.
+    """
+    result: Tensor = _channel_norms(t, float(p), dim)
+    return result
+
+
+@torch.library.register_fake("fastprune::channel_norms")
+def _(t: Tensor, p: float, dim: int) -> Tensor:
+    return t.new_empty([t.shape[dim]], dtype=torch.float64)
+
+
+def channel_mask(
+    scores: Tensor,
+    like: Tensor,
+    mask: Tensor | None,
+    amount: int | float,
+    dim: int,
+    *,
+    active_only: bool = True,
+) -> Tensor:
+    """A mask of the shape of ``like`` without the channels of lowest score, times the old mask.
+
+    Args:
+        scores: one for each channel, shape ``[like.shape[dim]]``, ranked by magnitude; ties go by
+            the lowest channel.
+        like: gives shape, layout, device, and without an old mask the dtype of the result.
+        mask: old mask, or None for ones.
+        amount: number (int) or fraction (float) of channels to prune.
+        dim: the dim that counts channels.
+        active_only: count and rank only channels with a non-zero entry in the old mask.
+
+    Raises:
+        ValueError: the amount exceeds the active channels or is out of range; under two dims.
+        IndexError: ``dim`` is out of range.
+        RuntimeError: shapes, dtypes or devices do not fit.
+    """
+    result: Tensor = _channel_mask(scores, like, mask, as_scalar(amount), dim, active_only)
+    return result
+
+
+@torch.library.register_fake("fastprune::channel_mask")
+def _(
+    scores: Tensor,
+    like: Tensor,
+    mask: Tensor | None,
+    amount: int | float,
+    dim: int,
+    active_only: bool = True,
+) -> Tensor:
+    check_device("scores", scores, like)
+    if mask is not None:
+        check_device("mask", mask, like)
+    return torch.empty_like(like, dtype=like.dtype if mask is None else mask.dtype)
+
+
+def channel_prune(
+    scores: Tensor,
+    t: Tensor,
+    mask: Tensor | None,
+    amount: int | float,
+    dim: int,
+    *,
+    active_only: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """:func:`channel_mask` like ``t``, and its product with ``t``.
+
+    Written together where ``t`` is contiguous and of the mask's dtype.
+
+    Returns:
+        The mask, and ``masked_mul(t, mask)``, differentiable in ``t``.
+    """
+    result: tuple[Tensor, Tensor] = _channel_prune(
+        scores, t, mask, as_scalar(amount), dim, active_only
+    )
+    return result
+
+
+@torch.library.register_fake("fastprune::channel_prune")
+def _(
+    scores: Tensor,
+    t: Tensor,
+    mask: Tensor | None,
+    amount: int | float,
+    dim: int,
+    active_only: bool = True,
+) -> tuple[Tensor, Tensor]:
+    new = _channel_mask(scores, t, mask, amount, dim, active_only)
+    return new, torch.empty_like(t)

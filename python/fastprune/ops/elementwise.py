@@ -1,0 +1,72 @@
+"""Multiplication by masks: combine_masks, with its fake kernel, and masked_mul in three forms.
+
+masked_mul needs no fake kernel: whatever traces it sees its decomposition, which
+csrc/autograd/masked_mul.cpp registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+
+from .. import _C
+from .arguments import check_device
+
+# Looked up once: a look-up by name takes as long as a small operator's checks.
+_combine_masks: Any = torch.ops.fastprune.combine_masks.default
+_masked_mul: Any = torch.ops.fastprune.masked_mul.default
+_masked_mul_: Any = torch.ops.fastprune.masked_mul_.default
+_masked_muls: Any = torch.ops.fastprune.masked_muls.default
+
+
+def combine_masks(old_mask: Tensor, new_mask: Tensor) -> Tensor:
+    """``old_mask * new_mask.to(old_mask.dtype)``."""
+    result: Tensor = _combine_masks(old_mask, new_mask)
+    return result
+
+
+@torch.library.register_fake("fastprune::combine_masks")
+def _(old_mask: Tensor, new_mask: Tensor) -> Tensor:
+    check_device("new_mask", new_mask, old_mask)
+    return torch.empty_like(old_mask)
+
+
+def masked_mul(t: Tensor, mask: Tensor) -> Tensor:
+    """``mask.to(t.dtype) * t``, bit for bit.
+
+    Differentiable in ``t``, and in ``mask`` if that requires a gradient. Compilers and exporters
+    see an ordinary multiplication.
+
+    Args:
+        t: of any dtype; float64, float32, float16 and bfloat16 have kernels of ours.
+        mask: of the shape of ``t`` or one that broadcasts; of any dtype.
+
+    Raises:
+        RuntimeError: shapes or devices do not fit.
+    """
+    if is_compiling():
+        return mask.to(t.dtype) * t
+    product = _C.product_if_plain(t, mask)
+    return _masked_mul(t, mask) if product is None else product
+
+
+def masked_mul_(t: Tensor, mask: Tensor) -> Tensor:
+    """:func:`masked_mul` in place; returns ``t``."""
+    if is_compiling():
+        return t.mul_(mask.to(t.dtype))
+    _masked_mul_(t, mask)
+    return t
+
+
+def masked_muls(ts: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    """:func:`masked_mul` over a list."""
+    if not ts:  # no tensor to dispatch on
+        return []
+    if is_compiling():
+        return [masked_mul(t, mask) for t, mask in zip(ts, masks, strict=True)]
+    result: list[Tensor] = _masked_muls(ts, masks)
+    return result

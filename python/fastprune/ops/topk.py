@@ -1,0 +1,106 @@
+"""Selection of single entries: topk_masks and topk_prune, each with its fake kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .arguments import as_scalar, check_device
+
+# Looked up once: a look-up by name takes as long as a small operator's checks.
+_topk_masks: Any = torch.ops.fastprune.topk_masks.default
+_topk_prune: Any = torch.ops.fastprune.topk_prune.default
+_masked_muls: Any = torch.ops.fastprune.masked_muls.default
+
+
+def topk_masks(
+    scores: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    amount: int | float,
+    *,
+    active_only: bool = True,
+    largest: bool = False,
+    dtype: torch.dtype | None = None,
+) -> list[Tensor]:
+    """Masks that prune the entries of smallest magnitude of all scores together.
+
+    Args:
+        scores: float64, float32, float16 or bfloat16, of one dtype and on one device.
+        masks: old mask or None (all ones) for each of the scores; or an empty sequence. Floating
+            point, bool or integer, of one dtype.
+        amount: an int prunes that many entries; a float in [0, 1] prunes that fraction of the
+            active entries, rounded half to even.
+        active_only: count and rank only entries whose old mask is 1.
+        largest: prune the largest magnitudes instead.
+        dtype: of the new masks where none is given; default: the scores'.
+
+    Returns:
+        New masks with the shapes and memory layouts of the scores and the dtype of the old masks.
+        Exactly the amount is pruned: among equal magnitudes the lowest index goes first, in the
+        order of the list and in logical order within a tensor. NaN ranks above infinity. Entries
+        not pruned have the value of the old mask.
+
+    Raises:
+        ValueError: the amount exceeds the active entries, or is out of range.
+        RuntimeError: shapes, dtypes or devices do not fit.
+    """
+    if not scores:  # no tensor to dispatch on
+        return []
+    result: list[Tensor] = _topk_masks(
+        scores, masks, as_scalar(amount), active_only, largest, dtype
+    )
+    return result
+
+
+@torch.library.register_fake("fastprune::topk_masks")
+def _(
+    scores: list[Tensor],
+    masks: list[Tensor | None],
+    amount: int | float,
+    active_only: bool = True,
+    largest: bool = False,
+    dtype: torch.dtype | None = None,
+) -> list[Tensor]:
+    for i, mask in enumerate(masks):
+        if mask is not None:
+            check_device(f"masks[{i}]", mask, scores[i])
+    old = next((m.dtype for m in masks if m is not None), dtype)
+    return [torch.empty_like(s, dtype=old or s.dtype) for s in scores]
+
+
+def topk_prune(
+    scores: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    ts: Sequence[Tensor],
+    amount: int | float,
+    *,
+    active_only: bool = True,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """:func:`topk_masks`, and with each mask its product with one of ``ts``.
+
+    On the CPU from one sweep, where all are float32 or all float64.
+
+    Returns:
+        The masks, and ``masked_mul(t, mask)`` for each, differentiable in ``ts``.
+    """
+    if not scores:  # no tensor to dispatch on
+        return [], []
+    result: tuple[list[Tensor], list[Tensor]] = _topk_prune(
+        scores, masks, ts, as_scalar(amount), active_only
+    )
+    return result
+
+
+@torch.library.register_fake("fastprune::topk_prune")
+def _(
+    scores: list[Tensor],
+    masks: list[Tensor | None],
+    ts: list[Tensor],
+    amount: int | float,
+    active_only: bool = True,
+) -> tuple[list[Tensor], list[Tensor]]:
+    new = _topk_masks(scores, masks, amount, active_only)
+    return new, _masked_muls(ts, new)
