@@ -16,7 +16,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune as prune
-from fastprune.homes import homes
+from fastprune.copying import homes
 from inputs import name
 from unchanged import assert_unchanged, snapshot
 

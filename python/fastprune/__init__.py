@@ -24,7 +24,8 @@ from torch.nn.utils.prune import (
 )
 
 from . import ops
-from .base import BasePruningMethod, PruningContainer
+from .base import BasePruningMethod
+from .container import PruningContainer
 from .functional import (
     custom_from_mask,
     global_unstructured,
@@ -44,6 +45,7 @@ from .methods import (
     RandomStructured,
     RandomUnstructured,
 )
+from .scored import Structured, Unstructured
 
 __version__ = "0.1.0"
 
@@ -56,6 +58,8 @@ __all__ = [
     "PruningContainer",
     "RandomStructured",
     "RandomUnstructured",
+    "Structured",
+    "Unstructured",
     "custom_from_mask",
     "global_unstructured",
     "identity",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import torch
@@ -10,7 +10,8 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.nn.utils.prune import is_pruned, remove
 
-from .base import PruningContainer, transaction
+from .attach import attach
+from .container import PruningContainer
 from .methods import (
     CustomFromMask,
     Identity,
@@ -19,7 +20,9 @@ from .methods import (
     RandomStructured,
     RandomUnstructured,
 )
-from .native import are_plain, is_native
+from .native import is_native, ranks_original
+from .patterns import common_dtype
+from .rollback import transaction
 
 __all__ = [
     "custom_from_mask",
@@ -134,34 +137,43 @@ def global_unstructured(
             'Only "unstructured" PRUNING_TYPE supported for '
             f"the `pruning_method`. Found method {pruning_method} of type {method.PRUNING_TYPE}"
         )
-    scores = _scores_of(pairs, importance_scores or {})
+    given = importance_scores or {}
+    scores = _scores_of(method, pairs, given)
+    dtype = common_dtype(scores)
+    if not ranks_original(method):  # which may need the gradient of its argument
+        scores = [score.to(dtype) for score in scores]
     old = [getattr(module, name + "_mask", None) for module, name in pairs]
+    masks = [None if mask is None else mask.to(dtype) for mask in old]
     originals = _originals(pairs)
-    plain = len(set(pairs)) == len(pairs) and are_plain(old, scores)
-    plain = plain and (originals is None or are_plain([None] * len(pairs), originals))
-    masks = [None if m is None else m.to(s.dtype) for m, s in zip(old, scores, strict=True)]
-    if plain and is_native(method):
-        new, products = _select(method, scores, masks, originals)
+    once = len(set(pairs)) == len(pairs)
+    native = is_native(method) and _accepts(method, old, scores, originals)
+    if native and (once or ranks_original(method)):
+        new, products = type(method).select(method, scores, masks, originals, active_only=True)
     else:
-        new, products = _select_by_upstream(method, scores, masks), [None] * len(pairs)
+        new, products = _select_by_upstream(method, scores, masks), None
     with transaction(*(module for module, _ in pairs)):
-        for (module, name), mask, product in zip(pairs, new, products, strict=True):
-            if plain:
-                # The new mask holds the old one already, so there is nothing to combine it with.
-                mask = mask.to(getattr(module, name).dtype)
-                CustomFromMask(mask)._attach(module, name, mask=mask, product=product)
-            else:
-                custom_from_mask(module, name, mask)
+        for i, (module, name) in enumerate(pairs):
+            if not native or not once:
+                custom_from_mask(module, name, new[i])
+                continue
+            # The new mask holds the old one already, so there is nothing to combine it with.
+            mask = new[i].to(getattr(module, name).dtype)
+            product = None if products is None else products[i]
+            attach(CustomFromMask(mask), module, name, selected=(mask, product))
 
 
 def _scores_of(
-    pairs: list[tuple[nn.Module, str]], given: dict[tuple[nn.Module, str], Tensor]
+    method: Any,
+    pairs: list[tuple[nn.Module, str]],
+    given: dict[tuple[nn.Module, str], Tensor],
 ) -> list[Tensor]:
-    """What to rank for each pair, in the shape of its parameter and in one dtype."""
+    """What to rank for each pair, in the shape of its parameter."""
     scores: list[Tensor] = []
     for module, name in pairs:
         param = getattr(module, name)
-        score = given.get((module, name), param)
+        score = given.get((module, name))
+        if score is None:
+            score = getattr(module, name + "_orig", param) if ranks_original(method) else param
         if score.numel() != param.numel():
             raise AssertionError(
                 "importance_scores should have the same shape as parameter "
@@ -173,10 +185,7 @@ def _scores_of(
                 f"{scores[0].device}, got {score.device}"
             )
         scores.append(score if score.shape == param.shape else score.reshape(param.shape))
-    dtype = scores[0].dtype
-    for score in scores:
-        dtype = torch.promote_types(dtype, score.dtype)
-    return [score.to(dtype) for score in scores]
+    return scores
 
 
 def _originals(pairs: list[tuple[nn.Module, str]]) -> list[Tensor] | None:
@@ -188,21 +197,18 @@ def _originals(pairs: list[tuple[nn.Module, str]]) -> list[Tensor] | None:
     return None if any(t is None for t in originals) else originals  # type: ignore[return-value]
 
 
-def _select(
+def _accepts(
     method: Any,
-    scores: list[Tensor],
     masks: list[Tensor | None],
-    ts: list[Tensor] | None,
-) -> tuple[list[Tensor], Sequence[Tensor | None]]:
-    """One budget over all scores, and with the masks their products with ``ts``, or None where
-    nothing gave them at once.
-    """
-    if ts is None:
-        return method.compute_masks(scores, masks), [None] * len(scores)
-    result: tuple[list[Tensor], Sequence[Tensor | None]] = method._masks_and_products(
-        scores, masks, ts
+    scores: list[Tensor],
+    originals: list[Tensor] | None,
+) -> bool:
+    """Whether the method selects natively among these tensors."""
+    accepts = type(method).accepts
+    pairs = zip(masks, scores, strict=True)
+    return all(accepts(method, mask, score) for mask, score in pairs) and all(
+        accepts(method, None, t) for t in originals or ()
     )
-    return result
 
 
 def _select_by_upstream(

@@ -1,0 +1,124 @@
+"""What ``apply`` does with a new method: how a mask comes to a module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.utils.prune as upstream
+from torch import Tensor, nn
+
+from .copying import remember_module
+from .hook import Hook
+from .native import ranks_original, select_one
+from .slots import original_and_mask, store
+
+
+def attach(
+    method: Any,
+    module: nn.Module,
+    name: str,
+    importance_scores: Tensor | None = None,
+    selected: tuple[Tensor, Tensor | None] | None = None,
+) -> Any:
+    """Prune ``module.<name>`` by ``method``, building on an earlier hook, inside a transaction.
+
+    ``selected`` is the new mask, and the pruned tensor or None, where they are known already.
+
+    Returns:
+        The hook: the method, or the container that holds it and its predecessors.
+    """
+    old = _find_hook(module, name)
+    t = orig = _check_prunable(module, name, importance_scores, pruned=old is not None)
+    method._tensor_name = name
+    hook, decides, mask = method, True, None
+    if old is None:
+        module.register_parameter(name + "_orig", orig)  # type: ignore[arg-type]
+        del module._parameters[name]
+    else:
+        del module._forward_pre_hooks[old[0]]
+        hook, decides = _stack(old[1], method)
+        t, mask = original_and_mask(module, name)
+        mask = mask.detach()
+    if selected is None:
+        scores = importance_scores
+        if scores is None:  # upstream ranks what earlier pruning left, a product without a gradient
+            scores = t if ranks_original(method) else orig
+        if decides:
+            selected = select_one(method, scores, mask, t, old is not None)
+        if selected is None:  # upstream's way, which writes into the mask it is given
+            if mask is None:
+                mask = torch.ones_like(orig)
+            else:
+                mask = mask.clone(memory_format=torch.contiguous_format)
+            selected = hook.compute_mask(scores, default_mask=mask), None
+    mask, product = selected
+    module.register_buffer(name + "_mask", mask)
+    if product is None or not _applies_as_ours(hook):
+        product = hook.apply_mask(module)
+    store(module, name, product, was_parameter=old is None)  # type: ignore[arg-type]
+    module.register_forward_pre_hook(hook)
+    remember_module(hook, module)
+    return hook
+
+
+def _applies_as_ours(hook: Any) -> bool:
+    """Whether ``apply_mask`` is ours, so that it need not be asked for the product."""
+    return type(hook).apply_mask is Hook.apply_mask and "apply_mask" not in hook.__dict__
+
+
+def _stack(hook: upstream.BasePruningMethod, method: Any) -> tuple[Any, bool]:
+    """The hook as a container with one more method, and whether its ``compute_mask`` is ours.
+
+    Only upstream's own container is replaced by ours, not one that derives from it.
+    """
+    from . import container  # which imports this file; a whole module, as that is faster
+
+    kind = container.PruningContainer
+    if isinstance(hook, upstream.PruningContainer) and type(hook) is not upstream.PruningContainer:
+        hook.add_pruning_method(method)
+        stacked: Any = hook
+    else:
+        methods = hook if isinstance(hook, upstream.PruningContainer) else (hook,)
+        stacked = kind(*methods, method)
+    own = type(stacked).compute_mask is kind.compute_mask
+    return stacked, own and "compute_mask" not in stacked.__dict__
+
+
+def _find_hook(module: nn.Module, name: str) -> tuple[int, upstream.BasePruningMethod] | None:
+    """The hook that prunes ``module.<name>``, ours or upstream's, and its key."""
+    if not module._forward_pre_hooks:
+        return None
+    found = [
+        (key, hook)
+        for key, hook in module._forward_pre_hooks.items()
+        if isinstance(hook, upstream.BasePruningMethod) and hook._tensor_name == name
+    ]
+    if len(found) > 1:
+        raise AssertionError(
+            f"Avoid adding multiple pruning hooks to the same tensor {name} of module {module}: "
+            f"expected at most 1, found {len(found)}. Use a PruningContainer."
+        )
+    return found[0] if found else None
+
+
+def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, pruned: bool) -> Tensor:
+    """``module.<name>``, after the checks that need no computing."""
+    parameter = module._parameters.get(name)  # past Module.__getattr__
+    orig = getattr(module, name) if parameter is None else parameter
+    if not pruned and parameter is None:
+        raise TypeError(f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}")
+    if scores is not None:
+        if scores.shape != orig.shape:
+            raise AssertionError(
+                "importance_scores should have the same shape as parameter "
+                f"{name} of {module}, got {scores.shape} vs {orig.shape}"
+            )
+        # Upstream writes by the indices of the scores, which may be on the CPU.
+        if scores.device != orig.device and not scores.is_cpu and not orig.is_meta:
+            raise RuntimeError(
+                "importance_scores should be on the device of parameter "
+                f"{name} of {module}, got {scores.device} vs {orig.device}"
+            )
+    result: Tensor = orig
+    return result

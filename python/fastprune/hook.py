@@ -1,0 +1,51 @@
+"""The forward pre-hook that keeps a tensor pruned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.compiler import is_compiling
+
+from . import _C
+from .copying import copy_method, homes, remember_module
+from .slots import original_and_mask, store
+
+
+class Hook:
+    """What a method does once it is attached to a module; part of every pruning method."""
+
+    _tensor_name: str
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:
+        """Forward pre-hook: refresh ``module.<name>`` from ``<name>_orig`` and ``<name>_mask``."""
+        if is_compiling():  # what upstream does, and nothing else that dynamo would guard on
+            setattr(module, self._tensor_name, self.apply_mask(module))
+            return
+        if id(self) not in homes and isinstance(module, nn.Module):  # copied, or read from a file
+            remember_module(self, module)
+        store(module, self._tensor_name, self.apply_mask(module))
+
+    def apply_mask(self, module: nn.Module) -> Tensor:
+        """``<name>_orig`` times ``<name>_mask``, with the gradient of the former.
+
+        Returns:
+            A tensor of the shape and dtype of ``<name>_orig``.
+
+        Raises:
+            AssertionError: the method has not been applied to a tensor.
+        """
+        if not is_compiling():
+            name = getattr(self, "_tensor_name", None)
+            if name is None:
+                raise AssertionError(f"Module {module} has to be pruned")
+            product = _C.product_if_plain(*original_and_mask(module, name))
+            if product is not None:
+                return product
+        mask: Tensor = getattr(module, self._tensor_name + "_mask")
+        orig: Tensor = getattr(module, self._tensor_name + "_orig")
+        pruned_tensor = mask.to(dtype=orig.dtype) * orig  # fx names the node after this variable
+        return pruned_tensor
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
+        return copy_method(self, memo)

@@ -1,0 +1,49 @@
+"""Leaving modules as they were when pruning them fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.utils.prune as upstream
+from torch import nn
+
+from .slots import has_own_setattr
+
+
+class transaction:
+    """Leave the modules exactly as they were if anything is raised inside, even an interrupt."""
+
+    __slots__ = ("before",)
+
+    def __init__(self, *modules: nn.Module) -> None:
+        #: Each container that pruning changes, with a copy of its content.
+        self.before: list[tuple[Any, Any]] = []
+        for module in modules:
+            hooks = module._forward_pre_hooks
+            for holder in (
+                module._parameters,
+                module._buffers,
+                module._non_persistent_buffers_set,
+                hooks,
+                module._forward_pre_hooks_with_kwargs,
+                module.__dict__,
+            ):
+                self.before.append((holder, holder.copy() if holder else ()))
+            for hook in hooks.values():
+                if isinstance(hook, upstream.BasePruningMethod):
+                    self.before.append((hook.__dict__, hook.__dict__.copy()))
+            if has_own_setattr(module):  # an RNN puts the product into a list, too
+                lists = [value for value in module.__dict__.values() if type(value) is list]
+                self.before += [(value, value.copy()) for value in lists]
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None:
+            for holder, content in self.before:
+                if type(holder) is list:
+                    holder[:] = content
+                else:
+                    holder.clear()
+                    holder.update(content)

@@ -1,0 +1,136 @@
+"""Unstructured and Structured: methods of which a user only says how important each entry is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+import torch.nn.utils.prune as upstream
+from torch import Tensor
+
+from .base import BasePruningMethod
+from .native import Native
+from .patterns import Channels, Entries
+
+#: Of a tensor and its old mask (None for ones): how important each entry or channel is.
+Score: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
+
+
+class _Scored(Native, BasePruningMethod):
+    """What both have in common."""
+
+    _ranks_original = True
+
+    def __init__(self, amount: int | float, *, score: Score | None = None) -> None:
+        upstream._validate_pruning_amount_init(amount)
+        if score is None and type(self).scores is _Scored.scores:
+            name = type(self).__name__
+            raise TypeError(f"{name}() needs score=, or a subclass that defines scores(t, mask)")
+        self.amount = amount
+        self.score = score
+
+    def scores(self, t: Tensor, mask: Tensor | None) -> Tensor:
+        """How important each entry (or channel) of ``t`` is; the least important are pruned first.
+
+        Runs without recording a graph. By default ``score(t, mask)``, as given to the constructor.
+
+        Args:
+            t: the parameter as it was before any pruning, with its ``grad``; or the
+                ``importance_scores`` where these are given.
+            mask: the old mask, of the shape of ``t``, or None for ones.
+
+        Returns:
+            Real numbers, which are compared as they are: -1 ranks below 0. NaN ranks above
+            infinity.
+        """
+        if self.score is None:
+            raise TypeError(f"{type(self).__name__} was made without a score")
+        return self.score(t, mask)
+
+    def accepts(self, mask: Tensor | None, *tensors: Tensor) -> bool:
+        return True  # the pattern sorts where the operators do not take a tensor
+
+    def rank(
+        self, ts: Sequence[Tensor], masks: Sequence[Tensor | None], active_only: bool
+    ) -> Sequence[Tensor]:
+        with torch.no_grad():
+            return [self._rank_one(t, mask) for t, mask in zip(ts, masks, strict=True)]
+
+    def _rank_one(self, t: Tensor, mask: Tensor | None) -> Tensor:
+        rank = self.scores(t, mask)
+        name = f"{type(self).__name__}.scores()"
+        if not isinstance(rank, Tensor):
+            raise TypeError(f"{name} should return a Tensor, got {type(rank).__name__}")
+        if rank.is_complex():
+            raise TypeError(f"{name} should return real numbers, got {rank.dtype}")
+        shape = self.pattern.rank_shape(self, t)
+        if rank.shape != shape:
+            raise AssertionError(
+                f"{name} should return a tensor of shape {list(shape)} for one of shape "
+                f"{list(t.shape)}, got {list(rank.shape)}"
+            )
+        if rank.device != t.device:
+            raise RuntimeError(
+                f"{name} should return a tensor on the device of its argument, {t.device}, "
+                f"got {rank.device}"
+            )
+        return rank.detach()
+
+
+class Unstructured(_Scored):
+    """Prunes the entries that ``scores`` ranks lowest.
+
+    A subclass defines ``scores(t, mask)``, which returns a tensor of the shape of ``t``; or
+    ``score`` is a function of the same arguments. Works wherever a method of
+    torch.nn.utils.prune does: ``apply``, :func:`global_unstructured`, a
+    :class:`PruningContainer`. Ties go by the lowest index.
+
+    >>> class Taylor(prune.Unstructured):
+    ...     def scores(self, t, mask):
+    ...         return (t * t.grad).abs()
+    >>> Taylor.apply(module, "weight", amount=0.5)
+
+    Args:
+        amount: a float in [0, 1] is a fraction of the active entries, an int their number.
+        score: called in place of ``scores``.
+
+    Raises:
+        TypeError: there is neither ``score`` nor a ``scores`` of a subclass's own, or what it
+            returns is not a Tensor of real numbers.
+        AssertionError: what it returns has another shape than ``t``.
+        RuntimeError: what it returns is on another device than ``t``.
+        ValueError: the amount is out of range, or exceeds the active entries.
+    """
+
+    PRUNING_TYPE = "unstructured"
+    pattern = Entries(signed=True)
+
+
+class Structured(_Scored):
+    """Prunes the channels along ``dim`` that ``scores`` ranks lowest.
+
+    As :class:`Unstructured`, but ``scores`` returns one number for each channel, shape
+    ``[t.shape[dim]]``. Ties go by the lowest channel.
+
+    >>> class MeanActivation(prune.Structured):
+    ...     def scores(self, t, mask):
+    ...         return activations.mean(0)  # one for each output of a Linear layer
+    >>> MeanActivation.apply(module, "weight", amount=0.5, dim=0)
+
+    Args:
+        amount: a float in [0, 1] is a fraction of the active channels, an int their number.
+        dim: the dim that counts channels.
+        score: called in place of ``scores``.
+
+    Raises:
+        TypeError, AssertionError, RuntimeError, ValueError: as :class:`Unstructured`.
+        IndexError: ``dim`` is out of range.
+    """
+
+    PRUNING_TYPE = "structured"
+    pattern = Channels(signed=True)
+
+    def __init__(self, amount: int | float, dim: int = -1, *, score: Score | None = None) -> None:
+        super().__init__(amount, score=score)
+        self.dim = dim

@@ -1,0 +1,66 @@
+"""How important entries and channels are, where that is more than an operator's call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+
+import torch
+import torch.nn.utils.prune as upstream
+from torch import Tensor
+
+from . import ops
+from .patterns import common_dtype
+
+
+def random_entries(
+    ts: Sequence[Tensor], masks: Sequence[Tensor | None], amount: int | float, active_only: bool
+) -> list[Tensor]:
+    """The numbers upstream draws for the active entries of all tensors together, zero elsewhere.
+
+    With an old mask the number of active entries is read back to the host.
+    """
+    active = [mask == 1 if active_only and mask is not None else None for mask in masks]
+    sizes = [t.numel() if a is None else int(a.sum()) for t, a in zip(ts, active, strict=True)]
+    count = upstream._compute_nparams_toprune(amount, sum(sizes))
+    upstream._validate_pruning_amount(count, sum(sizes))
+    draw = torch.zeros if count == 0 else torch.rand  # upstream draws nothing for nothing
+    draws = draw(sum(sizes), dtype=common_dtype(ts), device=ts[0].device)
+    return [
+        _laid_out_like(t, part.view(t.shape))
+        if a is None
+        else torch.zeros_like(t, dtype=draws.dtype).masked_scatter_(a, part)
+        for t, a, part in zip(ts, active, draws.split(sizes), strict=True)
+    ]
+
+
+def random_channels(
+    t: Tensor, mask: Tensor | None, amount: int | float, dim: int, active_only: bool
+) -> Tensor:
+    """The numbers upstream draws for the active channels of ``t``, shape ``[t.shape[dim]]``."""
+    size = t.shape[dim]
+    scores = torch.zeros(size)
+    active = None
+    if active_only and mask is not None:
+        others = [d for d in range(t.dim()) if d != dim % t.dim()]
+        active = (mask != 0).sum(dim=others).ne(0).cpu()
+        size = int(active.sum())
+    count = upstream._compute_nparams_toprune(amount, size)
+    upstream._validate_pruning_amount(count, size)
+    if count != 0:  # upstream draws nothing for nothing
+        draws = torch.rand(size)
+        scores = draws if active is None else scores.masked_scatter_(active, draws)
+    return scores.to(t.device)
+
+
+def channel_norms(t: Tensor, n: int | float | str, dim: int) -> Tensor:
+    """The ``n``-norm of each channel of ``t``, shape ``[t.shape[dim]]``."""
+    if n != "fro" and not isinstance(n, Real):  # the nuclear norm is torch's
+        norms: Tensor = upstream._compute_norm(t, n, dim)
+        return norms
+    return ops.channel_norms(t, 2.0 if n == "fro" else n, dim)  # type: ignore[arg-type]
+
+
+def _laid_out_like(t: Tensor, values: Tensor) -> Tensor:
+    """The values in the memory layout of ``t``, which the mask will have too."""
+    return values if t.is_contiguous() else torch.empty_like(t, dtype=values.dtype).copy_(values)
