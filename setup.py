@@ -64,14 +64,16 @@ def kernels(backend: str, suffix: str) -> list[Path]:
 
 
 def extension(with_cuda: bool) -> Extension:
-    sources = [*CSRC.glob("*.cpp"), *kernels("cpu", "cpp"), *CSRC.glob("autograd/*.cpp")]
+    kernels("cpu", "cpp")
+    sources = list(CSRC.rglob("*.cpp"))
     # Norms must round the same on every machine, so products and sums are not contracted to fma.
     cxx = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off"]
     cxx += ["-fopenmp"]  # without it at::parallel_for runs on one thread; torch brings the runtime
     cxx += os.environ.get("FASTPRUNE_CXXFLAGS", "").split()
     link = ["-fopenmp", *os.environ.get("FASTPRUNE_LDFLAGS", "").split()]
     headers = [str(p) for p in [*CSRC.rglob("*.h"), *CSRC.rglob("*.cuh")]]
-    common = {"depends": headers, "extra_link_args": link}
+    root = str(CSRC.resolve())  # every include starts from here
+    common = {"depends": headers, "include_dirs": [root], "extra_link_args": link}
     if not with_cuda:
         return cpp_extension.CppExtension(
             "fastprune._C", sorted(map(str, sources)), extra_compile_args={"cxx": cxx}, **common

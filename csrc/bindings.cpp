@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "native_path.h"
-#include "selection.h"
-#include "test_hooks.h"
+#include "common/selection.h"
+#include "dispatch/native_path.h"
+#include "testing/hooks.h"
 
 namespace fastprune {
 namespace {

@@ -25,14 +25,15 @@ def test_selftest() -> None:
 
 def test_kernels_are_free_of_torch() -> None:
     """Kernels come before a file's first torch header, and compile where there is no torch."""
+    csrc = build.ROOT / "csrc"
     kernels = ""
-    for path in sorted(build.ROOT.joinpath("csrc", "cuda").glob("*.cu*")):
+    for path in sorted((csrc / "cuda").rglob("*.cu*")):
         text = path.read_text()
         first = TORCH.search(text)
         head, rest = (text[: first.start()], text[first.start() :]) if first else (text, "")
         assert "__global__" not in rest, f"{path.name}: a kernel stands behind torch headers"
         if path.suffix == ".cuh" and not first:  # whole, and once whoever includes it too
-            kernels += f'#include "{path.name}"\n'
+            kernels += f'#include "{path.relative_to(csrc)}"\n'
         elif "__global__" in head:
             kernels += f'#line 1 "{path.name}"\n{head}\n'
     done = subprocess.run(

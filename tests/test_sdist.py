@@ -67,9 +67,9 @@ def setup(tree: Path) -> str:
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("csrc/cpu/masked_mul.cpp", "it lacks csrc/cpu/masked_mul.cpp"),
-        ("csrc/cuda/segments.cu", "it lacks csrc/cuda/segments.cu"),
-        ("csrc/selection.h", "it lacks csrc/selection.h"),
+        ("csrc/cpu/elementwise/masked_mul.cpp", "it lacks csrc/cpu/elementwise/masked_mul.cpp"),
+        ("csrc/cuda/util/tensor_list.cu", "it lacks csrc/cuda/util/tensor_list.cu"),
+        ("csrc/common/selection.h", "it lacks csrc/common/selection.h"),
     ],
 )
 def test_an_sdist_that_lost_a_file(unpacked: Path, file: str, said: str) -> None:
@@ -85,6 +85,6 @@ def test_a_checkout_without_a_kernel(unpacked: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     shutil.copytree(unpacked, tree)
     (tree / "PKG-INFO").unlink()
-    (tree / "csrc/cpu/combine_masks.cpp").unlink()
+    (tree / "csrc/cpu/elementwise/combine_masks.cpp").unlink()
     said = setup(tree).strip()
     assert said.endswith("csrc/cpu lacks the .cpp file with the kernel of combine_masks")

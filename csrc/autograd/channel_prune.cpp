@@ -1,9 +1,9 @@
 // The product of channel_prune is a function of t; its mask carries no gradient.
 #include <torch/library.h>
 
-#include "../plain.h"
-#include "calls.h"
-#include "products.h"
+#include "autograd/calls.h"
+#include "autograd/products.h"
+#include "dispatch/plain.h"
 
 namespace fastprune::autograd {
 namespace {

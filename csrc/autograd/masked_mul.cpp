@@ -6,11 +6,11 @@
 
 #include <vector>
 
-#include "../checks.h"
-#include "../fallback.h"
-#include "../plain.h"
-#include "calls.h"
-#include "products.h"
+#include "args/checks.h"
+#include "autograd/calls.h"
+#include "autograd/products.h"
+#include "dispatch/fallback.h"
+#include "dispatch/plain.h"
 
 namespace fastprune::autograd {
 namespace {

@@ -1,8 +1,8 @@
-#include "products.h"
+#include "autograd/products.h"
 
 #include <torch/autograd.h>
 
-#include "calls.h"
+#include "autograd/calls.h"
 
 namespace fastprune::autograd {
 namespace {

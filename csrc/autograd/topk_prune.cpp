@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
-#include "../plain.h"
-#include "calls.h"
-#include "products.h"
+#include "autograd/calls.h"
+#include "autograd/products.h"
+#include "dispatch/plain.h"
 
 namespace fastprune::autograd {
 namespace {

@@ -84,6 +84,7 @@ def _flags(variant: Variant) -> list[str]:
         *(f"-D{name}={value}" for name, value in variant.constants.items()),
         *(f"-isystem{path}" for path in cpp_extension.include_paths()),
         f"-I{HERE}",
+        f"-I{variant.csrc}",
         *variant.flags,
     ]
 
@@ -96,7 +97,7 @@ def without_preload() -> dict[str, str]:
 def compiler_without_torch() -> list[str]:
     """A compiler that finds the model and the kernels' own headers, and nothing of torch."""
     flags = ["-std=c++17", "-O1", "-g1", "-Wall", "-fno-strict-aliasing"]
-    includes = [f"-I{HERE}", f"-I{ROOT / 'csrc' / 'cuda'}"]
+    includes = [f"-I{HERE}", f"-I{ROOT / 'csrc'}"]
     return [os.environ.get("CXX", "g++"), *flags, "-DFASTPRUNE_CUDA_ON_HOST", *includes]
 
 
@@ -122,14 +123,14 @@ def _forget_old(days: float = 2) -> None:
                 path.unlink()
 
 
-def _included(source: Path, seen: dict[Path, bytes]) -> dict[Path, bytes]:
+def _included(source: Path, csrc: Path, seen: dict[Path, bytes]) -> dict[Path, bytes]:
     """A source and the files of the project it includes, in order, with their contents."""
     if source not in seen:
         seen[source] = source.read_bytes()
         for name in re.findall(rb'^\s*#\s*include\s+"([^"]+)"', seen[source], re.MULTILINE):
-            candidates = [folder / name.decode() for folder in (source.parent, HERE)]
+            candidates = [folder / name.decode() for folder in (source.parent, HERE, csrc)]
             for path in filter(Path.exists, candidates):
-                _included(path.resolve(), seen)
+                _included(path.resolve(), csrc, seen)
     return seen
 
 
@@ -154,8 +155,8 @@ def build(variant: Variant | None = None) -> Path:
     os.utime(header)
     _make(Path(f"{header}.gch"), [*compiler, "-x", "c++-header", str(header)])
     commands = {}
-    for source in [*sorted((variant.csrc / "cuda").glob("*.cu")), HERE / "control.cpp"]:
-        key = _digest(common, *_included(source.resolve(), {}).values())
+    for source in [*sorted((variant.csrc / "cuda").rglob("*.cu")), HERE / "control.cpp"]:
+        key = _digest(common, *_included(source.resolve(), variant.csrc, {}).values())
         use = ["-include", str(header), "-x", "c++", "-c", str(source)]
         commands[FOLDER / f"{source.stem}-{key}.o"] = [*compiler, *use]
     with ThreadPoolExecutor(JOBS) as pool:
@@ -173,7 +174,8 @@ def selftest(sanitized: bool = False) -> Path:
     FOLDER.mkdir(parents=True, exist_ok=True)
     command = compiler_without_torch() + (["-fsanitize=address"] if sanitized else [])
     source = HERE / "selftest.cpp"
-    program = FOLDER / f"selftest-{_digest(*command, *_included(source, {}).values())}"
+    key = _digest(*command, *_included(source, ROOT / "csrc", {}).values())
+    program = FOLDER / f"selftest-{key}"
     _make(program, [*command, str(source)])
     return program
 

@@ -4,7 +4,7 @@
 #include <sstream>
 #include <string>
 
-#include "../../csrc/test_hooks.h"
+#include "testing/hooks.h"
 #include "cuda_on_host.h"
 
 namespace {

@@ -1,0 +1,62 @@
+// combine_masks on the CPU: old * new in the dtype of the old mask.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <type_traits>
+
+#include "args/checks.h"
+#include "common/dtypes.h"
+#include "common/flat.h"
+#include "cpu/elementwise/product.h"
+#include "cpu/util/fresh_pages.h"
+#include "cpu/util/multiversion.h"
+#include "cpu/util/parallel.h"
+
+namespace fastprune::cpu {
+namespace {
+
+constexpr int64_t kGrain = 1 << 15;
+
+// Integers and bool multiply as they do in ATen; floats go the way of masked_mul.
+template <class T, class U>
+FASTPRUNE_CLONES void combine_integers(const U* new_mask, const T* old_mask, T* out, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) {
+    out[i] = static_cast<T>(old_mask[i] * static_cast<T>(new_mask[i]));
+  }
+}
+
+template <class T, class U>
+void combine(const T* old_mask, const U* new_mask, T* out, int64_t size) {
+  const auto piece = [=](int64_t first, int64_t last) {
+    if constexpr (std::is_integral_v<T>) {
+      combine_integers(new_mask + first, old_mask + first, out + first, last - first);
+    } else {
+      product(new_mask + first, old_mask + first, out + first, last - first);
+    }
+  };
+  at::parallel_for(0, size, kGrain, [=](int64_t begin, int64_t end) {
+    write_in_pieces(out, size, 1, begin, end, piece);
+  });
+}
+
+at::Tensor combine_masks(const at::Tensor& old_mask, const at::Tensor& new_mask) {
+  check_combine_masks(old_mask, new_mask);
+  const FlatPair flat = flatten_alike(old_mask, readable_mask(new_mask, old_mask.scalar_type()));
+  at::Tensor out = advise_huge_pages(at::empty_like(flat.first));
+  dispatch_mask(out.scalar_type(), [&](auto value) {
+    using T = decltype(value);
+    dispatch_readable<T>(flat.second.scalar_type(), [&](auto other) {
+      combine(flat.first.const_data_ptr<T>(), flat.second.const_data_ptr<decltype(other)>(),
+              out.mutable_data_ptr<T>(), out.numel());
+    });
+  });
+  return out;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
+  m.impl("combine_masks", &combine_masks);
+}
+
+}  // namespace fastprune::cpu

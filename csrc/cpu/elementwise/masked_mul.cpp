@@ -1,0 +1,96 @@
+// masked_mul on the CPU: mask.to(t.dtype) * t, bit for bit.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <vector>
+
+#include "args/checks.h"
+#include "common/dtypes.h"
+#include "common/flat.h"
+#include "cpu/elementwise/masked_mul.h"
+#include "cpu/elementwise/product.h"
+#include "cpu/util/fresh_pages.h"
+#include "cpu/util/parallel.h"
+
+namespace fastprune::cpu {
+namespace {
+
+constexpr int64_t kGrain = 1 << 15;
+
+// t[begin:end], in memory, times the mask; t and mask dense and in one order; out may be t.
+void multiply_range(const FlatPair& flat, const at::Tensor& out, int64_t begin, int64_t end) {
+  dispatch_float(out.scalar_type(), [&](auto value) {
+    using T = decltype(value);
+    dispatch_readable<T>(flat.second.scalar_type(), [&](auto other) {
+      using M = decltype(other);
+      const M* mask = flat.second.const_data_ptr<M>();
+      const T* t = flat.first.const_data_ptr<T>();
+      T* to = out.mutable_data_ptr<T>();
+      write_in_pieces(to, out.numel(), 1, begin, end, [=](int64_t first, int64_t last) {
+        product(mask + first, t + first, to + first, last - first);
+      });
+    });
+  });
+}
+
+void multiply(const FlatPair& flat, const at::Tensor& out) {
+  at::parallel_for(0, out.numel(), kGrain,
+                   [&](int64_t begin, int64_t end) { multiply_range(flat, out, begin, end); });
+}
+
+at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
+  if (!is_native_pair(t, mask)) return aten_masked_mul(t, mask);
+  check_masked_mul("masked_mul", t, mask);
+  const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
+  at::Tensor out = advise_huge_pages(at::empty_like(flat.first));
+  multiply(flat, out);
+  return out;
+}
+
+void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
+  if (!is_native_pair(t, mask)) return aten_masked_mul_(t, mask);
+  check_masked_mul("masked_mul_", t, mask);
+  const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
+  multiply(flat, flat.first);
+  if (!flat.first.is_same(t)) t.copy_(flat.first);
+}
+
+}  // namespace
+
+// One parallel region for the whole list.
+std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
+  if (!are_native_pairs(ts, masks)) return aten_masked_muls(ts, masks);
+  check_masked_muls("masked_muls", ts, masks);
+  struct Piece {
+    size_t tensor;
+    int64_t begin;
+    int64_t end;
+  };
+  std::vector<FlatPair> flat;
+  std::vector<at::Tensor> out;
+  std::vector<Piece> pieces;
+  for (size_t i = 0; i < ts.size(); ++i) {
+    flat.push_back(flatten_alike(ts[i], readable_mask(masks[i], ts[i].scalar_type())));
+    out.push_back(advise_huge_pages(at::empty_like(flat[i].first)));
+    const int64_t size = out[i].numel();
+    for (int64_t at = 0; at < size; at += kGrain) {
+      pieces.push_back({i, at, std::min(size, at + kGrain)});
+    }
+  }
+  const auto count = static_cast<int64_t>(pieces.size());
+  for_each_worker(worker_count(count), count, [&](int64_t, int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; ++p) {
+      const Piece& piece = pieces[p];
+      multiply_range(flat[piece.tensor], out[piece.tensor], piece.begin, piece.end);
+    }
+  });
+  return out;
+}
+
+TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
+  m.impl("masked_mul", &masked_mul);
+  m.impl("masked_mul_", &masked_mul_);
+  m.impl("masked_muls", &masked_muls);
+}
+
+}  // namespace fastprune::cpu

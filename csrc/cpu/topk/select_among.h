@@ -1,0 +1,116 @@
+// Selection among keys that lie side by side, a sample's or the candidates', by counting: a pass
+// over all keys vectorises and takes no branch on any.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "common/selection.h"
+#include "cpu/util/multiversion.h"
+
+namespace fastprune::cpu {
+
+// Adds how many keys lie below each of three pivots. Lanes are as wide as a key, which holds n.
+template <class Key>
+FASTPRUNE_CLONES void count_below(const Key* keys, int32_t n, const Key* pivots, int64_t* counts) {
+  const Key first = pivots[0];
+  const Key second = pivots[1];
+  const Key third = pivots[2];
+  Key a = 0;
+  Key b = 0;
+  Key c = 0;
+  for (int32_t i = 0; i < n; ++i) {
+    a += keys[i] < first;
+    b += keys[i] < second;
+    c += keys[i] < third;
+  }
+  counts[0] += static_cast<int64_t>(a);
+  counts[1] += static_cast<int64_t>(b);
+  counts[2] += static_cast<int64_t>(c);
+}
+
+// Keys, and what earlier searches have counted among them.
+template <class Key>
+class CountedKeys {
+ public:
+  // All keys lie in [lo, hi].
+  CountedKeys(const std::vector<Key>& keys, Key lo, Key hi) : keys_(keys), lo_(lo), hi_(hi) {}
+
+  int64_t size() const { return static_cast<int64_t>(keys_.size()); }
+
+  // The rank-th smallest key is in [lo, hi]; `less` keys lie below that, `up_to` not above it.
+  struct Range {
+    Key lo;
+    Key hi;
+    int64_t less;
+    int64_t up_to;
+  };
+
+  // A range of one key, or of at most `few`. A pass counts at three pivots: two where the key would
+  // be if keys were spread evenly, and the middle, which halves the range whatever they are.
+  Range find(int64_t rank, int64_t few) {
+    constexpr int64_t kChunk = 1 << 30;
+    Range range{lo_, hi_, 0, size()};
+    for (const auto& [pivot, count] : counted_) tighten(range, rank, pivot, count);
+    while (range.lo != range.hi && range.up_to - range.less > few) {
+      const Key width = range.hi - range.lo;
+      const auto inside = static_cast<double>(range.up_to - range.less);
+      const double expected = static_cast<double>(rank - range.less) - 0.5;
+      const double margin = 0.5 * std::sqrt(inside);
+      const auto pivot = [&](double at) {
+        const double share = std::clamp(at / inside, 0.0, 1.0);
+        return range.lo + std::min(width, static_cast<Key>(share * static_cast<double>(width)));
+      };
+      const Key pivots[] = {pivot(expected - margin), pivot(expected + margin),
+                            range.lo + width / 2 + 1};
+      int64_t counts[] = {0, 0, 0};
+      for (int64_t at = 0; at < size(); at += kChunk) {
+        count_below(keys_.data() + at, static_cast<int32_t>(std::min(kChunk, size() - at)), pivots,
+                    counts);
+      }
+      for (int i = 0; i < 3; ++i) {
+        tighten(range, rank, pivots[i], counts[i]);
+        counted_.emplace_back(pivots[i], counts[i]);
+      }
+    }
+    return range;
+  }
+
+  // The rank-th smallest key exactly: the range that `find` narrows to it.
+  Range select(int64_t rank) {
+    constexpr int64_t kFew = 64;
+    Range range = find(rank, kFew);
+    if (range.lo == range.hi) return range;
+    Key few[kFew];
+    int64_t n = 0;
+    for (const Key key : keys_) {
+      if (in_bracket(key, range.lo, range.hi)) few[n++] = key;
+    }
+    std::sort(few, few + n);
+    const Key key = few[rank - range.less - 1];
+    const auto [first, last] = std::equal_range(few, few + n, key);
+    return {key, key, range.less + (first - few), range.less + (last - few)};
+  }
+
+ private:
+  static void tighten(Range& range, int64_t rank, Key pivot, int64_t count) {
+    if (pivot <= range.lo || pivot > range.hi) return;
+    if (count < rank) {
+      range.lo = pivot;
+      range.less = count;
+    } else {
+      range.hi = pivot - 1;
+      range.up_to = count;
+    }
+  }
+
+  const std::vector<Key>& keys_;
+  Key lo_;
+  Key hi_;
+  std::vector<std::pair<Key, int64_t>> counted_;
+};
+
+}  // namespace fastprune::cpu

@@ -1,0 +1,234 @@
+// Sweep: one pass that writes every entry as if the threshold were `guess`, reports those inside
+// the bracket, which may be wrong, and counts.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "common/selection.h"
+#include "cpu/topk/bracket.h"
+#include "cpu/topk/tiles.h"
+#include "cpu/util/compact.h"
+#include "cpu/util/fresh_pages.h"
+#include "cpu/util/multiversion.h"
+
+namespace fastprune::cpu {
+
+constexpr int64_t kBlock = 1 << 10;  // entries of a tile that are decided together
+
+struct Counts {
+  int64_t active = 0;
+  int64_t below = 0;   // active and under the bracket: pruned
+  int64_t inside = 0;  // active and in the bracket: undecided
+};
+
+// What decide_block compares raw keys with; see raw_bound.
+template <class Key>
+struct RawBracket {
+  Key lo;
+  Key width;  // keys in the bracket
+  Key guess;
+};
+
+template <class F>
+RawBracket<typename F::Key> raw_bracket(const Bracket<typename F::Key>& bracket,
+                                        typename F::Key guess, typename F::Key flip) {
+  const auto lo = raw_bound<F>(bracket.lo, flip);
+  return {lo, raw_bound<F>(bracket.hi + 1, flip) - lo, raw_bound<F>(guess, flip)};
+}
+
+struct BlockCounts {
+  int32_t active;
+  int32_t below;
+};
+
+// The bits of mask * t, both given as bits of one format.
+template <class F>
+typename F::Bits product_bits(typename F::Bits mask, typename F::Bits t) {
+  typename F::Value a, b;
+  std::memcpy(&a, &mask, sizeof a);
+  std::memcpy(&b, &t, sizeof b);
+  const typename F::Value value = a * b;
+  typename F::Bits bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+// Whether masks of M can be multiplied by what F holds without a conversion.
+template <class F, class M>
+constexpr bool can_multiply() {
+  return F::kKeyBits > 15 && sizeof(M) == sizeof(typename F::Bits);
+}
+
+// Flags what is inside the bracket. Bound by the number of vector instructions: a key below `lo`
+// is one whose difference to it has the top bit, which costs less to count than a comparison.
+template <class F, class M, bool kHasMask, bool kActiveOnly, bool kProduct>
+FASTPRUNE_CLONES BlockCounts decide_block(
+    const typename F::Bits* __restrict__ scores, const M* __restrict__ mask, M* __restrict__ out,
+    const typename F::Bits* t, typename F::Bits* __restrict__ product, uint8_t* __restrict__ flags,
+    int32_t n, RawBracket<typename F::Key> bracket, typename F::Key flip, M one) {
+  using Key = typename F::Key;
+  constexpr int kTopBit = 8 * sizeof(Key) - 1;
+  Key active_count = 0;
+  Key below_count = 0;
+  for (int32_t i = 0; i < n; ++i) {
+    const Key key = raw_key<F>(scores[i], flip);
+    const Key from_lo = key - bracket.lo;
+    const M old = kHasMask ? mask[i] : one;
+    const bool active = !kActiveOnly || old == one;
+    const M value = (key < bracket.guess) & active ? M{0} : old;
+    out[i] = value;
+    if constexpr (kProduct) product[i] = product_bits<F>(value, t[i]);
+    flags[i] = (from_lo < bracket.width) & active;
+    active_count += active;
+    below_count += (from_lo >> kTopBit) & Key{active};
+  }
+  return {static_cast<int32_t>(active_count), static_cast<int32_t>(below_count)};
+}
+
+FASTPRUNE_CLONES inline int32_t count_set(const uint8_t* flags, int32_t n) {
+  int32_t count = 0;
+  for (int32_t i = 0; i < n; ++i) count += flags[i];
+  return count;
+}
+
+// Prunes one entry, or keeps it, whatever the sweep has done.
+template <class F, class M>
+void write_entry(const TileList<F, M>& list, const Tile<F, M>& tile, int64_t i, bool pruned) {
+  const M value = pruned ? M{0} : (tile.mask == nullptr ? list.one : tile.mask[i]);
+  tile.out[i] = value;
+  if constexpr (can_multiply<F, M>()) {
+    if (tile.product != nullptr) tile.product[i] = product_bits<F>(value, tile.t[i]);
+  }
+}
+
+// undecided(start of a block in the tile, positions in the block, how many) is called in order,
+// unless the bracket is one key.
+template <class F, class M, bool kHasMask, bool kActiveOnly, bool kProduct, class Fn>
+Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
+                  const Bracket<typename F::Key>& bracket, typename F::Key guess,
+                  const Fn& undecided) {
+  alignas(64) uint8_t flags[kBlock];
+  uint16_t positions[kBlock + kCompactSlack];
+  Counts counts;
+  const auto raw = raw_bracket<F>(bracket, guess, list.flip);
+  for (int64_t at = 0; at < tile.size; at += kBlock) {
+    const auto n = static_cast<int32_t>(std::min(kBlock, tile.size - at));
+    const BlockCounts block = decide_block<F, M, kHasMask, kActiveOnly, kProduct>(
+        tile.scores + at, kHasMask ? tile.mask + at : nullptr, tile.out + at,
+        kProduct ? tile.t + at : nullptr, kProduct ? tile.product + at : nullptr, flags, n, raw,
+        list.flip, list.one);
+    counts.active += block.active;
+    counts.below += block.below;
+    if (bracket.lo == bracket.hi) {
+      counts.inside += count_set(flags, n);
+      continue;
+    }
+    const int32_t inside = compact(flags, n, positions);
+    counts.inside += inside;
+    if (inside > 0) undecided(at, positions, inside);
+  }
+  return counts;
+}
+
+template <class F, class M, bool kProduct, class Fn>
+Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
+                  const Bracket<typename F::Key>& bracket, typename F::Key guess, const Fn& fn) {
+  if (tile.mask == nullptr)
+    return sweep_tile<F, M, false, false, kProduct>(list, tile, bracket, guess, fn);
+  if (list.active_only)
+    return sweep_tile<F, M, true, true, kProduct>(list, tile, bracket, guess, fn);
+  return sweep_tile<F, M, true, false, kProduct>(list, tile, bracket, guess, fn);
+}
+
+template <class F, class M, class Fn>
+Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
+                  const Bracket<typename F::Key>& bracket, typename F::Key guess,
+                  const Fn& undecided) {
+  if constexpr (can_multiply<F, M>()) {
+    if (tile.product != nullptr)
+      return sweep_tile<F, M, true>(list, tile, bracket, guess, undecided);
+  }
+  return sweep_tile<F, M, false>(list, tile, bracket, guess, undecided);
+}
+
+template <class F, class M>
+void take_fresh_pages(const Tile<F, M>& tile) {
+  take_fresh_pages(tile.out, tile.size * static_cast<int64_t>(sizeof(M)));
+  if (tile.product == nullptr) return;
+  take_fresh_pages(tile.product, tile.size * static_cast<int64_t>(sizeof(*tile.product)));
+}
+
+// A worker's undecided entries, in order.
+template <class Key>
+struct Candidates {
+  std::vector<Key> keys;
+  std::vector<uint16_t> offsets;  // in their tiles
+};
+
+template <class Key>
+struct Undecided {
+  std::vector<int32_t> in_tile;            // how many, by tile
+  std::vector<Candidates<Key>> of_worker;  // empty if the bracket is one key
+  Counts counts;
+  bool overflow = false;  // more than the capacity: the sweep stopped, and nothing here is complete
+};
+
+template <class F, class M>
+Undecided<typename F::Key> sweep(const TileList<F, M>& list,
+                                 const Bracket<typename F::Key>& bracket, typename F::Key guess) {
+  Undecided<typename F::Key> result;
+  result.in_tile.resize(list.count());
+  result.of_worker.resize(list.workers);
+  std::vector<Counts> counts(list.workers);
+  const size_t capacity = candidate_capacity(list.total);
+  std::atomic<bool> overflow{false};
+  const bool large = list.total * static_cast<int64_t>(sizeof(M)) >= kFreshPagesFrom;
+  list.for_each_run([&](int64_t worker, int64_t first, int64_t last) {
+    Candidates<typename F::Key> mine;
+    size_t count = 0;
+    Counts sum;
+    for (int64_t t = first; t < last && !overflow.load(std::memory_order_relaxed); ++t) {
+      const Tile<F, M>& tile = list.tiles[t];
+      if (large) take_fresh_pages(tile);
+      const Counts part = sweep_tile(list, tile, bracket, guess,
+                                     [&](int64_t at, const uint16_t* positions, int32_t n) {
+                                       if (count + n > capacity) {
+                                         overflow.store(true, std::memory_order_relaxed);
+                                         return;
+                                       }
+                                       if (mine.keys.size() < count + n) {
+                                         mine.keys.resize(2 * count + kBlock);
+                                         mine.offsets.resize(2 * count + kBlock);
+                                       }
+                                       auto* keys = mine.keys.data() + count;
+                                       uint16_t* offsets = mine.offsets.data() + count;
+                                       for (int32_t j = 0; j < n; ++j) {
+                                         keys[j] = list.key(tile, at + positions[j]);
+                                         offsets[j] = static_cast<uint16_t>(at + positions[j]);
+                                       }
+                                       count += n;
+                                     });
+      sum.active += part.active;
+      sum.below += part.below;
+      sum.inside += part.inside;
+      result.in_tile[t] = static_cast<int32_t>(part.inside);
+    }
+    mine.keys.resize(count);
+    counts[worker] = sum;
+    result.of_worker[worker] = std::move(mine);
+  });
+  for (const Counts& c : counts) {
+    result.counts.active += c.active;
+    result.counts.below += c.below;
+    result.counts.inside += c.inside;
+  }
+  result.overflow = overflow || (bracket.lo != bracket.hi &&
+                                 result.counts.inside > static_cast<int64_t>(capacity));
+  return result;
+}
+
+}  // namespace fastprune::cpu

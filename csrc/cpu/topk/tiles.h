@@ -1,0 +1,88 @@
+// A list of tensors as tiles, and how workers share them. A worker's tiles follow one another, and
+// so do the workers', in order of index.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "args/checks.h"
+#include "common/dtypes.h"
+#include "common/selection.h"
+#include "cpu/util/parallel.h"
+
+namespace fastprune::cpu {
+
+constexpr int64_t kTile = 1 << 15;  // entries; an offset in a tile fits 16 bits
+
+template <class F, class M>
+struct Tile {
+  const typename F::Bits* scores;
+  const M* mask;  // nullptr: all ones
+  M* out;
+  const typename F::Bits* t;  // with its product; nullptr: masks alone
+  typename F::Bits* product;
+  int64_t size;
+};
+
+template <class F, class M>
+struct TileList {
+  std::vector<Tile<F, M>> tiles;
+  int64_t workers;
+  int64_t total;  // entries
+  bool active_only;
+  typename F::Key flip;  // see rank_key
+  M one;                 // bits of an active mask entry
+
+  TileList(const TopkArgs& args, bool active_only, bool largest)
+      : total(args.total),
+        active_only(active_only),
+        flip(largest ? max_key<F>() : 0),
+        one(static_cast<M>(one_bits(args.mask_dtype))) {
+    for (size_t s = 0; s < args.scores.size(); ++s) {
+      const auto* scores = static_cast<const typename F::Bits*>(args.scores[s].const_data_ptr());
+      const auto* mask =
+          args.masks[s].defined() ? static_cast<const M*>(args.masks[s].const_data_ptr()) : nullptr;
+      auto* out = static_cast<M*>(args.work[s].mutable_data_ptr());
+      const typename F::Bits* t = nullptr;
+      typename F::Bits* product = nullptr;
+      if (!args.products.empty()) {
+        t = static_cast<const typename F::Bits*>(args.ts[s].const_data_ptr());
+        product = static_cast<typename F::Bits*>(args.products[s].mutable_data_ptr());
+      }
+      const int64_t size = args.scores[s].numel();
+      for (int64_t at = 0; at < size; at += kTile) {
+        tiles.push_back({scores + at, mask == nullptr ? nullptr : mask + at, out + at,
+                         t == nullptr ? nullptr : t + at,
+                         product == nullptr ? nullptr : product + at, std::min(kTile, size - at)});
+      }
+    }
+    workers = worker_count(count());
+  }
+
+  int64_t count() const { return static_cast<int64_t>(tiles.size()); }
+
+  typename F::Key key(const Tile<F, M>& tile, int64_t i) const {
+    return rank_key<F>(tile.scores[i], flip);
+  }
+
+  bool active(const Tile<F, M>& tile, int64_t i) const {
+    return !active_only || tile.mask == nullptr || tile.mask[i] == one;
+  }
+
+  // fn(worker, first_tile, last_tile) in parallel.
+  template <class Fn>
+  void for_each_run(const Fn& fn) const {
+    for_each_worker(workers, count(), fn);
+  }
+
+  // fn(worker, tile number) in parallel, each worker's tiles in order.
+  template <class Fn>
+  void for_each_tile(const Fn& fn) const {
+    for_each_run([&](int64_t worker, int64_t first, int64_t last) {
+      for (int64_t t = first; t < last; ++t) fn(worker, t);
+    });
+  }
+};
+
+}  // namespace fastprune::cpu

@@ -1,0 +1,92 @@
+// channel_norms where neighbouring channels are neighbours in memory (inner == 1). A block takes a
+// strip of them, a chunk at a time: x is V neighbouring channels, y the lane.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/channels/norm_sums.cuh"
+#include "cuda/util/vec.cuh"
+
+namespace fastprune::cuda {
+
+// Narrow loads need more threads side by side to use whole sectors.
+template <int V>
+constexpr int kColumnThreads = V == 1 ? 4 * kThreads : kThreads;
+template <int V>
+constexpr int kColumnStrip = kColumnThreads<V> / kNormLanes * V;
+static_assert(4 * kThreads <= 1024, "a block has at most 1024 threads");
+static_assert(kColumnStrip<1> <= kNormStaged && kColumnStrip<8> <= kNormStaged,
+              "join_chunks stages whole strips");
+
+// Every kNormLanes-th row of V channels.
+template <NormKind kind, int V, class T>
+__device__ __forceinline__ void add_column(double (&lane)[V], const T* from, int64_t channels,
+                                           int steps, double p) {
+  constexpr int kLoads = kind == NormKind::kPower ? 4 : kNormLoads;
+  add_packs<kind, kLoads>(lane, steps, p, [&] {
+    const auto pack = load_pack<V>(from);
+    from += kNormLanes * channels;
+    return pack;
+  });
+}
+
+// V > 1: the number of channels is a multiple of V.
+template <NormKind kind, int V, class T>
+__global__ void __launch_bounds__(kColumnThreads<V>)
+    channel_norms_columns_kernel(const T* data, const NormTask task) {
+  constexpr int kAcross = kColumnThreads<V> / kNormLanes;
+  constexpr int kStrip = kColumnStrip<V>;
+  FASTPRUNE_SHARED(double[kNormLanes][kStrip + 1],
+                   lanes);  // + 1: columns lie in all banks
+  const int x = static_cast<int>(threadIdx.x) % kAcross * V;
+  const int y = static_cast<int>(threadIdx.x) / kAcross;
+  const int64_t channels = task.shape.channels;
+  const int64_t strips = (channels + kStrip - 1) / kStrip;
+  const int warp = static_cast<int>(threadIdx.x) / kNormLanes;
+  const bool leads = threadIdx.x % kNormLanes == 0;
+  for (int64_t at = blockIdx.x; at < strips * task.spans; at += gridDim.x) {
+    const int64_t strip = at / task.spans;
+    const int64_t first = strip * kStrip;
+    const int count = static_cast<int>(first + kStrip < channels ? kStrip : channels - first);
+    const int64_t begin = at % task.spans;
+    const int64_t end = task.spans == 1 ? task.chunks : begin + 1;
+    double total[V];  // of the warp's channels
+#pragma unroll
+    for (int v = 0; v < V; ++v) total[v] = norm_start<kind>();
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      const int64_t row = chunk * kNormChunk;
+      const int64_t left = task.shape.outer - row;
+      const int rows = left < kNormChunk ? static_cast<int>(left) : kNormChunk;
+      double lane[V];
+#pragma unroll
+      for (int v = 0; v < V; ++v) lane[v] = norm_start<kind>();
+      if (x < count && y < rows) {
+        add_column<kind>(lane, data + (row + y) * channels + first + x, channels,
+                         (rows - y + kNormLanes - 1) / kNormLanes, task.p);
+      }
+#pragma unroll
+      for (int v = 0; v < V; ++v) lanes[y][x + v] = lane[v];
+      __syncthreads();
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        const int c = warp + v * kAcross;
+        double one[1] = {lanes[threadIdx.x % kNormLanes][c]};
+        const double sum = fold_lanes<kind>(one);
+        total[v] = norm_join<kind>(total[v], sum);
+        if (task.spans > 1 && leads && c < count) *partial_norm(task, first, count, chunk, c) = sum;
+      }
+      __syncthreads();  // before the next lanes
+    }
+    if (task.spans > 1) {
+      join_chunks<kind, kColumnThreads<V>>(task, strip, first, count);
+      continue;
+    }
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const int c = warp + v * kAcross;
+      if (leads && c < count) task.norms[first + c] = norm_finish<kind>(total[v], task.p);
+    }
+  }
+}
+
+}  // namespace fastprune::cuda

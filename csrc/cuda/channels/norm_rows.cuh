@@ -1,0 +1,86 @@
+// channel_norms where a channel's entries are neighbours in memory, in long
+// runs. A group of kNormLanes / V threads takes a chunk, each of them V
+// neighbouring lanes with one load.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/channels/norm_sums.cuh"
+#include "cuda/util/vec.cuh"
+
+namespace fastprune::cuda {
+
+// How channels and their chunks are dealt to blocks of so many groups.
+struct RowsPlan {
+  int chunks;    // of a channel that a block takes at once
+  int channels;  // that it takes at once
+};
+
+template <int V>
+constexpr int kRowGroups = kThreads * V / kNormLanes;
+
+// Entries [begin, end) of a channel. V > 1: runs are whole packs.
+template <NormKind kind, int V, class T>
+__device__ __forceinline__ void add_run(double (&lane)[V], const T* data, const ChannelShape& shape,
+                                        int64_t channel, int64_t begin, int64_t end, double p) {
+  constexpr int kLoads = kind == NormKind::kPower ? 4 : V == 1 ? kNormLoads * 2 : kNormLoads;
+  const int64_t first = begin + threadIdx.x % (kNormLanes / V) * V;
+  const int steps = first < end ? static_cast<int>((end - first + kNormLanes - 1) / kNormLanes) : 0;
+  ChannelWalk walk(shape, channel, first, kNormLanes);
+  add_packs<kind, kLoads>(lane, steps, p, [&] {
+    const auto pack = load_pack<V>(data + walk.offset);
+    walk.next();
+    return pack;
+  });
+}
+
+template <NormKind kind, int V, class T>
+__global__ void __launch_bounds__(kThreads)
+    channel_norms_rows_kernel(const T* data, const NormTask task, const RowsPlan plan) {
+  constexpr int kGroups = kRowGroups<V>;
+  FASTPRUNE_SHARED(double[2][kGroups], sums);  // of a round, and of the one before
+  int side = 0;
+  const int group = static_cast<int>(threadIdx.x) / (kNormLanes / V);
+  const bool leads = threadIdx.x % (kNormLanes / V) == 0;
+  const int64_t size = task.shape.entries();
+  const int64_t bundles = (task.shape.channels + plan.channels - 1) / plan.channels;
+  for (int64_t at = blockIdx.x; at < bundles * task.spans; at += gridDim.x) {
+    const int64_t first = at / task.spans * plan.channels;
+    const int64_t channel = first + group / plan.chunks;
+    const bool own = group / plan.chunks < plan.channels && channel < task.shape.channels;
+    const int64_t begin = at % task.spans * plan.chunks;
+    const int64_t end = task.spans == 1 ? task.chunks : begin + plan.chunks;
+    const int c = static_cast<int>(threadIdx.x);
+    const bool adds = c < plan.channels && first + c < task.shape.channels;
+    double total = norm_start<kind>();
+    for (int64_t round = begin; round < end; round += plan.chunks) {
+      const int64_t chunk = round + group % plan.chunks;
+      double lane[V];
+#pragma unroll
+      for (int v = 0; v < V; ++v) lane[v] = norm_start<kind>();
+      if (own && chunk < task.chunks) {
+        const int64_t from = chunk * kNormChunk;
+        const int64_t to = from + kNormChunk < size ? from + kNormChunk : size;
+        add_run<kind>(lane, data, task.shape, channel, from, to, task.p);
+      }
+      const double sum = fold_lanes<kind>(lane);
+      if (task.spans > 1) {
+        if (leads && own && chunk < task.chunks) *partial_norm(task, channel, 1, chunk, 0) = sum;
+        continue;
+      }
+      side ^= 1;
+      if (leads) sums[side][group] = sum;
+      __syncthreads();
+      for (int k = 0; adds && k < plan.chunks && round + k < task.chunks; ++k) {
+        total = norm_join<kind>(total, sums[side][c * plan.chunks + k]);
+      }
+    }
+    if (task.spans > 1) {
+      join_chunks<kind, kThreads>(task, first, first, 1);
+    } else if (adds) {
+      task.norms[first + c] = norm_finish<kind>(total, task.p);
+    }
+  }
+}
+
+}  // namespace fastprune::cuda

@@ -1,0 +1,184 @@
+// The selection among channels, by one block: few scores, so that a block may well do it for
+// itself.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/util/device.cuh"
+
+namespace fastprune::cuda {
+
+struct ChannelScores {
+  const uint64_t* bits;   // of float64 scores
+  const uint64_t* flags;  // not zero: the channel is active; nullptr: all are
+  int64_t count;
+
+  __device__ __forceinline__ bool active(int64_t c) const {
+    return flags == nullptr || flags[c] != 0;
+  }
+  __device__ __forceinline__ uint64_t key(int64_t c) const { return rank_key<Fp64>(bits[c], 0); }
+};
+
+// The last channel to prune, in order of key and then of number: of the active ones all up to it
+// go. Whether an inactive one goes makes no difference: it is all zeros.
+struct LastChannel {
+  uint64_t key;
+  int64_t channel;
+  int64_t active;  // how many channels are
+
+  __device__ __forceinline__ bool prunes(const ChannelScores& scores, int64_t c) const {
+    const uint64_t own = scores.key(c);
+    return own < key || (own == key && c <= channel);
+  }
+};
+
+struct KeyRange {
+  uint64_t lo;
+  uint64_t hi;
+  int64_t count;
+};
+
+struct JoinRanges {
+  __device__ __forceinline__ KeyRange operator()(const KeyRange& a, const KeyRange& b) const {
+    return {a.lo < b.lo ? a.lo : b.lo, a.hi > b.hi ? a.hi : b.hi, a.count + b.count};
+  }
+};
+
+// Calls fn(channel, key) for the active channels of a bracket, from all threads.
+template <int kBlock, class Fn>
+__device__ __forceinline__ void for_each_inside(const ChannelScores& scores,
+                                                const Bracket<uint64_t>& b, const Fn& fn) {
+#pragma unroll 4
+  for (int64_t c = threadIdx.x; c < scores.count; c += kBlock) {
+    const uint64_t key = scores.key(c);
+    if (in_bracket(key, b.lo, b.hi) && scores.active(c)) fn(c, key);
+  }
+}
+
+// From all active keys to those of them that matter: rank 0 where nothing is to be pruned.
+template <int kBlock>
+__device__ __forceinline__ void bracket_all(const ChannelScores& scores, const Amount& amount,
+                                            Bracket<uint64_t>& bracket, LastChannel& last) {
+  using Reduce = cub::BlockReduce<KeyRange, kBlock>;
+  FASTPRUNE_SHARED(typename Reduce::TempStorage, reduce);
+  KeyRange own{max_key<Fp64>(), 0, 0};
+  for_each_inside<kBlock>(scores, {0, max_key<Fp64>(), 0, 0, 0},
+                          [&](int64_t, uint64_t key) { own = JoinRanges()(own, {key, key, 1}); });
+  const KeyRange all = Reduce(reduce).Reduce(own, JoinRanges());
+  if (threadIdx.x == 0) {
+    const int64_t wanted = budget(amount, all.count);
+    // The host refuses a count beyond the active channels; until it has looked, stay within bounds.
+    bracket = {all.lo, all.hi, 0, wanted < all.count ? wanted : all.count, all.count};
+    last = {0, -1, all.count};
+  }
+  __syncthreads();
+}
+
+// Narrows the bracket by the first digit in which its ends differ.
+template <int kBlock>
+__device__ __forceinline__ void narrow_channels(const ChannelScores& scores,
+                                                Bracket<uint64_t>& bracket) {
+  using Scan = cub::BlockScan<int64_t, kBlock>;
+  constexpr int kBins = 1 << kDigitBits;
+  constexpr int kPerThread = (kBins + kBlock - 1) / kBlock;
+  FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
+  FASTPRUNE_SHARED(unsigned[kBins], bins);
+  const Bracket<uint64_t> current = bracket;
+  const Digit digit = digit_of_range(current.lo, current.hi, kDigitBits);
+  for (int b = threadIdx.x; b < kBins; b += kBlock) bins[b] = 0;
+  __syncthreads();
+  for_each_inside<kBlock>(scores, current, [&](int64_t, uint64_t key) {
+    atomicAdd(&bins[(key - current.lo) >> digit.shift], 1u);
+  });
+  __syncthreads();
+  const int first = static_cast<int>(threadIdx.x) * kPerThread;
+  int64_t own = 0;
+  for (int b = first; b < first + kPerThread && b < kBins; ++b) own += bins[b];
+  int64_t before = 0;
+  Scan(scan).ExclusiveSum(own, before);
+  if (before < current.rank && current.rank <= before + own) {  // true in one thread
+    int b = first;
+    while (before + bins[b] < current.rank) before += bins[b++];
+    bracket = narrow(current, digit, b, before, static_cast<int64_t>(bins[b]));
+  }
+  __syncthreads();
+}
+
+// Few are left: each thread ranks one of them.
+template <int kBlock>
+__device__ __forceinline__ void rank_channels(const ChannelScores& scores,
+                                              const Bracket<uint64_t>& bracket, LastChannel& last) {
+  FASTPRUNE_SHARED(uint64_t[kBlock], keys);
+  FASTPRUNE_SHARED(int64_t[kBlock], channels);
+  FASTPRUNE_SHARED(int, gathered);
+  if (threadIdx.x == 0) gathered = 0;
+  __syncthreads();
+  for_each_inside<kBlock>(scores, bracket, [&](int64_t c, uint64_t key) {
+    const int at = atomicAdd(&gathered, 1);
+    keys[at] = key;
+    channels[at] = c;
+  });
+  __syncthreads();
+  if (static_cast<int>(threadIdx.x) < gathered) {
+    const uint64_t key = keys[threadIdx.x];
+    const int64_t channel = channels[threadIdx.x];
+    int64_t before = 0;
+    for (int i = 0; i < gathered; ++i) {
+      before += keys[i] < key || (keys[i] == key && channels[i] < channel);
+    }
+    if (before == bracket.rank - 1) last = {key, channel, last.active};  // true in one thread
+  }
+}
+
+// The bracket is one key, of many channels: the lowest of them go.
+template <int kBlock>
+__device__ __forceinline__ void rank_ties(const ChannelScores& scores,
+                                          const Bracket<uint64_t>& bracket, LastChannel& last) {
+  using Scan = cub::BlockScan<int64_t, kBlock>;
+  FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
+  const int64_t share = (scores.count + kBlock - 1) / kBlock;
+  const int64_t first = threadIdx.x * share;
+  const int64_t end = first + share < scores.count ? first + share : scores.count;
+  const auto is_tie = [&](int64_t c) { return scores.key(c) == bracket.lo && scores.active(c); };
+  int64_t own = 0;
+  for (int64_t c = first; c < end; ++c) own += is_tie(c);
+  int64_t before = 0;
+  Scan(scan).ExclusiveSum(own, before);
+  if (bracket.rank <= before || bracket.rank > before + own) return;  // but for one thread
+  int64_t c = first;
+  for (int64_t due = bracket.rank - before; due > 0; ++c) due -= is_tie(c);
+  last = {bracket.lo, c - 1, last.active};
+}
+
+// Called by all threads of a block; all get the answer.
+template <int kBlock>
+__device__ __forceinline__ LastChannel select_channels(const ChannelScores& scores,
+                                                       const Amount& amount) {
+  FASTPRUNE_SHARED(Bracket<uint64_t>, bracket);
+  FASTPRUNE_SHARED(LastChannel, last);
+  bracket_all<kBlock>(scores, amount, bracket, last);
+  if (bracket.rank == 0) return last;
+  while (bracket.inside > kBlock && bracket.lo != bracket.hi) {
+    narrow_channels<kBlock>(scores, bracket);
+  }
+  if (bracket.inside <= kBlock) {
+    rank_channels<kBlock>(scores, bracket, last);
+  } else {
+    rank_ties<kBlock>(scores, bracket, last);
+  }
+  __syncthreads();
+  return last;
+}
+
+// One bit a channel, in words of 32: whether it is pruned.
+template <int kBlock>
+__device__ __forceinline__ void write_pruned(const ChannelScores& scores, const LastChannel& last,
+                                             unsigned* pruned) {
+  for (int64_t first = 0; first < scores.count; first += kBlock) {
+    const int64_t c = first + threadIdx.x;
+    const unsigned word = __ballot_sync(0xffffffffu, c < scores.count && last.prunes(scores, c));
+    if (threadIdx.x % 32 == 0 && c < scores.count) pruned[c / 32] = word;
+  }
+}
+
+}  // namespace fastprune::cuda

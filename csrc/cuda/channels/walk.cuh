@@ -1,0 +1,46 @@
+// Where the entries of a channel lie in a tensor seen as [outer, channels, inner].
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/util/device.cuh"
+
+namespace fastprune::cuda {
+
+struct ChannelShape {
+  int64_t outer;
+  int64_t channels;
+  int64_t inner;
+
+  FASTPRUNE_HD int64_t entries() const { return outer * inner; }  // of a channel
+};
+
+// A thread's way through one channel: from entry j, in logical order, in equal steps. Divides once.
+struct ChannelWalk {
+  int64_t offset;  // in the tensor
+  int64_t place;   // in the run of `inner` neighbours
+  int64_t inner;
+  int64_t jump;  // of the offset in a step that does not carry
+  int64_t rest;  // of the place
+  int64_t carry;
+
+  __device__ __forceinline__ ChannelWalk(const ChannelShape& s, int64_t channel, int64_t j,
+                                         int64_t step)
+      : offset((j / s.inner * s.channels + channel) * s.inner + j % s.inner),
+        place(j % s.inner),
+        inner(s.inner),
+        jump(step / s.inner * s.channels * s.inner + step % s.inner),
+        rest(step % s.inner),
+        carry((s.channels - 1) * s.inner) {}
+
+  __device__ __forceinline__ void next() {
+    offset += jump;
+    place += rest;
+    if (place >= inner) {
+      place -= inner;
+      offset += carry;
+    }
+  }
+};
+
+}  // namespace fastprune::cuda

@@ -1,0 +1,53 @@
+// combine_masks on CUDA: old * new in the dtype of the old mask.
+#include "cuda/elementwise/product.cuh"
+
+namespace fastprune::cuda {
+
+template <class T, class U>
+__global__ void __launch_bounds__(kThreads) combine_masks_kernel(const SegmentList list) {
+  multiply_tiles<T, U>(list);
+}
+
+}  // namespace fastprune::cuda
+
+#include <ATen/ATen.h>
+
+#include "args/checks.h"
+#include "common/dtypes.h"
+#include "common/flat.h"
+#include "cuda/util/launch.cuh"
+#include "cuda/util/tile_map.h"
+
+namespace fastprune::cuda {
+namespace {
+
+template <class T, class U>
+void combine(const FlatPair& flat, const at::Tensor& out) {
+  TileMap map;
+  map.add(make_segment<T, U, T>(flat.first.const_data_ptr(), flat.second.const_data_ptr(),
+                                out.mutable_data_ptr(), out.numel()));
+  if (map.tiles() == 0) return;
+  FASTPRUNE_LAUNCH((combine_masks_kernel<T, U>), grid_for(map.tiles()), kThreads,
+                   map.list(out.options()));
+}
+
+at::Tensor combine_masks(const at::Tensor& old_mask, const at::Tensor& new_mask) {
+  check_combine_masks(old_mask, new_mask);
+  const DeviceGuard guard(old_mask);
+  const FlatPair flat = flatten_alike(old_mask, readable_mask(new_mask, old_mask.scalar_type()));
+  at::Tensor out = at::empty_like(flat.first);
+  dispatch_mask(out.scalar_type(), [&](auto value) {
+    using T = decltype(value);
+    dispatch_readable<T>(flat.second.scalar_type(),
+                         [&](auto other) { combine<T, decltype(other)>(flat, out); });
+  });
+  return out;
+}
+
+}  // namespace
+
+FASTPRUNE_CUDA_IMPL(m) {
+  m.impl("combine_masks", &combine_masks);
+}
+
+}  // namespace fastprune::cuda

@@ -1,0 +1,102 @@
+// masked_mul on CUDA: mask.to(t.dtype) * t, bit for bit; a list in one launch.
+#include "cuda/elementwise/product.cuh"
+
+namespace fastprune::cuda {
+
+template <class T, class M>
+__global__ void __launch_bounds__(kThreads) masked_mul_kernel(const SegmentList list) {
+  multiply_tiles<T, M>(list);
+}
+
+}  // namespace fastprune::cuda
+
+#include <ATen/ATen.h>
+
+#include <vector>
+
+#include "args/checks.h"
+#include "common/dtypes.h"
+#include "common/flat.h"
+#include "cuda/elementwise/masked_mul.h"
+#include "cuda/util/launch.cuh"
+#include "cuda/util/tile_map.h"
+
+namespace fastprune::cuda {
+namespace {
+
+// Tensors of one dtype and masks of one dtype, dense and in one order; out[i] may be t[i].
+template <class T, class M>
+void multiply(const std::vector<FlatPair>& flat, const std::vector<at::Tensor>& out) {
+  TileMap map;
+  for (size_t i = 0; i < flat.size(); ++i) {
+    map.add(make_segment<T, M, T>(flat[i].first.const_data_ptr(), flat[i].second.const_data_ptr(),
+                                  out[i].mutable_data_ptr(), out[i].numel()));
+  }
+  if (map.tiles() == 0) return;
+  FASTPRUNE_LAUNCH((masked_mul_kernel<T, M>), grid_for(map.tiles()), kThreads,
+                   map.list(out[0].options()));
+}
+
+void multiply_flat(const std::vector<FlatPair>& flat, const std::vector<at::Tensor>& out) {
+  dispatch_float(flat[0].first.scalar_type(), [&](auto value) {
+    using T = decltype(value);
+    dispatch_mask(flat[0].second.scalar_type(),
+                  [&](auto other) { multiply<T, decltype(other)>(flat, out); });
+  });
+}
+
+at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
+  if (!is_native_pair(t, mask)) return aten_masked_mul(t, mask);
+  check_masked_mul("masked_mul", t, mask);
+  const DeviceGuard guard(t);
+  const FlatPair flat = flatten_alike(t, mask);
+  at::Tensor out = at::empty_like(flat.first);
+  multiply_flat({flat}, {out});
+  return out;
+}
+
+void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
+  if (!is_native_pair(t, mask)) return aten_masked_mul_(t, mask);
+  check_masked_mul("masked_mul_", t, mask);
+  const DeviceGuard guard(t);
+  const FlatPair flat = flatten_alike(t, mask);
+  multiply_flat({flat}, {flat.first});
+  if (!flat.first.is_same(t)) t.copy_(flat.first);
+}
+
+}  // namespace
+
+std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
+  if (!are_native_pairs(ts, masks)) return aten_masked_muls(ts, masks);
+  check_masked_muls("masked_muls", ts, masks);
+  std::vector<at::Tensor> out(ts.size());
+  std::vector<bool> done(ts.size(), false);
+  for (size_t first = 0; first < ts.size(); ++first) {
+    if (done[first]) continue;
+    // One launch for all that share dtypes and device with the first that is left.
+    const DeviceGuard guard(ts[first]);
+    std::vector<FlatPair> flat;
+    std::vector<at::Tensor> products;
+    for (size_t i = first; i < ts.size(); ++i) {
+      if (done[i] || ts[i].scalar_type() != ts[first].scalar_type() ||
+          masks[i].scalar_type() != masks[first].scalar_type() ||
+          ts[i].device() != ts[first].device()) {
+        continue;
+      }
+      flat.push_back(flatten_alike(ts[i], masks[i]));
+      out[i] = at::empty_like(flat.back().first);
+      products.push_back(out[i]);
+      done[i] = true;
+    }
+    multiply_flat(flat, products);
+  }
+  return out;
+}
+
+FASTPRUNE_CUDA_IMPL(m) {
+  m.impl("masked_mul", &masked_mul);
+  m.impl("masked_mul_", &masked_mul_);
+  m.impl("masked_muls", &masked_muls);
+}
+
+}  // namespace fastprune::cuda

@@ -1,0 +1,186 @@
+// Bracket: what a sample knows of the threshold.
+#pragma once
+
+#include <type_traits>
+
+#include "cuda/topk/radix_pass.cuh"
+#include "cuda/topk/state.cuh"
+
+namespace fastprune::cuda {
+
+// A key from a stretch of entries, at a pseudo-random place in it, so that no period in the data
+// can meet the sample's; no_key() if the entry there is not active.
+template <class F, class M>
+__device__ __forceinline__ typename F::Bits sampled_key(const SegmentList& list,
+                                                        const SelectionOptions& options,
+                                                        int64_t stretch, int64_t slot) {
+  uint64_t hash = (static_cast<uint64_t>(slot) + 1) * 0x9e3779b97f4a7c15ull;
+  hash = (hash ^ (hash >> 29)) * 0xbf58476d1ce4e5b9ull;
+  const int64_t at =
+      slot * stretch + static_cast<int64_t>(((hash >> 32) * static_cast<uint64_t>(stretch)) >> 32);
+  if (at >= list.entries) return no_key<F>();
+  const Segment segment = segment_at<&Segment::first_entry>(list, at);
+  const int64_t i = at - segment.first_entry;
+  const auto bits = static_cast<const typename F::Bits*>(segment.scores)[i];
+  if (segment.mask != nullptr &&
+      !is_active<F, M>(static_cast<const M*>(segment.mask)[i], options)) {
+    return no_key<F>();
+  }
+  return static_cast<typename F::Bits>(
+      rank_key<F>(bits, static_cast<typename F::Key>(options.flip)));
+}
+
+template <class F, class M>
+__device__ __forceinline__ void take_sample(const SegmentList& list,
+                                            const SelectionOptions& options,
+                                            const TopkWork<F>& work, int64_t first,
+                                            int64_t stride) {
+  for (int64_t slot = first; slot < work.sample_size; slot += kTopkKeys * stride) {
+    typename F::Bits keys[kTopkKeys];
+#pragma unroll
+    for (int j = 0; j < kTopkKeys; ++j) {
+      const int64_t at = slot + j * stride;
+      if (at < work.sample_size) keys[j] = sampled_key<F, M>(list, options, work.stretch, at);
+    }
+#pragma unroll
+    for (int j = 0; j < kTopkKeys; ++j) {
+      if (slot + j * stride < work.sample_size) work.sample[slot + j * stride] = keys[j];
+    }
+  }
+}
+
+// One block finds the keys of three ranks at once, digit by digit: three histograms in shared
+// memory, of which a scan adds up the bins side by side, 21 bits each. Loops over the ranks are
+// unrolled, so that what there is of each stays in registers.
+constexpr int kRanks = 3;
+constexpr int kCountBits = 21;
+static_assert(kSampleMost < int64_t{1} << (kCountBits - 1), "up to twice as many are sampled");
+
+// Where nvcc does not unroll a loop over the ranks, which is inside another one.
+template <class Fn>
+__device__ __forceinline__ void for_each_rank(const Fn& fn) {
+  fn(std::integral_constant<int, 0>{});
+  fn(std::integral_constant<int, 1>{});
+  fn(std::integral_constant<int, 2>{});
+}
+
+__device__ __forceinline__ int64_t packed_count(unsigned long long packed, int r) {
+  return static_cast<int64_t>(packed >> (r * kCountBits)) & ((int64_t{1} << kCountBits) - 1);
+}
+
+// Three ranks of the sample, kept within it.
+__device__ __forceinline__ void clamp_ranks(const SampleRanks& ranks, int64_t active,
+                                            int64_t (&wanted)[kRanks]) {
+  const int64_t places[kRanks] = {ranks.low, ranks.guess, ranks.high};
+#pragma unroll
+  for (int r = 0; r < kRanks; ++r) {
+    const int64_t place = places[r] < active ? places[r] : active - 1;
+    wanted[r] = 1 + (place > 0 ? place : 0);
+  }
+}
+
+template <class F>
+__device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F>& work,
+                                                                const SelectionOptions& options,
+                                                                int64_t total) {
+  using Key = typename F::Key;
+  using Scan = cub::BlockScan<unsigned long long, kTopkThreads, cub::BLOCK_SCAN_WARP_SCANS>;
+  constexpr int kPerThread = (kBins + kTopkThreads - 1) / kTopkThreads;
+  FASTPRUNE_SHARED(unsigned[kRanks * kBins], bins);
+  FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
+  FASTPRUNE_SHARED(Bracket<Key>[kRanks], found);
+  SampleRanks ranks{};
+  int64_t active = 0;
+  Bracket<Key> bracket[kRanks];
+#pragma unroll
+  for (int r = 0; r < kRanks; ++r) bracket[r] = {Key{0}, max_key<F>(), 0, 0, 0};
+  for (int pass = 0; pass < digit_passes(F::kKeyBits, kDigitBits); ++pass) {
+    const Digit digit = digit_of_pass(F::kKeyBits, kDigitBits, pass);
+    // Ranks that are in one bracket still share a histogram.
+    int table[kRanks];
+#pragma unroll
+    for (int r = 0; r < kRanks; ++r) {
+      table[r] = r > 0 && bracket[r].lo == bracket[r - 1].lo ? table[r - 1] : r;
+    }
+    for (int b = threadIdx.x; b < kRanks * kBins; b += kTopkThreads) bins[b] = 0;
+    __syncthreads();
+    Run run[kRanks];
+    for (int64_t slot = threadIdx.x; slot < work.sample_size; slot += kTopkKeys * kTopkThreads) {
+      typename F::Bits keys[kTopkKeys];
+#pragma unroll
+      for (int j = 0; j < kTopkKeys; ++j) {
+        const int64_t at = slot + j * kTopkThreads;
+        keys[j] = at < work.sample_size ? work.sample[at] : no_key<F>();
+      }
+#pragma unroll
+      for (int j = 0; j < kTopkKeys; ++j) {
+        if (keys[j] == no_key<F>()) continue;
+        const Key key = keys[j];
+        for_each_rank([&](auto rank) {
+          constexpr int r = decltype(rank)::value;
+          if (table[r] != r || !in_bracket(key, bracket[r].lo, bracket[r].hi)) return;
+          run[r].add(bins + r * kBins, static_cast<int>((key - bracket[r].lo) >> digit.shift));
+        });
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < kRanks; ++r) run[r].flush(bins + r * kBins);
+    __syncthreads();
+    const int first = static_cast<int>(threadIdx.x) * kPerThread;
+    const int end = first + kPerThread < kBins ? first + kPerThread : kBins;
+    const auto bin = [&](int b, int r) { return int64_t{bins[table[r] * kBins + b]}; };
+    unsigned long long mine = 0;
+    for (int b = first; b < end; ++b) {
+#pragma unroll
+      for (int r = 0; r < kRanks; ++r) {
+        mine += static_cast<unsigned long long>(bin(b, r)) << (r * kCountBits);
+      }
+    }
+    unsigned long long before = 0;
+    unsigned long long all = 0;
+    Scan(scan).ExclusiveSum(mine, before, all);
+    if (pass == 0) {
+      active = packed_count(all, 0);
+      if (active == 0) return {Key{0}, max_key<F>(), max_key<F>()};
+      ranks = sample_ranks(options.amount, total, work.stretch, active, kSampleSigmas);
+      int64_t wanted[kRanks];
+      clamp_ranks(ranks, active, wanted);
+#pragma unroll
+      for (int r = 0; r < kRanks; ++r) bracket[r].rank = wanted[r];
+    }
+#pragma unroll
+    for (int r = 0; r < kRanks; ++r) {
+      int64_t under = packed_count(before, r);
+      if (under >= bracket[r].rank || under + packed_count(mine, r) < bracket[r].rank) continue;
+      int b = first;
+      while (under + bin(b, r) < bracket[r].rank) under += bin(b++, r);
+      found[r] = narrow(bracket[r], digit, b, under, bin(b, r));
+    }
+    __syncthreads();  // all have read the bins, and `found` is there
+#pragma unroll
+    for (int r = 0; r < kRanks; ++r) bracket[r] = found[r];
+  }
+  if (options.misled != Misled::kNot) {
+    const Key key = misled_key<F>(options.misled);
+    return {key, key, key};
+  }
+  const Key lo = ranks.low >= 0 && ranks.low < active ? bracket[0].lo : Key{0};
+  const Key hi = ranks.high < active ? bracket[2].lo : max_key<F>();
+  Key guess = bracket[1].lo;
+  if (guess <= lo) guess = lo == hi ? lo : lo + 1;
+  return {lo, guess, hi};
+}
+
+// What the kernels to come add to.
+template <class F>
+__device__ __forceinline__ void clear_state(const TopkWork<F>& work) {
+  constexpr int kAll = kBins * digit_passes(F::kKeyBits, kDigitBits);
+  for (int b = threadIdx.x; b < kAll; b += kTopkThreads) work.bins[b] = 0;
+  if (threadIdx.x == 0) {
+    auto* s = work.state;
+    s->active = s->below = s->ties_lo = s->ties_hi = s->between = 0;
+    s->arrived = 0;
+  }
+}
+
+}  // namespace fastprune::cuda

@@ -1,0 +1,215 @@
+// topk_masks and topk_prune on CUDA: a fixed list of launches, no host synchronisation for a
+// fraction.
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+#include <vector>
+
+#include "args/checks.h"
+#include "common/dtypes.h"
+#include "cuda/elementwise/masked_mul.h"
+#include "cuda/topk/kernels.cuh"
+#include "cuda/util/launch.cuh"
+#include "cuda/util/tile_map.h"
+#include "testing/hooks.h"
+
+namespace fastprune::cuda {
+namespace {
+
+// A score format and the type that multiplies in it.
+template <class F, class V>
+struct Scores : F {
+  using Value = V;
+};
+
+template <class Fn>
+void dispatch_scores(at::ScalarType dtype, Fn&& fn) {
+  switch (dtype) {
+    case at::kHalf:
+      return fn(Scores<Fp16, c10::Half>{});
+    case at::kBFloat16:
+      return fn(Scores<Bf16, c10::BFloat16>{});
+    case at::kFloat:
+      return fn(Scores<Fp32, float>{});
+    default:
+      return fn(Scores<Fp64, double>{});
+  }
+}
+
+template <class F, class M>
+TileMap tile_map(const TopkArgs& args) {
+  TileMap map;
+  for (size_t s = 0; s < args.scores.size(); ++s) {
+    map.add(make_segment<typename F::Bits, M>(
+        args.scores[s].const_data_ptr(),
+        args.masks[s].defined() ? args.masks[s].const_data_ptr() : nullptr,
+        args.work[s].mutable_data_ptr(), args.scores[s].numel(),
+        args.products.empty() ? nullptr : args.ts[s].const_data_ptr(),
+        args.products.empty() ? nullptr : args.products[s].mutable_data_ptr()));
+  }
+  return map;
+}
+
+// The memory that kernels hand on to each other, one allocation.
+template <class F>
+struct Workspace {
+  TopkWork<F> pointers{};
+  at::Tensor memory;
+
+  Workspace(const SegmentList& list, const at::TensorOptions& bytes) {
+    const int64_t wanted = std::clamp(list.entries / kSampleShare, kSampleLeast, kSampleMost);
+    TopkWork<F>& w = pointers;
+    w.stretch = std::max<int64_t>(1, list.entries / wanted);
+    w.sample_size = (list.entries + w.stretch - 1) / w.stretch;
+    w.room = test_hooks().overflow ? 0 : candidates(list.entries, w.sample_size);
+    const int64_t tiles = (list.tiles + kTilesTogether - 1) / kTilesTogether * kTilesTogether;
+    int64_t size = 0;
+    const auto place = [&](int64_t count, size_t each) {
+      const int64_t at = size;
+      size += (count * static_cast<int64_t>(each) + kPackBytes - 1) / kPackBytes * kPackBytes;
+      return at;
+    };
+    const int64_t state = place(1, sizeof(*w.state));
+    const int64_t bins =
+        place(int64_t{kBins} * digit_passes(F::kKeyBits, kDigitBits), sizeof(*w.bins));
+    const int64_t sample = place(w.sample_size, sizeof(*w.sample));
+    const int64_t keys = place(w.room, sizeof(*w.keys));
+    const int64_t offsets = place(w.room, sizeof(*w.offsets));
+    const int64_t records = place(tiles, sizeof(*w.records));
+    const int64_t ties = place(tiles, sizeof(*w.ties));
+    memory = at::empty({size}, bytes);
+    uint8_t* base = memory.mutable_data_ptr<uint8_t>();
+    w.state = reinterpret_cast<TopkState<typename F::Key>*>(base + state);
+    w.bins = reinterpret_cast<unsigned long long*>(base + bins);
+    w.sample = reinterpret_cast<typename F::Bits*>(base + sample);
+    w.keys = reinterpret_cast<typename F::Bits*>(base + keys);
+    w.offsets = reinterpret_cast<uint16_t*>(base + offsets);
+    w.records = reinterpret_cast<TileRecord*>(base + records);
+    w.ties = reinterpret_cast<unsigned*>(base + ties);
+  }
+
+  // The bracket is widest where half is pruned.
+  static int64_t candidates(int64_t entries, int64_t sampled) {
+    const auto size = static_cast<double>(sampled);
+    const double share = std::min(1.0, (kSampleSigmas * std::sqrt(size) + 6.0) / size);
+    const double room = kCandidateRoom * share * static_cast<double>(entries);
+    return std::min({entries, int64_t{1} << 31, static_cast<int64_t>(room) + kTile});
+  }
+};
+
+template <class F>
+void look_back(const at::Tensor& memory, const SelectionOptions& options, bool check,
+               bool sampled) {
+  if (!check && !test_hooks().watch) return;
+  const at::Tensor host = memory.narrow(0, 0, sizeof(TopkState<typename F::Key>)).cpu();
+  const auto* state =
+      reinterpret_cast<const TopkState<typename F::Key>*>(host.const_data_ptr<uint8_t>());
+  if (sampled) test_hooks().fallbacks += state->source == Source::kEverything;
+  if (check) check_count_fits(options.amount, static_cast<int64_t>(state->active));
+}
+
+template <class F, class M>
+void select(const TopkArgs& args, bool active_only, bool largest) {
+  using Key = typename F::Key;
+  TileMap map = tile_map<F, M>(args);
+  if (map.tiles() == 0) return;
+  const auto bytes = args.scores[0].options().dtype(at::kByte);
+  const SelectionOptions options{args.amount, one_bits(args.mask_dtype),
+                                 largest ? uint64_t{max_key<F>()} : 0, active_only,
+                                 test_hooks().misled};
+  const SegmentList list = map.list(bytes);
+  // Whether a count fits is known on the device alone; a fraction always does.
+  const bool check = args.amount.is_count && args.any_mask && active_only;
+  // Many tensors make many tiles, which one block alone would take too long to visit.
+  const auto within = [&](int64_t entries) {
+    return list.entries <= entries && list.tiles <= 2 * (entries / kTile) + 2;
+  };
+
+  if (within(kTopkSmall)) {
+    const at::Tensor state = at::empty({static_cast<int64_t>(sizeof(TopkState<Key>))}, bytes);
+    FASTPRUNE_LAUNCH((topk_small_kernel<F, M>), 1, kTopkThreads, list, options,
+                     reinterpret_cast<TopkState<Key>*>(state.mutable_data_ptr<uint8_t>()));
+    look_back<F>(state, options, check, /*sampled=*/false);
+    return;
+  }
+  const Workspace<F> workspace(list, bytes);
+  const TopkWork<F>& work = workspace.pointers;
+  const unsigned grid = grid_for(list.tiles, kTopkBlocksPerMultiprocessor);
+  if (within(kTopkMedium)) {
+    FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, kTopkThreads, list, options, work, true);
+    FASTPRUNE_LAUNCH((topk_medium_kernel<F, M>), grid, kTopkThreads, list, options, work);
+  } else {
+    const int64_t sampling = (work.sample_size + kTopkThreads - 1) / kTopkThreads;
+    FASTPRUNE_LAUNCH((topk_sample_kernel<F, M>), grid_for(sampling), kTopkThreads, list, options,
+                     work);
+    FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, kTopkThreads, list, options, work, false);
+    FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, kTopkThreads, list, options, work, false);
+    for (int pass = 0; pass < digit_passes(F::kKeyBits, kDigitBits); ++pass) {
+      // Each block adds its bins to those in memory, so there are no more blocks than help.
+      FASTPRUNE_LAUNCH((topk_narrow_kernel<F, M>), grid_for(list.tiles, 1), kTopkThreads, list,
+                       options, work, pass);
+    }
+    FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, kTopkThreads, list, options, work, true);
+    FASTPRUNE_LAUNCH((topk_quota_kernel<F>), grid, kTopkThreads, work, list.tiles);
+  }
+  FASTPRUNE_LAUNCH((topk_fix_kernel<F, M>), grid, kTopkThreads, list, options, work);
+  look_back<F>(workspace.memory, options, check, /*sampled=*/true);
+}
+
+void run(const TopkArgs& args, bool active_only, bool largest) {
+  if (!args.any_mask || !active_only || args.total == 0) check_count_fits(args.amount, args.total);
+  dispatch_scores(args.scores[0].scalar_type(), [&](auto format) {
+    dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto element) {
+      select<decltype(format), decltype(element)>(args, active_only, largest);
+    });
+  });
+}
+
+std::vector<at::Tensor> topk_masks(at::TensorList scores,
+                                   const c10::List<std::optional<at::Tensor>>& masks,
+                                   const at::Scalar& amount, bool active_only, bool largest,
+                                   std::optional<at::ScalarType> dtype) {
+  TopkArgs args = check_topk_masks(scores, masks, amount, dtype);
+  if (scores.empty()) return {};
+  const DeviceGuard guard(scores[0]);
+  run(args, active_only, largest);
+  return args.finish();
+}
+
+// Whether the products are written with the masks: where these are of their dtype or of one byte.
+bool fuses(const TopkArgs& args, at::TensorList ts) {
+  return can_fuse(args, ts) && (args.mask_dtype == args.scores[0].scalar_type() ||
+                                args.mask_dtype == at::kBool || args.mask_dtype == at::kByte);
+}
+
+std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> topk_prune(
+    at::TensorList scores, const c10::List<std::optional<at::Tensor>>& masks, at::TensorList ts,
+    const at::Scalar& amount, bool active_only) {
+  check_topk_prune(scores, ts);
+  if (scores.empty()) return {};
+  TopkArgs args = check_topk_masks(scores, masks, amount, std::nullopt);
+  const DeviceGuard guard(scores[0]);
+  const bool fused = fuses(args, ts);
+  if (fused) {
+    for (const at::Tensor& t : ts) {
+      args.ts.push_back(t);
+      args.products.push_back(at::empty_like(t));
+    }
+  }
+  run(args, active_only, /*largest=*/false);
+  std::vector<at::Tensor> products = std::move(args.products);
+  std::vector<at::Tensor> out = args.finish();
+  if (!fused) products = masked_muls(ts, out);
+  return {std::move(out), std::move(products)};
+}
+
+}  // namespace
+
+FASTPRUNE_CUDA_IMPL(m) {
+  m.impl("topk_masks", &topk_masks);
+  m.impl("topk_prune", &topk_prune);
+}
+
+}  // namespace fastprune::cuda

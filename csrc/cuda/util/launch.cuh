@@ -1,0 +1,77 @@
+// The one way to launch: on the tensor's device, on torch's current stream, with the launch
+// checked. Under FASTPRUNE_CUDA_ON_HOST the same sources compile for the host and launch on the
+// model of a GPU in tests/cuda_on_host, as operators of the library fastprune_cuda_on_host.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+#include "cuda/util/device.cuh"
+
+#ifdef FASTPRUNE_CUDA_ON_HOST
+#define FASTPRUNE_CUDA_IMPL(m) TORCH_LIBRARY_IMPL(fastprune_cuda_on_host, CPU, m)
+#else
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#define FASTPRUNE_CUDA_IMPL(m) TORCH_LIBRARY_IMPL(fastprune, CUDA, m)
+#endif
+
+namespace fastprune::cuda {
+
+#ifdef FASTPRUNE_CUDA_ON_HOST
+
+struct DeviceGuard {
+  explicit DeviceGuard(const at::Tensor&) {}
+};
+
+inline int multiprocessors() {
+  return 2;
+}
+
+template <class... P, class... Args>
+void launch_kernel(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, Args&&... args) {
+  cuda_on_host::run(name, kernel, grid, block, 0, std::forward<Args>(args)...);
+}
+
+#else
+
+struct DeviceGuard {
+  explicit DeviceGuard(const at::Tensor& t) : guard(t.device()) {}
+  c10::cuda::CUDAGuard guard;
+};
+
+inline int multiprocessors() {
+  int device = 0;
+  int count = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&device));
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
+}
+
+template <class... P, class... Args>
+void launch_kernel(const char*, void (*kernel)(P...), dim3 grid, dim3 block, Args&&... args) {
+  // clang-format off: it takes the launch for shifts
+  kernel<<<grid, block, 0, c10::cuda::getCurrentCUDAStream()>>>(static_cast<P>(args)...);
+  // clang-format on
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+#endif
+
+// Blocks for a kernel that strides over `tasks`.
+inline unsigned grid_for(int64_t tasks, int per_multiprocessor = kBlocksPerMultiprocessor) {
+  const int64_t most = int64_t{multiprocessors()} * per_multiprocessor;
+  return static_cast<unsigned>(std::max<int64_t>(1, std::min(tasks, most)));
+}
+
+}  // namespace fastprune::cuda
+
+// Launches a kernel under its own name, which is what the tests know it by.
+#define FASTPRUNE_LAUNCH(kernel, ...) FASTPRUNE_LAUNCH_AS(#kernel, (kernel), __VA_ARGS__)
+#define FASTPRUNE_LAUNCH_AS(name, kernel, grid, block, ...) \
+  ::fastprune::cuda::launch_kernel(name, kernel, grid, block, __VA_ARGS__)

@@ -1,0 +1,93 @@
+#include "dispatch/native_path.h"
+
+#include <ATen/PythonTorchFunctionTLS.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include "autograd/calls.h"
+#include "dispatch/fallback.h"
+#include "dispatch/plain.h"
+
+namespace fastprune {
+namespace {
+
+// A Tensor or Parameter itself: a subclass may give any operation a meaning of its own, and so may
+// a mode.
+bool is_exact(PyObject* object) {
+  return THPVariable_CheckExact(object);
+}
+
+bool is_plain_object(PyObject* object, bool (*is)(const at::Tensor&)) {
+  return is_exact(object) && is(THPVariable_Unpack(object));
+}
+
+bool is_plain_float(const at::Tensor& t) {
+  return is_plain(t) && t.layout() == at::kStrided && is_native_float(t.scalar_type());
+}
+
+bool is_plain_old_mask(const at::Tensor& mask) {
+  return is_plain_mask(mask) && mask.layout() == at::kStrided && is_mask_dtype(mask.scalar_type());
+}
+
+PyObject* py_is_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  bool plain = !at::impl::torch_function_mode_enabled();
+  if (plain && count > 0 && args[0] != Py_None) {
+    plain = is_plain_object(args[0], is_plain_old_mask);
+  }
+  const at::Tensor* first = nullptr;  // whose shape and device all others must have
+  for (Py_ssize_t i = 0; plain && i < count; ++i) {
+    if (i > 0) plain = is_plain_object(args[i], is_plain_float);
+    if (!plain || args[i] == Py_None) continue;
+    const at::Tensor& t = THPVariable_Unpack(args[i]);
+    if (first == nullptr) first = &t;
+    plain = t.sizes() == first->sizes() && t.device() == first->device();
+  }
+  return PyBool_FromLong(plain);
+  END_HANDLE_TH_ERRORS
+}
+
+PyObject* py_product_if_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  TORCH_CHECK_TYPE(count == 2, "product_if_plain(): expected t and mask, got ", count,
+                   " arguments");
+  if (!is_exact(args[0]) || !is_exact(args[1]) || at::impl::torch_function_mode_enabled()) {
+    Py_RETURN_NONE;
+  }
+  const at::Tensor& t = THPVariable_Unpack(args[0]);
+  const at::Tensor& mask = THPVariable_Unpack(args[1]);
+  if (!is_plain(t) || !is_plain_mask(mask) || !is_native_pair(t, mask)) Py_RETURN_NONE;
+  // ATen's product has the layout of the mask, ours that of t; what follows may round otherwise.
+  if (t.strides() != mask.strides()) Py_RETURN_NONE;
+  // ATen's graph saves a converted copy of such a mask, which may change before the backward then.
+  if (t.scalar_type() != mask.scalar_type() && t.requires_grad() && at::GradMode::is_enabled()) {
+    Py_RETURN_NONE;
+  }
+  at::Tensor product;
+  {
+    pybind11::gil_scoped_release no_gil;
+    product = autograd::call_masked_mul(t, mask);
+  }
+  return THPVariable_Wrap(std::move(product));
+  END_HANDLE_TH_ERRORS
+}
+
+}  // namespace
+
+PyMethodDef* native_path_functions() {
+  static PyMethodDef functions[] = {
+      {"is_plain", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&py_is_plain)),
+       METH_FASTCALL,
+       "is_plain(mask, *tensors): whether the native operators take a mask (or None) and tensors "
+       "of one shape as they are."},
+      {"product_if_plain",
+       reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&py_product_if_plain)),
+       METH_FASTCALL,
+       "product_if_plain(t, mask): torch.ops.fastprune.masked_mul of plain tensors, otherwise "
+       "None."},
+      {nullptr, nullptr, 0, nullptr}};
+  return functions;
+}
+
+}  // namespace fastprune
