@@ -39,7 +39,7 @@ bench: $(VENV)/.built $(VENV)/.bench
 	$(VENV)/bin/python benchmarks/run.py $(BENCH_ARGS)
 
 broken: $(VENV)/.built
-	$(VENV)/bin/python -m pytest --broken tests/test_broken_kernels.py $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest --broken tests/mutations $(PYTEST_ARGS)
 
 compatibility: $(VENV)/.built
 	cd tests && ../$(VENV)/bin/python -m parity.table
@@ -49,8 +49,7 @@ SANITIZE := -fsanitize=address,undefined
 # Recursive, so that g++ is only asked when needed.
 PRELOAD = LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
   ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
-SANITIZED_TESTS := $(addprefix tests/test_,combine_masks.py channel_mask.py channel_norms.py \
-  channel_prune.py large_outputs.py selection.py masked_mul.py topk_masks.py topk_prune.py sampled_bracket.py errors.py opcheck.py)
+SANITIZED_TESTS := tests/ops
 
 # --capture=sys: with pytest's own files in between, a report is lost when the process dies.
 sanitize: $(VENV)/.built build/sanitize/.built

@@ -75,7 +75,8 @@ def build() -> dict[str, Any]:
 def tests() -> dict[str, Any]:
     """A process for each test file, several at a time: the CPU is what they wait for."""
     ends = time.monotonic() + TEST_LIMIT_S
-    files = sorted((ROOT / "tests").glob("test_*.py"), key=lambda p: p.stat().st_size, reverse=True)
+    paths = (ROOT / "tests").rglob("test_*.py")
+    files = sorted(paths, key=lambda p: p.stat().st_size, reverse=True)
 
     def run_file(path: Path) -> dict[str, Any]:
         report = ROOT / "build" / f"verify-gpu-{path.stem}.xml"

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 import fastprune
 from cuda_on_host import session as cuda_on_host
-from targets import Hooks, Target
+from support.targets import Hooks, Target
 
 pytest_plugins = ["cuda_on_host.plugin"]  # --cuda-seed; failures print how to run them again
 

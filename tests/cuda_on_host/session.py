@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 
 from cuda_on_host import build
-from targets import Hooks, NamespaceOps, Target
+from support.targets import Hooks, NamespaceOps, Target
 
 NAME = "cuda_on_host"
 #: Parameters of the `target` fixture; those of a "+1" run with the seed one higher.

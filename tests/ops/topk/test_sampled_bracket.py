@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import fastprune
-import reference
 from fastprune import ops
+from support import reference
 
 SIZE = 200_003  # several tiles, the last one partial
 

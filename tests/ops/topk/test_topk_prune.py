@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 import fastprune
-from compare import assert_same_bits
 from fastprune import ops
-from inputs import FLOATS, LAYOUTS, mask, name, values
-from targets import Target
+from support.compare import assert_same_bits
+from support.inputs import FLOATS, LAYOUTS, mask, name, values
+from support.targets import Target
 
 SIZES = (0, 1, 33, 1025, 70_001)
 KINDS = ("normal", "all_equal", "mostly_zeros", "nan", "inf")

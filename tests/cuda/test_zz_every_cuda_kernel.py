@@ -9,7 +9,7 @@ def test_every_cuda_kernel_ran(request: pytest.FixtureRequest) -> None:
     session = request.session
     everything = all(
         any(item.path.name == path.name for item in session.items)
-        for path in build.ROOT.joinpath("tests").glob("test_*.py")
+        for path in build.ROOT.joinpath("tests").rglob("test_*.py")
     )
     if not everything:
         pytest.skip("only part of the suite was selected")

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 import fastprune
-from compare import assert_layout_of, assert_same_bits
 from fastprune import ops
-from inputs import FLOATS, LAYOUTS, MASK_DTYPES, SHAPE, mask, name, values
-from targets import Target
+from support.compare import assert_layout_of, assert_same_bits
+from support.inputs import FLOATS, LAYOUTS, MASK_DTYPES, SHAPE, mask, name, values
+from support.targets import Target
 
 #: Rows and runs of every kind of length, packs that lie in one channel and packs that do not, and
 #: more channels than a block selects from by itself.

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import fastprune as prune
 from fastprune.copying import homes
-from inputs import name
-from unchanged import assert_unchanged, snapshot
+from support.inputs import name
+from support.unchanged import assert_unchanged, snapshot
 
 X = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
 

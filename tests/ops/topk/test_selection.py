@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from compare import INTEGER_OF_WIDTH
 from fastprune import _C
-from inputs import FLOATS, name
+from support.compare import INTEGER_OF_WIDTH
+from support.inputs import FLOATS, name
 
 KEY_BITS = {torch.float16: 15, torch.bfloat16: 15, torch.float32: 31, torch.float64: 63}
 SPECIAL = [0.0, 5e-324, 1e-45, 1e-30, 6e-8, 0.5, 1.0, 1.0000001, 60000.0, 1e38, math.inf, math.nan]

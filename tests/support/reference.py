@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compare import bits
+from support.compare import bits
 
 
 def rank_keys(t: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-import reference
-from compare import assert_same_bits
-from inputs import FLOATS, KINDS, LAYOUTS, SHAPE, name, values
-from targets import Target
+from support import reference
+from support.compare import assert_same_bits
+from support.inputs import FLOATS, KINDS, LAYOUTS, SHAPE, name, values
+from support.targets import Target
 
 INF = float("inf")
 EXACT = [0, 1, 2, INF, -INF]  # no pow in them, so one right answer to the last bit

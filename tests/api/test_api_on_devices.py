@@ -9,7 +9,7 @@ import torch.nn.utils.prune as upstream
 from torch import nn
 
 import fastprune
-from inputs import FLOATS, name
+from support.inputs import FLOATS, name
 
 CALLS: dict[str, Callable[[nn.Module], object]] = {
     "l1": lambda m: fastprune.l1_unstructured(m, "weight", 0.3),

@@ -10,7 +10,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastprune
-from inputs import LAYOUTS, SHAPE, mask, values
+from support.inputs import LAYOUTS, SHAPE, mask, values
 
 OPS = torch.ops.fastprune
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-import reference
-from compare import assert_layout_of, assert_same_bits
-from inputs import DENSE, INTEGERS, LAYOUTS, MASK_DTYPES, PRIME, SHAPE, SIZES, mask, name
-from targets import Target
+from support import reference
+from support.compare import assert_layout_of, assert_same_bits
+from support.inputs import DENSE, INTEGERS, LAYOUTS, MASK_DTYPES, PRIME, SHAPE, SIZES, mask, name
+from support.targets import Target
 
 
 @pytest.mark.parametrize("new_kind", ["random", "non_binary"])

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import reference
-from compare import assert_same_bits
-from inputs import FLOATS, mask, name
-from targets import Hooks, Target
+from support import reference
+from support.compare import assert_same_bits
+from support.inputs import FLOATS, mask, name
+from support.targets import Hooks, Target
 
 #: Sizes that a target takes in one launch, in few and in many: tests/cuda_on_host has smaller
 #: limits, and the CPU two ways alone.

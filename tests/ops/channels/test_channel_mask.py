@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import reference
-from compare import assert_layout_of, assert_same_bits
-from inputs import (
+from support import reference
+from support.compare import assert_layout_of, assert_same_bits
+from support.inputs import (
     FLOATS,
     INTEGERS,
     KINDS,
@@ -21,7 +21,7 @@ from inputs import (
     name,
     values,
 )
-from targets import Target
+from support.targets import Target
 
 
 def check(

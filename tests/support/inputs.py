@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from compare import INTEGER_OF_WIDTH
+from support.compare import INTEGER_OF_WIDTH
 
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 MASK_DTYPES = [*FLOATS, torch.bool, torch.uint8]

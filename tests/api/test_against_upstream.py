@@ -13,7 +13,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune
-from inputs import name
+from support.inputs import name
 
 Call = Callable[[ModuleType, nn.Module], Any]
 BINARY = torch.tensor([0.0, 1.0])

@@ -12,8 +12,8 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune as prune
-from inputs import FLOATS, name
-from unchanged import assert_unchanged, snapshot
+from support.inputs import FLOATS, name
+from support.unchanged import assert_unchanged, snapshot
 
 
 class Taylor(prune.Unstructured):

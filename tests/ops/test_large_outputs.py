@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import fastprune.ops as ops
-import reference
-from compare import assert_same_bits
-from inputs import mask
+from support import reference
+from support.compare import assert_same_bits
+from support.inputs import mask
 
 ROWS, COLUMNS = 2111, 2003  # primes
 SHAPE = (ROWS, COLUMNS)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 READMES = (ROOT / "README.md", BENCHMARKS / "README.md")
 CASE = "cpu/local/dense/float32/10000/normal/50%"

@@ -11,8 +11,8 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune as prune
-from targets import Target
-from unchanged import assert_unchanged, snapshot
+from support.targets import Target
+from support.unchanged import assert_unchanged, snapshot
 
 # ---- modules ----
 

@@ -7,10 +7,10 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-import reference
-from compare import assert_same_bits, bits
-from inputs import FLOATS, MASK_DTYPES, name
-from targets import Target
+from support import reference
+from support.compare import assert_same_bits, bits
+from support.inputs import FLOATS, MASK_DTYPES, name
+from support.targets import Target
 
 WIDTHS = {2: np.int16, 4: np.int32, 8: np.int64}
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=20)

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 import fastprune
-import reference
-from compare import assert_layout_of, assert_same_bits
-from inputs import (
+from support import reference
+from support.compare import assert_layout_of, assert_same_bits
+from support.inputs import (
     DENSE,
     FLOATS,
     INTEGERS,
@@ -21,7 +21,7 @@ from inputs import (
     name,
     values,
 )
-from targets import Target
+from support.targets import Target
 
 FORMS = ["out_of_place", "in_place", "list"]
 

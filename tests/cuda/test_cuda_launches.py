@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cuda_on_host import build, session
-from targets import Target
+from support.targets import Target
 
 
 @pytest.fixture
