@@ -23,51 +23,16 @@ from torch.nn.utils.prune import (
     _validate_structured_pruning as _validate_structured_pruning,
 )
 
-from . import ops
+from . import functional, methods, ops, scored
 from .base import BasePruningMethod
 from .container import PruningContainer
-from .functional import (
-    custom_from_mask,
-    global_unstructured,
-    identity,
-    is_pruned,
-    l1_unstructured,
-    ln_structured,
-    random_structured,
-    random_unstructured,
-    remove,
-)
-from .methods import (
-    CustomFromMask,
-    Identity,
-    L1Unstructured,
-    LnStructured,
-    RandomStructured,
-    RandomUnstructured,
-)
-from .scored import Structured, Unstructured
+from .functional import *  # noqa: F403, by their __all__
+from .methods import *  # noqa: F403
+from .scored import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "BasePruningMethod",
-    "CustomFromMask",
-    "Identity",
-    "L1Unstructured",
-    "LnStructured",
-    "PruningContainer",
-    "RandomStructured",
-    "RandomUnstructured",
-    "Structured",
-    "Unstructured",
-    "custom_from_mask",
-    "global_unstructured",
-    "identity",
-    "is_pruned",
-    "l1_unstructured",
-    "ln_structured",
-    "ops",
-    "random_structured",
-    "random_unstructured",
-    "remove",
-]
+__all__ = ["BasePruningMethod", "PruningContainer", "ops"]
+__all__ += functional.__all__
+__all__ += methods.__all__
+__all__ += scored.__all__

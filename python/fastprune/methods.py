@@ -17,6 +17,15 @@ from .native import Native
 from .patterns import Channels, Entries, Pattern, Selection
 from .scores import channel_norms, random_channels, random_entries
 
+__all__ = [
+    "CustomFromMask",
+    "Identity",
+    "L1Unstructured",
+    "LnStructured",
+    "RandomStructured",
+    "RandomUnstructured",
+]
+
 
 class Identity(Native, upstream.Identity, BasePruningMethod):
     """Prunes nothing, but registers mask and hook; see :class:`torch.nn.utils.prune.Identity`."""

@@ -13,6 +13,8 @@ from .base import BasePruningMethod
 from .native import Native
 from .patterns import Channels, Entries
 
+__all__ = ["Structured", "Unstructured"]
+
 #: Of a tensor and its old mask (None for ones): how important each entry or channel is.
 Score: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 

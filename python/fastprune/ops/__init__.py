@@ -4,18 +4,12 @@ Each runs on CPU and CUDA tensors of any strides, under torch.compile too. csrc/
 table of contents; docs/design.md says what they compute.
 """
 
-from .channels import channel_mask, channel_norms, channel_prune
-from .elementwise import combine_masks, masked_mul, masked_mul_, masked_muls
-from .topk import topk_masks, topk_prune
+from . import channels, elementwise, topk
+from .channels import *  # noqa: F403, by their __all__
+from .elementwise import *  # noqa: F403
+from .topk import *  # noqa: F403
 
-__all__ = [
-    "channel_mask",
-    "channel_norms",
-    "channel_prune",
-    "combine_masks",
-    "masked_mul",
-    "masked_mul_",
-    "masked_muls",
-    "topk_masks",
-    "topk_prune",
-]
+__all__: list[str] = []
+__all__ += channels.__all__
+__all__ += elementwise.__all__
+__all__ += topk.__all__

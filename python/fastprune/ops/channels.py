@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .arguments import as_scalar, check_device
 
+__all__ = ["channel_mask", "channel_norms", "channel_prune"]
+
 # Looked up once: a look-up by name takes as long as a small operator's checks.
 _channel_norms: Any = torch.ops.fastprune.channel_norms.default
 _channel_mask: Any = torch.ops.fastprune.channel_mask.default

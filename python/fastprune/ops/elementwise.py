@@ -16,6 +16,8 @@ from torch.compiler import is_compiling
 from .. import _C
 from .arguments import check_device
 
+__all__ = ["combine_masks", "masked_mul", "masked_mul_", "masked_muls"]
+
 # Looked up once: a look-up by name takes as long as a small operator's checks.
 _combine_masks: Any = torch.ops.fastprune.combine_masks.default
 _masked_mul: Any = torch.ops.fastprune.masked_mul.default

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .arguments import as_scalar, check_device
 
+__all__ = ["topk_masks", "topk_prune"]
+
 # Looked up once: a look-up by name takes as long as a small operator's checks.
 _topk_masks: Any = torch.ops.fastprune.topk_masks.default
 _topk_prune: Any = torch.ops.fastprune.topk_prune.default
