@@ -40,13 +40,42 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def identity(module: _Module, name: str) -> _Module:
-    """Register mask and hook for ``module.<name>`` without pruning; returns the module."""
+    """Register mask and hook for ``module.<name>`` without pruning.
+
+    As :func:`torch.nn.utils.prune.identity`.
+
+    Args:
+        module: holds the tensor.
+        name: of the parameter, of any shape and dtype.
+
+    Returns:
+        The module, with a mask of ones, ``<name>_mask``, of the parameter's shape and dtype.
+
+    Raises:
+        AttributeError: the module has nothing of that name.
+        TypeError: what it has is no parameter.
+    """
     Identity.apply(module, name)
     return module
 
 
 def random_unstructured(module: _Module, name: str, amount: int | float) -> _Module:
-    """Prune ``amount`` random entries of ``module.<name>``; returns the module."""
+    """Prune random entries of ``module.<name>``, those upstream prunes with the same seed.
+
+    As :func:`torch.nn.utils.prune.random_unstructured`.
+
+    Args:
+        module: holds the tensor to prune.
+        name: of the parameter, of any shape; float64, float32, float16 and bfloat16 natively.
+        amount: a float in [0, 1] is a fraction of the active entries, an int their number.
+
+    Returns:
+        The module; ``<name>_mask`` has the parameter's shape and dtype.
+
+    Raises:
+        AttributeError, TypeError: the module has nothing of that name, or no parameter.
+        ValueError: the amount is out of range, or exceeds the active entries.
+    """
     RandomUnstructured.apply(module, name, amount)
     return module
 
@@ -57,20 +86,50 @@ def l1_unstructured(
     amount: int | float,
     importance_scores: Tensor | None = None,
 ) -> _Module:
-    """Prune the ``amount`` entries of ``module.<name>`` of smallest magnitude; returns the module.
+    """Prune the entries of ``module.<name>`` of smallest magnitude.
+
+    As :func:`torch.nn.utils.prune.l1_unstructured`; among equal magnitudes the lowest index is
+    pruned first.
 
     Args:
         module: holds the tensor to prune.
-        name: of the parameter.
+        name: of the parameter, of any shape; float64, float32, float16 and bfloat16 natively.
         amount: a float in [0, 1] is a fraction of the active entries, an int their number.
         importance_scores: rank these instead of the parameter; of its shape.
+
+    Returns:
+        The module; ``<name>_mask`` has the parameter's shape and dtype.
+
+    Raises:
+        AttributeError, TypeError: the module has nothing of that name, or no parameter.
+        ValueError: the amount is out of range, or exceeds the active entries.
+        AssertionError: the scores have another shape than the parameter.
+        RuntimeError: the scores are on another device.
     """
     L1Unstructured.apply(module, name, amount=amount, importance_scores=importance_scores)
     return module
 
 
 def random_structured(module: _Module, name: str, amount: int | float, dim: int) -> _Module:
-    """Prune ``amount`` random channels along ``dim`` of ``module.<name>``; returns the module."""
+    """Prune random channels of ``module.<name>``, those upstream prunes with the same seed.
+
+    As :func:`torch.nn.utils.prune.random_structured`.
+
+    Args:
+        module: holds the tensor to prune.
+        name: of the parameter, of two dims at least; float64, float32, float16 and bfloat16
+            natively.
+        amount: a float in [0, 1] is a fraction of the active channels, an int their number.
+        dim: the dim that counts channels.
+
+    Returns:
+        The module; ``<name>_mask`` has the parameter's shape and dtype.
+
+    Raises:
+        AttributeError, TypeError: the module has nothing of that name, or no parameter.
+        ValueError: the amount is out of range, or exceeds the active channels; under two dims.
+        IndexError: ``dim`` is out of range.
+    """
     RandomStructured.apply(module, name, amount, dim)
     return module
 
@@ -83,22 +142,51 @@ def ln_structured(
     dim: int,
     importance_scores: Tensor | None = None,
 ) -> _Module:
-    """Prune the ``amount`` channels along ``dim`` of smallest ``n``-norm; returns the module.
+    """Prune the channels of ``module.<name>`` of smallest ``n``-norm.
+
+    As :func:`torch.nn.utils.prune.ln_structured`; among equal norms the lowest channel is pruned
+    first.
 
     Args:
         module: holds the tensor to prune.
-        name: of the parameter.
+        name: of the parameter, of two dims at least; float64, float32, float16 and bfloat16
+            natively.
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.
-        n: order of the norm: a number, infinity, 'fro' or 'nuc'.
+        n: order of the norm: a number, infinity, 'fro' or 'nuc'; see :func:`torch.linalg.norm`.
         dim: the dim that counts channels.
         importance_scores: take norms of these instead of the parameter; of its shape.
+
+    Returns:
+        The module; ``<name>_mask`` has the parameter's shape and dtype.
+
+    Raises:
+        AttributeError, TypeError: the module has nothing of that name, or no parameter.
+        ValueError: the amount is out of range, or exceeds the active channels; under two dims.
+        IndexError: ``dim`` is out of range.
+        AssertionError: the scores have another shape than the parameter.
+        RuntimeError: the scores are on another device.
     """
     LnStructured.apply(module, name, amount, n, dim, importance_scores=importance_scores)
     return module
 
 
 def custom_from_mask(module: _Module, name: str, mask: Tensor) -> _Module:
-    """Prune what ``mask`` prunes of ``module.<name>``; returns the module."""
+    """Prune what ``mask`` prunes of ``module.<name>``.
+
+    As :func:`torch.nn.utils.prune.custom_from_mask`.
+
+    Args:
+        module: holds the tensor to prune.
+        name: of the parameter, of any shape.
+        mask: of the parameter's shape, of any dtype; multiplied with the mask of earlier pruning.
+
+    Returns:
+        The module; ``<name>_mask`` has the parameter's shape and dtype.
+
+    Raises:
+        AttributeError, TypeError: the module has nothing of that name, or no parameter.
+        AssertionError: the mask has another shape than the parameter.
+    """
     CustomFromMask.apply(module, name, mask)
     return module
 
@@ -111,18 +199,20 @@ def global_unstructured(
 ) -> None:
     """Prune many parameters with one budget over all of them.
 
-    A transaction over all modules: if anything fails, each is as it was.
+    As :func:`torch.nn.utils.prune.global_unstructured`. A transaction over all modules: if
+    anything fails, each is as it was.
 
     Args:
         parameters: (module, name) pairs; any iterable, a generator too.
         pruning_method: an unstructured method, ours or any other.
-        importance_scores: by pair, what to rank instead of the parameter.
+        importance_scores: by pair, what to rank instead of the parameter; of its shape.
         kwargs: passed to the method, such as ``amount``.
 
     Raises:
         TypeError: ``parameters`` is no iterable, ``importance_scores`` no dict, the method is not
             unstructured, or the parameters are on different devices.
-        ValueError: there are no parameters.
+        ValueError: there are no parameters; the amount exceeds the active entries of all.
+        AssertionError: importance scores have another shape than their parameter.
     """
     if not isinstance(parameters, Iterable):
         raise TypeError("global_unstructured(): parameters is not an Iterable")

@@ -49,7 +49,10 @@ class CustomFromMask(Native, upstream.CustomFromMask, BasePruningMethod):
     """Prunes what a given mask prunes; see :class:`torch.nn.utils.prune.CustomFromMask`.
 
     Args:
-        mask: of the shape of the tensor to prune; multiplied with the old mask.
+        mask: of the shape of the tensor to prune, of any dtype; multiplied with the old mask.
+
+    Raises:
+        AssertionError: the mask has another shape than the tensor.
     """
 
     pattern = Pattern("global")
@@ -84,6 +87,9 @@ class L1Unstructured(Native, upstream.L1Unstructured, BasePruningMethod):
 
     Args:
         amount: a float in [0, 1] is a fraction of the active entries, an int their number.
+
+    Raises:
+        ValueError: the amount is out of range, or exceeds the active entries.
     """
 
     pattern = Entries()
@@ -102,6 +108,9 @@ class RandomUnstructured(Native, upstream.RandomUnstructured, BasePruningMethod)
 
     Args:
         amount: a float in [0, 1] is a fraction of the active entries, an int their number.
+
+    Raises:
+        ValueError: the amount is out of range, or exceeds the active entries.
     """
 
     pattern = Entries(largest=True)
@@ -121,6 +130,10 @@ class LnStructured(Native, upstream.LnStructured, BasePruningMethod):
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.
         n: order of the norm: a number, infinity, 'fro' or 'nuc'.
         dim: the dim that counts channels.
+
+    Raises:
+        ValueError: the amount is out of range, or exceeds the active channels; under two dims.
+        IndexError: ``dim`` is out of range.
     """
 
     pattern = Channels()
@@ -137,6 +150,10 @@ class RandomStructured(Native, upstream.RandomStructured, BasePruningMethod):
     Args:
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.
         dim: the dim that counts channels.
+
+    Raises:
+        ValueError: the amount is out of range, or exceeds the active channels; under two dims.
+        IndexError: ``dim`` is out of range.
     """
 
     pattern = Channels()

@@ -83,6 +83,9 @@ class _Scored(Native, BasePruningMethod):
 class Unstructured(_Scored):
     """Prunes the entries that ``scores`` ranks lowest.
 
+    The example is the first-order Taylor criterion of Molchanov et al., "Importance Estimation for
+    Neural Network Pruning" (CVPR 2019).
+
     A subclass defines ``scores(t, mask)``, which returns a tensor of the shape of ``t``; or
     ``score`` is a function of the same arguments. Works wherever a method of
     torch.nn.utils.prune does: ``apply``, :func:`global_unstructured`, a

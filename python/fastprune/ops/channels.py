@@ -20,8 +20,21 @@ _channel_prune: Any = torch.ops.fastprune.channel_prune.default
 def channel_norms(t: Tensor, p: float, dim: int) -> Tensor:
     """The p-norm of each channel of ``t`` along ``dim``: float64, shape ``[t.shape[dim]]``.
 
-    ``p`` is any number or infinity, as in :func:`torch.linalg.vector_norm`. Sums are accumulated in
-    float64 in one fixed order, so that the result does not depend on threads.
+    As :func:`torch.linalg.vector_norm`, which :class:`torch.nn.utils.prune.LnStructured` ranks
+    channels by. Sums are accumulated in float64 in one fixed order, so that the result does not
+    depend on threads, nor on the device for ``p`` of 0, 1, 2 and infinity.
+
+    Args:
+        t: float64, float32, float16 or bfloat16, of any shape with at least one dim.
+        p: order of the norm: any number or infinity.
+        dim: the dim that counts channels.
+
+    Returns:
+        One norm for each channel: float64, shape ``[t.shape[dim]]``.
+
+    Raises:
+        IndexError: ``dim`` is out of range.
+        RuntimeError: the dtype has no kernel.
     """
     result: Tensor = _channel_norms(t, float(p), dim)
     return result
@@ -43,6 +56,8 @@ def channel_mask(
 ) -> Tensor:
     """A mask of the shape of ``like`` without the channels of lowest score, times the old mask.
 
+    What :class:`torch.nn.utils.prune.LnStructured` decides by :func:`torch.topk` of the norms.
+
     Args:
         scores: one for each channel, shape ``[like.shape[dim]]``, ranked by magnitude; ties go by
             the lowest channel.
@@ -51,6 +66,9 @@ def channel_mask(
         amount: number (int) or fraction (float) of channels to prune.
         dim: the dim that counts channels.
         active_only: count and rank only channels with a non-zero entry in the old mask.
+
+    Returns:
+        A mask of the shape of ``like``, of the dtype of ``mask`` if there is one.
 
     Raises:
         ValueError: the amount exceeds the active channels or is out of range; under two dims.
@@ -87,10 +105,22 @@ def channel_prune(
 ) -> tuple[Tensor, Tensor]:
     """:func:`channel_mask` like ``t``, and its product with ``t``.
 
-    Written together where ``t`` is contiguous and of the mask's dtype.
+    Written together where ``t`` is contiguous and of the mask's dtype. As
+    :class:`torch.nn.utils.prune.LnStructured` prunes a tensor.
+
+    Args:
+        scores: one for each channel, shape ``[t.shape[dim]]``; see :func:`channel_mask`.
+        t: the tensor to prune: float64, float32, float16 or bfloat16, of two dims at least.
+        mask: old mask, of the shape of ``t``, or None for ones.
+        amount: number (int) or fraction (float) of channels to prune.
+        dim: the dim that counts channels.
+        active_only: count and rank only channels with a non-zero entry in the old mask.
 
     Returns:
-        The mask, and ``masked_mul(t, mask)``, differentiable in ``t``.
+        The mask, and ``masked_mul(t, mask)``, differentiable in ``t``; both of the shape of ``t``.
+
+    Raises:
+        ValueError, IndexError, RuntimeError: as :func:`channel_mask`.
     """
     result: tuple[Tensor, Tensor] = _channel_prune(
         scores, t, mask, as_scalar(amount), dim, active_only

@@ -26,7 +26,20 @@ _masked_muls: Any = torch.ops.fastprune.masked_muls.default
 
 
 def combine_masks(old_mask: Tensor, new_mask: Tensor) -> Tensor:
-    """``old_mask * new_mask.to(old_mask.dtype)``."""
+    """``old_mask * new_mask.to(old_mask.dtype)``.
+
+    As :class:`torch.nn.utils.prune.CustomFromMask` combines masks.
+
+    Args:
+        old_mask: floating point, bool or integer, of any shape.
+        new_mask: of the shape of ``old_mask``, of any of these dtypes.
+
+    Returns:
+        A mask of the shape and dtype of ``old_mask``.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices do not fit.
+    """
     result: Tensor = _combine_masks(old_mask, new_mask)
     return result
 
@@ -40,12 +53,16 @@ def _(old_mask: Tensor, new_mask: Tensor) -> Tensor:
 def masked_mul(t: Tensor, mask: Tensor) -> Tensor:
     """``mask.to(t.dtype) * t``, bit for bit.
 
-    Differentiable in ``t``, and in ``mask`` if that requires a gradient. Compilers and exporters
-    see an ordinary multiplication.
+    As :meth:`torch.nn.utils.prune.BasePruningMethod.apply_mask` multiplies. Differentiable in
+    ``t``, and in ``mask`` if that requires a gradient. Compilers and exporters see an ordinary
+    multiplication.
 
     Args:
         t: of any dtype; float64, float32, float16 and bfloat16 have kernels of ours.
         mask: of the shape of ``t`` or one that broadcasts; of any dtype.
+
+    Returns:
+        A tensor of the shape and dtype of ``t``.
 
     Raises:
         RuntimeError: shapes or devices do not fit.
@@ -57,7 +74,18 @@ def masked_mul(t: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_mul_(t: Tensor, mask: Tensor) -> Tensor:
-    """:func:`masked_mul` in place; returns ``t``."""
+    """:func:`masked_mul` in place, as :meth:`torch.Tensor.mul_`.
+
+    Args:
+        t: changed; see :func:`masked_mul`.
+        mask: of the shape of ``t`` or one that broadcasts to it; of any dtype.
+
+    Returns:
+        ``t``.
+
+    Raises:
+        RuntimeError: shapes or devices do not fit; ``t`` is a leaf that requires a gradient.
+    """
     if is_compiling():
         return t.mul_(mask.to(t.dtype))
     _masked_mul_(t, mask)
@@ -65,7 +93,18 @@ def masked_mul_(t: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_muls(ts: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
-    """:func:`masked_mul` over a list."""
+    """:func:`masked_mul` over a list, in one launch on CUDA; as :func:`torch._foreach_mul`.
+
+    Args:
+        ts: see :func:`masked_mul`.
+        masks: one for each of ``ts``.
+
+    Returns:
+        The products; each has a graph of its own.
+
+    Raises:
+        RuntimeError: lengths, shapes or devices do not fit.
+    """
     if not ts:  # no tensor to dispatch on
         return []
     if is_compiling():

@@ -29,6 +29,10 @@ def topk_masks(
 ) -> list[Tensor]:
     """Masks that prune the entries of smallest magnitude of all scores together.
 
+    What :func:`torch.nn.utils.prune.global_unstructured` decides with
+    :class:`~torch.nn.utils.prune.L1Unstructured`; of one tensor, what
+    :func:`~torch.nn.utils.prune.l1_unstructured` does.
+
     Args:
         scores: float64, float32, float16 or bfloat16, of one dtype and on one device.
         masks: old mask or None (all ones) for each of the scores; or an empty sequence. Floating
@@ -83,10 +87,22 @@ def topk_prune(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """:func:`topk_masks`, and with each mask its product with one of ``ts``.
 
-    On the CPU from one sweep, where all are float32 or all float64.
+    On the CPU from one sweep, where all are float32 or all float64. As
+    :func:`torch.nn.utils.prune.l1_unstructured` prunes a tensor.
+
+    Args:
+        scores: as in :func:`topk_masks`.
+        masks: as in :func:`topk_masks`.
+        ts: what each mask is multiplied with; of the shapes of the scores.
+        amount: as in :func:`topk_masks`.
+        active_only: as in :func:`topk_masks`.
 
     Returns:
         The masks, and ``masked_mul(t, mask)`` for each, differentiable in ``ts``.
+
+    Raises:
+        ValueError: the amount exceeds the active entries, or is out of range.
+        RuntimeError: shapes, dtypes or devices do not fit.
     """
     if not scores:  # no tensor to dispatch on
         return [], []
