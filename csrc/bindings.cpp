@@ -1,13 +1,14 @@
-// fastprune._C: what the build is, and hooks through which the tests reach selection.h. Importing
-// it registers the operators.
+// fastprune._C: facts about the build, the functions of dispatch/python.h, and hooks for tests.
+// Importing it registers the operators.
 #include <torch/extension.h>
 
-#include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "common/keys.h"
 #include "common/selection.h"
-#include "dispatch/native_path.h"
+#include "dispatch/python.h"
 #include "testing/hooks.h"
 
 namespace fastprune {
@@ -67,18 +68,13 @@ std::vector<std::pair<int, int>> digits_of(int key_bits, int digit_bits) {
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "Native part of fastprune. Importing it registers torch.ops.fastprune.";
   m.def("build_info", &build_info, "What this build was made with.");
-  PyModule_AddFunctions(m.ptr(), native_path_functions());
+  PyModule_AddFunctions(m.ptr(), python_functions());
   m.def("_rank_key", &rank_key_of, py::arg("format"), py::arg("bits"), py::arg("largest") = false);
   m.def("_raw_key_is_below", &raw_key_is_below, py::arg("format"), py::arg("bits"),
         py::arg("bound"), py::arg("largest") = false);
   m.def("_digits", &digits_of, py::arg("key_bits"), py::arg("digit_bits"));
-  m.def("_force_fallback",
-        [](bool force) { test_hooks().misled = force ? Misled::kToLowest : Misled::kNot; });
-  m.def("_force_fallback_from_above",
-        [](bool force) { test_hooks().misled = force ? Misled::kToHighest : Misled::kNot; });
-  m.def("_force_overflow", [](bool force) { test_hooks().overflow = force; });
-  m.def("_watch_fallbacks", [](bool watch) { test_hooks().watch = watch; });
-  m.def("_fallbacks", [] { return test_hooks().fallbacks; });
+  define_test_hooks(
+      [&](const char* name, auto hook) { m.def(("_" + std::string(name)).c_str(), hook); });
   m.def("_budget",
         [](double fraction, int64_t active) { return budget(Amount{false, 0, fraction}, active); });
 }

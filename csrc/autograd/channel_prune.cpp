@@ -1,8 +1,8 @@
-// The product of channel_prune is a function of t; its mask carries no gradient.
+// channel_prune: the product is differentiable in t, the mask carries no gradient.
 #include <torch/library.h>
 
-#include "autograd/calls.h"
-#include "autograd/products.h"
+#include "autograd/product.h"
+#include "dispatch/calls.h"
 #include "dispatch/plain.h"
 
 namespace fastprune::autograd {
@@ -16,13 +16,13 @@ TensorPair channel_prune(const at::Tensor& scores, const at::Tensor& t,
     at::Tensor product = call_masked_mul(t, new_mask);
     return {std::move(new_mask), std::move(product)};
   }
-  TensorPair made;
+  TensorPair result;
   {
     at::AutoDispatchBelowADInplaceOrView below;
-    made = call_channel_prune(scores, t, mask, amount, dim, active_only);
+    result = call_channel_prune(scores, t, mask, amount, dim, active_only);
   }
-  attach_product(t, std::get<0>(made), std::get<1>(made));
-  return made;
+  attach_product(t, std::get<0>(result), std::get<1>(result));
+  return result;
 }
 
 }  // namespace

@@ -1,33 +1,17 @@
-// What the kernels of masked_mul do not take, and the arithmetic of torch.nn.utils.prune for it.
+// masked_mul by ATen's operators, as torch.nn.utils.prune multiplies: for what the kernels do not
+// take.
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <vector>
 
+#include "common/dtypes.h"
+
 namespace fastprune {
 
-inline bool is_native_float(at::ScalarType dtype) {
-  return dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf ||
-         dtype == at::kBFloat16;
-}
-
-inline bool is_mask_dtype(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kBool:
-    case at::kByte:
-    case at::kChar:
-    case at::kShort:
-    case at::kInt:
-    case at::kLong:
-      return true;
-    default:
-      return is_native_float(dtype);
-  }
-}
-
 // Whether a kernel takes the pair: strided, of dtypes it knows, and of one shape. Shapes that do
-// not even broadcast are left to the kernel too, as its error names the argument.
+// not even broadcast go to the kernel too, as its error names the argument.
 inline bool is_native_pair(const at::Tensor& t, const at::Tensor& mask) {
   return is_native_float(t.scalar_type()) && is_mask_dtype(mask.scalar_type()) &&
          t.layout() == at::kStrided && mask.layout() == at::kStrided &&
@@ -35,7 +19,7 @@ inline bool is_native_pair(const at::Tensor& t, const at::Tensor& mask) {
 }
 
 inline bool are_native_pairs(at::TensorList ts, at::TensorList masks) {
-  if (ts.size() != masks.size()) return true;  // an error as well
+  if (ts.size() != masks.size()) return true;  // the kernel's error, too
   for (size_t i = 0; i < ts.size(); ++i) {
     if (!is_native_pair(ts[i], masks[i])) return false;
   }
@@ -56,8 +40,9 @@ inline void check_lengths(const char* op, at::TensorList ts, at::TensorList mask
 }
 
 inline std::vector<at::Tensor> aten_masked_muls(at::TensorList ts, at::TensorList masks) {
-  check_lengths("masked_muls", ts, masks);  // tracers and batching come here first
+  check_lengths("masked_muls", ts, masks);  // tracing and batching call this first
   std::vector<at::Tensor> products;
+  products.reserve(ts.size());
   for (size_t i = 0; i < ts.size(); ++i) products.push_back(aten_masked_mul(ts[i], masks[i]));
   return products;
 }

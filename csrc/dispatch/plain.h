@@ -1,10 +1,12 @@
-// Which tensors take the native path. All others (subclasses, functorch, forward AD, tracing,
-// modes, other devices and layouts) take that of torch.nn.utils.prune, so that the result is the
-// same.
+// Which tensors the kernels take: plain ones. All others (subclasses, functorch, forward AD,
+// tracing, modes, other devices and layouts) take the path of torch.nn.utils.prune, so that the
+// result is the same.
 #pragma once
 
 #include <ATen/ATen.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include "dispatch/fallback.h"
 
 namespace fastprune {
 
@@ -18,7 +20,7 @@ inline bool has_plain_keys(c10::DispatchKeySet keys) {
   constexpr c10::DispatchKeySet plain(
       {DispatchKey::Dense, DispatchKey::BackendSelect, DispatchKey::ADInplaceOrView,
        DispatchKey::AutogradFunctionality, DispatchKey::AutocastCPU, DispatchKey::AutocastCUDA});
-  // The lowest bits name backends, of which the device says enough.
+  // The lowest bits name backends, which has_kernels looks at.
   return (keys - plain).raw_repr() >> c10::num_backends == 0;
 }
 
@@ -29,9 +31,14 @@ inline bool is_plain(const at::Tensor& t) {
          !t._fw_grad(/*level=*/0).defined();
 }
 
-// As for any tensor; a mask that requires a gradient is to get one.
+// The kernels give the mask no gradient, so it may not require one.
 inline bool is_plain_mask(const at::Tensor& mask) {
   return !mask.requires_grad() && is_plain(mask);
+}
+
+// Whether masked_mul(t, mask) is a kernel's.
+inline bool is_plain_pair(const at::Tensor& t, const at::Tensor& mask) {
+  return is_plain(t) && is_plain_mask(mask) && is_native_pair(t, mask);
 }
 
 }  // namespace fastprune

@@ -8,16 +8,30 @@
 namespace fastprune {
 
 struct TestHooks {
-  Misled misled = Misled::kNot;
-  bool overflow = false;  // on CUDA: there is no room for undecided entries
+  ForcedMiss forced_miss = ForcedMiss::kNone;
+  bool overflow = false;  // on CUDA: there is no room for candidates
   bool watch = false;     // on CUDA: wait for each selection to see whether it fell back
-  int64_t fallbacks = 0;  // selections that went from a sample to histograms; on CUDA if watched
+  int64_t fallbacks = 0;  // selections that fell back to a radix select; on CUDA if watched
 };
 
-// Of the library it is linked into: that of the tests that play a GPU has one of its own.
+// One for each library: the tests' build of the CUDA kernels for the host has its own.
 inline TestHooks& test_hooks() {
   static TestHooks hooks;
   return hooks;
+}
+
+// Calls def(name, function) for all that tests may set and read.
+template <class Define>
+void define_test_hooks(const Define& def) {
+  def("force_fallback", [](bool force) {
+    test_hooks().forced_miss = force ? ForcedMiss::kLowest : ForcedMiss::kNone;
+  });
+  def("force_fallback_from_above", [](bool force) {
+    test_hooks().forced_miss = force ? ForcedMiss::kHighest : ForcedMiss::kNone;
+  });
+  def("force_overflow", [](bool force) { test_hooks().overflow = force; });
+  def("watch_fallbacks", [](bool watch) { test_hooks().watch = watch; });
+  def("fallbacks", [] { return test_hooks().fallbacks; });
 }
 
 }  // namespace fastprune

@@ -4,13 +4,10 @@
 #include <sstream>
 #include <string>
 
-#include "testing/hooks.h"
 #include "cuda_on_host.h"
+#include "testing/hooks.h"
 
 namespace {
-
-using fastprune::Misled;
-using fastprune::test_hooks;
 
 std::string launched() {
   std::ostringstream text;
@@ -27,11 +24,5 @@ void set_seed(int64_t seed) {
 TORCH_LIBRARY_FRAGMENT(fastprune_cuda_on_host, m) {
   m.def("launched() -> str", &launched);
   m.def("set_seed(int seed) -> ()", &set_seed);
-  m.def("force_fallback(bool force) -> ()",
-        [](bool force) { test_hooks().misled = force ? Misled::kToLowest : Misled::kNot; });
-  m.def("force_fallback_from_above(bool force) -> ()",
-        [](bool force) { test_hooks().misled = force ? Misled::kToHighest : Misled::kNot; });
-  m.def("force_overflow(bool force) -> ()", [](bool f) { test_hooks().overflow = f; });
-  m.def("watch_fallbacks(bool watch) -> ()", [](bool w) { test_hooks().watch = w; });
-  m.def("fallbacks() -> int", [] { return test_hooks().fallbacks; });
+  fastprune::define_test_hooks([&](const char* name, auto hook) { m.def(name, hook); });
 }

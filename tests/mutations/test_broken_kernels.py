@@ -114,8 +114,8 @@ BROKEN = [
     Broken(
         "select: no barrier between narrowing and looking at the bracket",
         "channels/select.cuh",
-        "static_cast<int64_t>(bins[b]));\n  }\n  __syncthreads();",
-        "static_cast<int64_t>(bins[b]));\n  }",
+        "static_cast<int64_t>(bins[b]); });\n  }\n  __syncthreads();",
+        "static_cast<int64_t>(bins[b]); });\n  }",
         "ops/channels/test_channel_mask.py",
     ),
     Broken(

@@ -7,13 +7,15 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
-#include <tuple>
-#include <type_traits>
+#include <utility>
 #include <vector>
 
-#include "args/checks.h"
+#include "args/channels.h"
+#include "common/channel_shape.h"
 #include "common/dtypes.h"
-#include "common/selection.h"
+#include "common/fusion.h"
+#include "common/keys.h"
+#include "common/op_types.h"
 #include "cpu/elementwise/masked_mul.h"
 #include "cpu/elementwise/product.h"
 #include "cpu/util/fresh_pages.h"
@@ -29,13 +31,13 @@ constexpr int64_t kEntriesPerTask = 1 << 14;  // that a worker takes at a time
 constexpr int64_t kLongRun = 64;
 constexpr int64_t kLongRow = 1 << 16;
 
-bool in_rows(const ChannelView& v) {
+bool in_rows(const ChannelShape& v) {
   return v.inner < kLongRun && v.channels * v.inner <= kLongRow;
 }
 
 // Rows of [outer, channels * inner], shared among workers: fn(first, last).
 template <class Fn>
-void for_rows(const ChannelView& v, const Fn& fn) {
+void for_rows(const ChannelShape& v, const Fn& fn) {
   const int64_t row = std::max<int64_t>(1, v.channels * v.inner);
   const int64_t tasks = std::max<int64_t>(1, v.outer * row / kEntriesPerTask);
   for_each_worker(worker_count(std::min(tasks, v.outer)), v.outer,
@@ -45,7 +47,7 @@ void for_rows(const ChannelView& v, const Fn& fn) {
 // Runs of neighbouring entries of one channel, shared among workers: fn(first, last). Run r is of
 // channel r % channels.
 template <class Fn>
-void for_runs(const ChannelView& v, const Fn& fn) {
+void for_runs(const ChannelShape& v, const Fn& fn) {
   const int64_t runs = v.outer * v.channels;
   const int64_t tasks = std::max<int64_t>(1, runs * v.inner / kEntriesPerTask);
   for_each_worker(worker_count(std::min(tasks, runs)), runs,
@@ -64,7 +66,7 @@ bool any_nonzero(const T* mask, int64_t n) {
 
 // A channel is active if any of its mask entries is non-zero.
 template <class T>
-std::vector<uint8_t> active_channels(const T* mask, const ChannelView& v) {
+std::vector<uint8_t> active_channels(const T* mask, const ChannelShape& v) {
   std::vector<uint8_t> active(v.channels, 0);
   if (!in_rows(v)) {
     for_runs(v, [&](int64_t first, int64_t last) {
@@ -133,7 +135,7 @@ struct Multiplied {
 
   // Rows [first, last) of `row` entries each, just after their mask.
   void write(const T* mask, int64_t rows, int64_t row, int64_t first, int64_t last) const {
-    if constexpr (!std::is_integral_v<T>) {
+    if constexpr (can_multiply<T>()) {
       if (product == nullptr) return;
       write_in_pieces(product, rows, row, first, last, [&](int64_t from, int64_t to) {
         const int64_t at = from * row;
@@ -145,7 +147,7 @@ struct Multiplied {
 
 // The old mask, or ones, times zero in pruned channels.
 template <class T>
-void write_mask(const T* mask, const ChannelView& v, const std::vector<uint8_t>& prune, T* out,
+void write_mask(const T* mask, const ChannelShape& v, const std::vector<uint8_t>& prune, T* out,
                 const Multiplied<T>& multiplied) {
   if (!in_rows(v)) {
     const int64_t runs = v.outer * v.channels;
@@ -187,42 +189,42 @@ void write_mask(const T* mask, const ChannelView& v, const std::vector<uint8_t>&
 }
 
 void mask_channels(const ChannelMaskArgs& args, bool active_only) {
-  advise_huge_pages(args.work);
+  advise_huge_pages(args.output.work);
   if (args.product.defined()) advise_huge_pages(args.product);
-  dispatch_mask(args.out.scalar_type(), [&](auto value) {
+  dispatch_mask(args.output.out.scalar_type(), [&](auto value) {
     using T = decltype(value);
     const T* old = args.mask.defined() ? args.mask.const_data_ptr<T>() : nullptr;
     const std::vector<uint8_t> active = args.mask.defined() && active_only
-                                            ? active_channels(old, args.view)
-                                            : std::vector<uint8_t>(args.view.channels, 1);
+                                            ? active_channels(old, args.shape)
+                                            : std::vector<uint8_t>(args.shape.channels, 1);
     const auto prune = channels_to_prune(args.scores.const_data_ptr<double>(), active, args.amount);
     Multiplied<T> multiplied;
     if (args.product.defined()) {
       multiplied = {args.t.const_data_ptr<T>(), args.product.mutable_data_ptr<T>()};
     }
-    write_mask(old, args.view, prune, args.work.mutable_data_ptr<T>(), multiplied);
+    write_mask(old, args.shape, prune, args.output.work.mutable_data_ptr<T>(), multiplied);
   });
 }
 
 at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
                         const std::optional<at::Tensor>& mask, const at::Scalar& amount,
                         int64_t dim, bool active_only) {
-  ChannelMaskArgs args =
-      check_channel_mask("channel_mask", scores, "like", like, mask, amount, dim);
+  check_channel_mask("channel_mask", scores, "like", like, mask, amount, dim);
+  ChannelMaskArgs args = prepare_channel_mask(scores, like, mask, amount, dim);
   mask_channels(args, active_only);
-  return args.finish();
+  return args.output.finish();
 }
 
-std::tuple<at::Tensor, at::Tensor> channel_prune(const at::Tensor& scores, const at::Tensor& t,
-                                                 const std::optional<at::Tensor>& mask,
-                                                 const at::Scalar& amount, int64_t dim,
-                                                 bool active_only) {
-  ChannelMaskArgs args = check_channel_mask("channel_prune", scores, "t", t, mask, amount, dim);
-  const bool fused = fuse_product(args, t);
+TensorPair channel_prune(const at::Tensor& scores, const at::Tensor& t,
+                         const std::optional<at::Tensor>& mask, const at::Scalar& amount,
+                         int64_t dim, bool active_only) {
+  check_channel_mask("channel_prune", scores, "t", t, mask, amount, dim);
+  ChannelMaskArgs args = prepare_channel_mask(scores, t, mask, amount, dim);
+  prepare_channel_prune(args, t);
   mask_channels(args, active_only);
-  at::Tensor out = args.finish();
-  at::Tensor product = fused ? args.product : masked_muls({t}, {out})[0];
-  return {std::move(out), std::move(product)};
+  at::Tensor new_mask = args.output.finish();
+  if (!args.product.defined()) args.product = masked_muls({t}, {new_mask})[0];
+  return {std::move(new_mask), std::move(args.product)};
 }
 
 }  // namespace

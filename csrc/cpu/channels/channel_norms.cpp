@@ -1,13 +1,14 @@
-// channel_norms on the CPU: the norm of each channel, summed in the order selection.h fixes.
+// channel_norms on the CPU: the norm of each channel, summed in the order that norms.h fixes.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <vector>
 
-#include "args/checks.h"
+#include "args/channels.h"
+#include "common/channel_shape.h"
 #include "common/dtypes.h"
-#include "common/selection.h"
+#include "common/norms.h"
 #include "cpu/util/multiversion.h"
 #include "cpu/util/parallel.h"
 
@@ -69,7 +70,7 @@ void add_run(double* lanes, int64_t lane, const T* x, int64_t n, double p) {
 
 // Elements [begin, end) of one channel, counted in logical order.
 template <NormKind kind, class T>
-double chunk_of_channel(const T* data, const ChannelView& v, int64_t channel, int64_t begin,
+double chunk_of_channel(const T* data, const ChannelShape& v, int64_t channel, int64_t begin,
                         int64_t end, double p) {
   double lanes[kNormLanes];
   std::fill(lanes, lanes + kNormLanes, norm_start<kind>());
@@ -96,7 +97,7 @@ void prefetch(const T* row, int64_t n) {
 // The same chunk of up to kChannelBlock<T> neighbouring channels where each row holds one element
 // of each: rows are read from left to right.
 template <NormKind kind, class T>
-void chunk_of_columns(const T* data, const ChannelView& v, int64_t channel, int64_t width,
+void chunk_of_columns(const T* data, const ChannelShape& v, int64_t channel, int64_t width,
                       int64_t begin, int64_t end, double p, double* out, int64_t out_stride) {
   double lanes[kNormLanes][kChannelBlock<T>];
   std::fill(&lanes[0][0], &lanes[0][0] + kNormLanes * kChannelBlock<T>, norm_start<kind>());
@@ -111,9 +112,9 @@ void chunk_of_columns(const T* data, const ChannelView& v, int64_t channel, int6
 }
 
 template <NormKind kind, class T>
-void norms_of(const T* data, const ChannelView& v, double p, double* norms) {
-  const int64_t size = v.outer * v.inner;
-  const int64_t chunks = std::max<int64_t>(1, (size + kNormChunk - 1) / kNormChunk);
+void norms_of(const T* data, const ChannelShape& v, double p, double* norms) {
+  const int64_t size = v.entries();
+  const int64_t chunks = norm_chunks(size);
   const bool columns = v.inner == 1;
   const int64_t width = columns ? kChannelBlock<T> : 1;
   const int64_t blocks = (v.channels + width - 1) / width;
@@ -142,16 +143,14 @@ void norms_of(const T* data, const ChannelView& v, double p, double* norms) {
 }
 
 at::Tensor channel_norms(const at::Tensor& t, double p, int64_t dim) {
-  check_floating("channel_norms", "t", t);
-  dim = check_dim("channel_norms", dim, t);
+  check_channel_norms(t, dim);
   const at::Tensor data = t.contiguous();
-  const ChannelView view = channel_view(t, dim);
-  at::Tensor norms = at::empty({view.channels}, t.options().dtype(at::kDouble));
-  const Norm norm = norm_of(p);
+  const ChannelShape shape = channel_shape(t, dim);
+  at::Tensor norms = at::empty({shape.channels}, t.options().dtype(at::kDouble));
   dispatch_float(t.scalar_type(), [&](auto value) {
     using T = decltype(value);
-    dispatch_norm(norm.kind, [&](auto kind) {
-      norms_of<decltype(kind)::value, T>(data.const_data_ptr<T>(), view, norm.p,
+    dispatch_norm(norm_kind(p), [&](auto kind) {
+      norms_of<decltype(kind)::value, T>(data.const_data_ptr<T>(), shape, p,
                                          norms.mutable_data_ptr<double>());
     });
   });

@@ -4,9 +4,8 @@
 
 #include <type_traits>
 
-#include "args/checks.h"
+#include "args/elementwise.h"
 #include "common/dtypes.h"
-#include "common/flat.h"
 #include "cpu/elementwise/product.h"
 #include "cpu/util/fresh_pages.h"
 #include "cpu/util/multiversion.h"
@@ -41,11 +40,11 @@ void combine(const T* old_mask, const U* new_mask, T* out, int64_t size) {
 
 at::Tensor combine_masks(const at::Tensor& old_mask, const at::Tensor& new_mask) {
   check_combine_masks(old_mask, new_mask);
-  const FlatPair flat = flatten_alike(old_mask, readable_mask(new_mask, old_mask.scalar_type()));
+  const SameLayout flat = to_same_layout(old_mask, to_factor(new_mask, old_mask.scalar_type()));
   at::Tensor out = advise_huge_pages(at::empty_like(flat.first));
   dispatch_mask(out.scalar_type(), [&](auto value) {
     using T = decltype(value);
-    dispatch_readable<T>(flat.second.scalar_type(), [&](auto other) {
+    dispatch_factor<T>(flat.second.scalar_type(), [&](auto other) {
       combine(flat.first.const_data_ptr<T>(), flat.second.const_data_ptr<decltype(other)>(),
               out.mutable_data_ptr<T>(), out.numel());
     });

@@ -4,9 +4,8 @@
 
 #include <vector>
 
-#include "args/checks.h"
+#include "args/elementwise.h"
 #include "common/dtypes.h"
-#include "common/flat.h"
 #include "cpu/elementwise/masked_mul.h"
 #include "cpu/elementwise/product.h"
 #include "cpu/util/fresh_pages.h"
@@ -18,10 +17,10 @@ namespace {
 constexpr int64_t kGrain = 1 << 15;
 
 // t[begin:end], in memory, times the mask; t and mask dense and in one order; out may be t.
-void multiply_range(const FlatPair& flat, const at::Tensor& out, int64_t begin, int64_t end) {
+void multiply_range(const SameLayout& flat, const at::Tensor& out, int64_t begin, int64_t end) {
   dispatch_float(out.scalar_type(), [&](auto value) {
     using T = decltype(value);
-    dispatch_readable<T>(flat.second.scalar_type(), [&](auto other) {
+    dispatch_factor<T>(flat.second.scalar_type(), [&](auto other) {
       using M = decltype(other);
       const M* mask = flat.second.const_data_ptr<M>();
       const T* t = flat.first.const_data_ptr<T>();
@@ -33,7 +32,7 @@ void multiply_range(const FlatPair& flat, const at::Tensor& out, int64_t begin, 
   });
 }
 
-void multiply(const FlatPair& flat, const at::Tensor& out) {
+void multiply(const SameLayout& flat, const at::Tensor& out) {
   at::parallel_for(0, out.numel(), kGrain,
                    [&](int64_t begin, int64_t end) { multiply_range(flat, out, begin, end); });
 }
@@ -41,7 +40,7 @@ void multiply(const FlatPair& flat, const at::Tensor& out) {
 at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   if (!is_native_pair(t, mask)) return aten_masked_mul(t, mask);
   check_masked_mul("masked_mul", t, mask);
-  const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
+  const SameLayout flat = to_same_layout(t, to_factor(mask, t.scalar_type()));
   at::Tensor out = advise_huge_pages(at::empty_like(flat.first));
   multiply(flat, out);
   return out;
@@ -50,7 +49,7 @@ at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
 void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
   if (!is_native_pair(t, mask)) return aten_masked_mul_(t, mask);
   check_masked_mul("masked_mul_", t, mask);
-  const FlatPair flat = flatten_alike(t, readable_mask(mask, t.scalar_type()));
+  const SameLayout flat = to_same_layout(t, to_factor(mask, t.scalar_type()));
   multiply(flat, flat.first);
   if (!flat.first.is_same(t)) t.copy_(flat.first);
 }
@@ -66,11 +65,11 @@ std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
     int64_t begin;
     int64_t end;
   };
-  std::vector<FlatPair> flat;
+  std::vector<SameLayout> flat;
   std::vector<at::Tensor> out;
   std::vector<Piece> pieces;
   for (size_t i = 0; i < ts.size(); ++i) {
-    flat.push_back(flatten_alike(ts[i], readable_mask(masks[i], ts[i].scalar_type())));
+    flat.push_back(to_same_layout(ts[i], to_factor(masks[i], ts[i].scalar_type())));
     out.push_back(advise_huge_pages(at::empty_like(flat[i].first)));
     const int64_t size = out[i].numel();
     for (int64_t at = 0; at < size; at += kGrain) {

@@ -89,7 +89,7 @@ Guessed<typename F::Key> sampled_bracket(const TileList<F, M>& list, const Amoun
   Key lo = 0;
   Key hi = max_key<F>();
   Key guess = hi;
-  if (ranks.guess < size) guess = counted.find(ranks.guess + 1, near).lo;
+  if (ranks.pivot < size) guess = counted.find(ranks.pivot + 1, near).lo;
   if (ranks.low >= 0 && ranks.low < size) lo = counted.find(ranks.low + 1, near).lo;
   if (ranks.high < size) hi = counted.find(ranks.high + 1, near).hi;
   return {{lo, hi, 0, 0, 0}, guess};
@@ -177,10 +177,8 @@ Bracket<typename F::Key> histogram_bracket(const TileList<F, M>& list, const Amo
       bracket.rank = budget(amount, active);
       if (bracket.rank == 0) return {0, 0, 0, 0, 0};
     }
-    int64_t before = 0;
-    int bin = 0;
-    while (before + counts[bin] < bracket.rank) before += counts[bin++];
-    bracket = narrow(bracket, digit, bin, before, counts[bin]);
+    bracket =
+        shrink_to_bin(bracket, digit, 0, 1 << digit.bits, 0, [&](int bin) { return counts[bin]; });
     if (bracket.inside <= capacity) break;
   }
   return bracket;

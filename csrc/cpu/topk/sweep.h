@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "common/selection.h"
@@ -45,24 +44,6 @@ struct BlockCounts {
   int32_t below;
 };
 
-// The bits of mask * t, both given as bits of one format.
-template <class F>
-typename F::Bits product_bits(typename F::Bits mask, typename F::Bits t) {
-  typename F::Value a, b;
-  std::memcpy(&a, &mask, sizeof a);
-  std::memcpy(&b, &t, sizeof b);
-  const typename F::Value value = a * b;
-  typename F::Bits bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-// Whether masks of M can be multiplied by what F holds without a conversion.
-template <class F, class M>
-constexpr bool can_multiply() {
-  return F::kKeyBits > 15 && sizeof(M) == sizeof(typename F::Bits);
-}
-
 // Flags what is inside the bracket. Bound by the number of vector instructions: a key below `lo`
 // is one whose difference to it has the top bit, which costs less to count than a comparison.
 template <class F, class M, bool kHasMask, bool kActiveOnly, bool kProduct>
@@ -81,7 +62,7 @@ FASTPRUNE_CLONES BlockCounts decide_block(
     const bool active = !kActiveOnly || old == one;
     const M value = (key < bracket.guess) & active ? M{0} : old;
     out[i] = value;
-    if constexpr (kProduct) product[i] = product_bits<F>(value, t[i]);
+    if constexpr (kProduct) product[i] = product_bits<F, M>(value, t[i]);
     flags[i] = (from_lo < bracket.width) & active;
     active_count += active;
     below_count += (from_lo >> kTopBit) & Key{active};
@@ -100,8 +81,8 @@ template <class F, class M>
 void write_entry(const TileList<F, M>& list, const Tile<F, M>& tile, int64_t i, bool pruned) {
   const M value = pruned ? M{0} : (tile.mask == nullptr ? list.one : tile.mask[i]);
   tile.out[i] = value;
-  if constexpr (can_multiply<F, M>()) {
-    if (tile.product != nullptr) tile.product[i] = product_bits<F>(value, tile.t[i]);
+  if constexpr (can_multiply<F, M>(kFusion)) {
+    if (tile.product != nullptr) tile.product[i] = product_bits<F, M>(value, tile.t[i]);
   }
 }
 
@@ -148,7 +129,7 @@ template <class F, class M, class Fn>
 Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
                   const Bracket<typename F::Key>& bracket, typename F::Key guess,
                   const Fn& undecided) {
-  if constexpr (can_multiply<F, M>()) {
+  if constexpr (can_multiply<F, M>(kFusion)) {
     if (tile.product != nullptr)
       return sweep_tile<F, M, true>(list, tile, bracket, guess, undecided);
   }

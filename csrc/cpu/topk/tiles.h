@@ -6,12 +6,16 @@
 #include <cstdint>
 #include <vector>
 
-#include "args/checks.h"
+#include "args/topk.h"
 #include "common/dtypes.h"
-#include "common/selection.h"
+#include "common/fusion.h"
+#include "common/keys.h"
 #include "cpu/util/parallel.h"
 
 namespace fastprune::cpu {
+
+// Masks and tensors that need a conversion are left to masked_muls.
+constexpr FusionRule kFusion{/*half=*/false, /*byte_masks=*/false};
 
 constexpr int64_t kTile = 1 << 15;  // entries; an offset in a tile fits 16 bits
 
@@ -43,7 +47,7 @@ struct TileList {
       const auto* scores = static_cast<const typename F::Bits*>(args.scores[s].const_data_ptr());
       const auto* mask =
           args.masks[s].defined() ? static_cast<const M*>(args.masks[s].const_data_ptr()) : nullptr;
-      auto* out = static_cast<M*>(args.work[s].mutable_data_ptr());
+      auto* out = static_cast<M*>(args.outputs[s].work.mutable_data_ptr());
       const typename F::Bits* t = nullptr;
       typename F::Bits* product = nullptr;
       if (!args.products.empty()) {

@@ -3,11 +3,12 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <tuple>
+#include <utility>
 #include <vector>
 
-#include "args/checks.h"
+#include "args/topk.h"
 #include "common/dtypes.h"
+#include "common/op_types.h"
 #include "common/selection.h"
 #include "cpu/elementwise/masked_mul.h"
 #include "cpu/topk/bracket.h"
@@ -58,8 +59,8 @@ bool select_by_sample(const TileList<F, M>& list, const Amount& amount) {
   using Key = typename F::Key;
   Guessed<Key> sampled = sampled_bracket(list, amount);
   Bracket<Key>& bracket = sampled.bracket;
-  if (const Misled misled = test_hooks().misled; misled != Misled::kNot) {
-    bracket.lo = bracket.hi = misled_key<F>(misled);
+  if (const ForcedMiss miss = test_hooks().forced_miss; miss != ForcedMiss::kNone) {
+    bracket.lo = bracket.hi = forced_miss_key<F>(miss);
   }
   const auto attempt = [&](Key lo, Key hi) {
     return try_bracket(list, amount, Bracket<Key>{lo, hi, 0, 0, 0},
@@ -86,51 +87,39 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
   settle(list, bracket, bracket.lo, sweep(list, bracket, bracket.lo));
 }
 
-std::vector<at::Tensor> topk_masks(at::TensorList scores,
-                                   const c10::List<std::optional<at::Tensor>>& masks,
-                                   const at::Scalar& amount, bool active_only, bool largest,
-                                   std::optional<at::ScalarType> dtype) {
-  TopkArgs args = check_topk_masks(scores, masks, amount, dtype);
-  if (scores.empty()) return {};
-  for (const at::Tensor& out : args.work) advise_huge_pages(out);
-  dispatch_score(scores[0].scalar_type(), [&](auto format) {
-    dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto element) {
-      select<decltype(format), decltype(element)>(args, active_only, largest);
+void select(const TopkArgs& args, bool active_only, bool largest) {
+  for (const Output& output : args.outputs) advise_huge_pages(output.work);
+  for (const at::Tensor& product : args.products) advise_huge_pages(product);
+  dispatch_scores(args.scores[0].scalar_type(), [&](auto format) {
+    dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto bits) {
+      select<decltype(format), decltype(bits)>(args, active_only, largest);
     });
   });
+}
+
+std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks,
+                                   const at::Scalar& amount, bool active_only, bool largest,
+                                   std::optional<at::ScalarType> dtype) {
+  const std::vector<at::Tensor> old_masks = to_vector(masks);
+  check_topk_masks(scores, old_masks, amount, dtype);
+  if (scores.empty()) return {};
+  TopkArgs args = prepare_topk_masks(scores, old_masks, amount, dtype);
+  select(args, active_only, largest);
   return args.finish();
 }
 
-// Whether the sweep writes the products: where masks are of their dtype, float32 or float64.
-bool fuses(const TopkArgs& args, at::TensorList ts) {
-  const at::ScalarType dtype = args.scores[0].scalar_type();
-  return can_fuse(args, ts) && args.mask_dtype == dtype &&
-         (dtype == at::kFloat || dtype == at::kDouble);
-}
-
-std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> topk_prune(
-    at::TensorList scores, const c10::List<std::optional<at::Tensor>>& masks, at::TensorList ts,
-    const at::Scalar& amount, bool active_only) {
+TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
+                       const at::Scalar& amount, bool active_only) {
   check_topk_prune(scores, ts);
   if (scores.empty()) return {};
-  TopkArgs args = check_topk_masks(scores, masks, amount, std::nullopt);
-  for (const at::Tensor& out : args.work) advise_huge_pages(out);
-  const bool fused = fuses(args, ts);
-  if (fused) {
-    for (const at::Tensor& t : ts) {
-      args.ts.push_back(t);
-      args.products.push_back(advise_huge_pages(at::empty_like(t)));
-    }
-  }
-  dispatch_score(scores[0].scalar_type(), [&](auto format) {
-    dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto element) {
-      select<decltype(format), decltype(element)>(args, active_only, /*largest=*/false);
-    });
-  });
-  std::vector<at::Tensor> products = std::move(args.products);
-  std::vector<at::Tensor> out = args.finish();
-  if (!fused) products = masked_muls(ts, out);
-  return {std::move(out), std::move(products)};
+  const std::vector<at::Tensor> old_masks = to_vector(masks);
+  check_topk_masks(scores, old_masks, amount, std::nullopt);
+  TopkArgs args = prepare_topk_masks(scores, old_masks, amount, std::nullopt);
+  prepare_topk_prune(args, ts, kFusion);
+  select(args, active_only, /*largest=*/false);
+  std::vector<at::Tensor> new_masks = args.finish();
+  if (args.products.empty()) args.products = masked_muls(ts, new_masks);
+  return {std::move(new_masks), std::move(args.products)};
 }
 
 }  // namespace

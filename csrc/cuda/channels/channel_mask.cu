@@ -1,8 +1,8 @@
 // channel_mask and channel_prune on CUDA: with an old mask find the active channels, then select
 // and write in one launch.
 #include <cstdint>
-#include <type_traits>
 
+#include "common/fusion.h"
 #include "cuda/channels/flags.cuh"
 #include "cuda/channels/select.cuh"
 #include "cuda/util/tile_divisor.cuh"
@@ -24,12 +24,6 @@ struct Multiplied {
   const T* t;
   T* product;  // nullptr: the mask alone
 };
-
-// Only a mask of a floating type can be of the dtype of what it prunes.
-template <class T>
-constexpr bool can_be_pruned() {
-  return !std::is_integral<T>::value;
-}
 
 // The old mask, or ones, times zero in pruned channels.
 template <class T>
@@ -72,7 +66,7 @@ __device__ __forceinline__ void write_channels(const T* mask, const unsigned* pr
             }
           }
           store_pack<N>(out + at + i, entries);
-          if constexpr (can_be_pruned<T>()) {
+          if constexpr (can_multiply<T>()) {
             if (multiplied.product == nullptr) return;
             const auto t = load_pack<N>(multiplied.t + at + i);
             Pack<T, N> product;
@@ -120,10 +114,9 @@ __global__ void __launch_bounds__(kThreads)
 
 #include <ATen/ATen.h>
 
-#include <tuple>
-
-#include "args/checks.h"
+#include "args/channels.h"
 #include "common/dtypes.h"
+#include "common/op_types.h"
 #include "cuda/elementwise/masked_mul.h"
 #include "cuda/util/launch.cuh"
 
@@ -176,10 +169,9 @@ void launch_flags(const B* mask, FlagTask task) {
 }
 
 at::Tensor find_active(const ChannelMaskArgs& args) {
-  const ChannelView& view = args.view;
-  at::Tensor flags = at::empty({view.channels}, args.scores.options().dtype(at::kLong));
+  at::Tensor flags = at::empty({args.shape.channels}, args.scores.options().dtype(at::kLong));
   FlagTask task{};
-  task.shape = {view.outer, view.channels, view.inner};
+  task.shape = args.shape;
   task.magnitude = magnitude_bits(args.mask.scalar_type());
   task.flags = reinterpret_cast<uint64_t*>(flags.mutable_data_ptr<int64_t>());
   dispatch_mask_width(args.mask.element_size(), [&](auto element) {
@@ -192,14 +184,14 @@ at::Tensor find_active(const ChannelMaskArgs& args) {
 template <class T>
 void select_and_write(const ChannelMaskArgs& args, const ChannelScores& scores, int64_t* active) {
   constexpr int kPack = pack_entries<T>();
-  const ChannelView& view = args.view;
+  const ChannelShape& view = args.shape;
   const T* mask = args.mask.defined() ? args.mask.const_data_ptr<T>() : nullptr;
-  T* out = args.work.mutable_data_ptr<T>();
+  T* out = args.output.work.mutable_data_ptr<T>();
   Multiplied<T> multiplied{};
   if (args.product.defined()) {
     multiplied = {args.t.const_data_ptr<T>(), args.product.mutable_data_ptr<T>()};
   }
-  const int64_t size = args.work.numel();
+  const int64_t size = args.output.work.numel();
   const WriteTask task{
       {TileDivisor(view.channels), TileDivisor(view.inner)},
       size,
@@ -227,8 +219,8 @@ void mask_channels(const ChannelMaskArgs& args, bool restricted) {
   const ChannelScores scores{
       reinterpret_cast<const uint64_t*>(args.scores.const_data_ptr<double>()),
       restricted ? reinterpret_cast<const uint64_t*>(flags.const_data_ptr<int64_t>()) : nullptr,
-      args.view.channels};
-  dispatch_mask(args.out.scalar_type(), [&](auto value) {
+      args.shape.channels};
+  dispatch_mask(args.output.out.scalar_type(), [&](auto value) {
     select_and_write<decltype(value)>(args, scores, active.mutable_data_ptr<int64_t>());
   });
   // Whether a count fits is known on the device alone; a fraction always does.
@@ -237,8 +229,8 @@ void mask_channels(const ChannelMaskArgs& args, bool restricted) {
 
 void run(const ChannelMaskArgs& args, bool active_only) {
   const bool restricted = args.mask.defined() && active_only;
-  if (!restricted) check_count_fits(args.amount, args.view.channels);
-  if (args.work.numel() == 0) {
+  if (!restricted) check_count_fits(args.amount, args.shape.channels);
+  if (args.output.work.numel() == 0) {
     if (restricted) check_count_fits(args.amount, 0);
   } else {
     mask_channels(args, restricted);
@@ -248,24 +240,24 @@ void run(const ChannelMaskArgs& args, bool active_only) {
 at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
                         const std::optional<at::Tensor>& mask, const at::Scalar& amount,
                         int64_t dim, bool active_only) {
-  ChannelMaskArgs args =
-      check_channel_mask("channel_mask", scores, "like", like, mask, amount, dim);
+  check_channel_mask("channel_mask", scores, "like", like, mask, amount, dim);
   const DeviceGuard guard(like);
+  ChannelMaskArgs args = prepare_channel_mask(scores, like, mask, amount, dim);
   run(args, active_only);
-  return args.finish();
+  return args.output.finish();
 }
 
-std::tuple<at::Tensor, at::Tensor> channel_prune(const at::Tensor& scores, const at::Tensor& t,
-                                                 const std::optional<at::Tensor>& mask,
-                                                 const at::Scalar& amount, int64_t dim,
-                                                 bool active_only) {
-  ChannelMaskArgs args = check_channel_mask("channel_prune", scores, "t", t, mask, amount, dim);
+TensorPair channel_prune(const at::Tensor& scores, const at::Tensor& t,
+                         const std::optional<at::Tensor>& mask, const at::Scalar& amount,
+                         int64_t dim, bool active_only) {
+  check_channel_mask("channel_prune", scores, "t", t, mask, amount, dim);
   const DeviceGuard guard(t);
-  const bool fused = fuse_product(args, t);
+  ChannelMaskArgs args = prepare_channel_mask(scores, t, mask, amount, dim);
+  prepare_channel_prune(args, t);
   run(args, active_only);
-  at::Tensor out = args.finish();
-  at::Tensor product = fused ? args.product : masked_muls({t}, {out})[0];
-  return {std::move(out), std::move(product)};
+  at::Tensor new_mask = args.output.finish();
+  if (!args.product.defined()) args.product = masked_muls({t}, {new_mask})[0];
+  return {std::move(new_mask), std::move(args.product)};
 }
 
 }  // namespace

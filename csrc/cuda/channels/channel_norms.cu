@@ -6,7 +6,7 @@
 
 #include <ATen/ATen.h>
 
-#include "args/checks.h"
+#include "args/channels.h"
 #include "common/dtypes.h"
 #include "cuda/util/launch.cuh"
 
@@ -91,22 +91,18 @@ void norms_of(const T* data, const NormTask& task, const at::Tensor& norms) {
 }
 
 at::Tensor channel_norms(const at::Tensor& t, double p, int64_t dim) {
-  check_floating("channel_norms", "t", t);
-  dim = check_dim("channel_norms", dim, t);
+  check_channel_norms(t, dim);
   const DeviceGuard guard(t);
   const at::Tensor data = t.contiguous();
-  const ChannelView view = channel_view(t, dim);
-  at::Tensor norms = at::empty({view.channels}, t.options().dtype(at::kDouble));
-  if (view.channels == 0) return norms;
-  const int64_t size = view.outer * view.inner;
-  const int64_t chunks = std::max<int64_t>(1, (size + kNormChunk - 1) / kNormChunk);
-  const ChannelShape shape{size == 0 ? 0 : view.outer, view.channels,
-                           std::max<int64_t>(1, view.inner)};
-  const Norm norm = norm_of(p);
-  const NormTask task{shape, chunks, 1, norm.p, norms.mutable_data_ptr<double>(), nullptr, nullptr};
+  ChannelShape shape = channel_shape(t, dim);
+  at::Tensor norms = at::empty({shape.channels}, t.options().dtype(at::kDouble));
+  if (shape.channels == 0) return norms;
+  const int64_t chunks = norm_chunks(shape.entries());
+  if (shape.entries() == 0) shape = {0, shape.channels, 1};  // kernels divide by `inner`
+  const NormTask task{shape, chunks, 1, p, norms.mutable_data_ptr<double>(), nullptr, nullptr};
   dispatch_float(t.scalar_type(), [&](auto value) {
     using T = decltype(value);
-    dispatch_norm(norm.kind, [&](auto kind) {
+    dispatch_norm(norm_kind(p), [&](auto kind) {
       norms_of<decltype(kind)::value, T>(data.const_data_ptr<T>(), task, norms);
     });
   });

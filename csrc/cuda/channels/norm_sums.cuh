@@ -1,9 +1,10 @@
 // What the layouts of channel_norms share: adding to lanes, folding them, and adding up a channel's
-// chunks. The order is the one selection.h fixes, so that the bits are the CPU's.
+// chunks. The order is the one norms.h fixes, so that the bits are the CPU's.
 #pragma once
 
 #include <cstdint>
 
+#include "common/norms.h"
 #include "cuda/channels/walk.cuh"
 #include "cuda/util/device.cuh"
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "common/selection.h"
 #include "cuda/util/device.cuh"
 
 namespace fastprune::cuda {
@@ -97,9 +98,8 @@ __device__ __forceinline__ void narrow_channels(const ChannelScores& scores,
   int64_t before = 0;
   Scan(scan).ExclusiveSum(own, before);
   if (before < current.rank && current.rank <= before + own) {  // true in one thread
-    int b = first;
-    while (before + bins[b] < current.rank) before += bins[b++];
-    bracket = narrow(current, digit, b, before, static_cast<int64_t>(bins[b]));
+    bracket = shrink_to_bin(current, digit, first, kPerThread, before,
+                            [&](int b) { return static_cast<int64_t>(bins[b]); });
   }
   __syncthreads();
 }

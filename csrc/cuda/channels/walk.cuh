@@ -3,17 +3,10 @@
 
 #include <cstdint>
 
+#include "common/channel_shape.h"
 #include "cuda/util/device.cuh"
 
 namespace fastprune::cuda {
-
-struct ChannelShape {
-  int64_t outer;
-  int64_t channels;
-  int64_t inner;
-
-  FASTPRUNE_HD int64_t entries() const { return outer * inner; }  // of a channel
-};
 
 // A thread's way through one channel: from entry j, in logical order, in equal steps. Divides once.
 struct ChannelWalk {

@@ -12,9 +12,8 @@ __global__ void __launch_bounds__(kThreads) combine_masks_kernel(const SegmentLi
 
 #include <ATen/ATen.h>
 
-#include "args/checks.h"
+#include "args/elementwise.h"
 #include "common/dtypes.h"
-#include "common/flat.h"
 #include "cuda/util/launch.cuh"
 #include "cuda/util/tile_map.h"
 
@@ -22,7 +21,7 @@ namespace fastprune::cuda {
 namespace {
 
 template <class T, class U>
-void combine(const FlatPair& flat, const at::Tensor& out) {
+void combine(const SameLayout& flat, const at::Tensor& out) {
   TileMap map;
   map.add(make_segment<T, U, T>(flat.first.const_data_ptr(), flat.second.const_data_ptr(),
                                 out.mutable_data_ptr(), out.numel()));
@@ -34,12 +33,12 @@ void combine(const FlatPair& flat, const at::Tensor& out) {
 at::Tensor combine_masks(const at::Tensor& old_mask, const at::Tensor& new_mask) {
   check_combine_masks(old_mask, new_mask);
   const DeviceGuard guard(old_mask);
-  const FlatPair flat = flatten_alike(old_mask, readable_mask(new_mask, old_mask.scalar_type()));
+  const SameLayout flat = to_same_layout(old_mask, to_factor(new_mask, old_mask.scalar_type()));
   at::Tensor out = at::empty_like(flat.first);
   dispatch_mask(out.scalar_type(), [&](auto value) {
     using T = decltype(value);
-    dispatch_readable<T>(flat.second.scalar_type(),
-                         [&](auto other) { combine<T, decltype(other)>(flat, out); });
+    dispatch_factor<T>(flat.second.scalar_type(),
+                       [&](auto other) { combine<T, decltype(other)>(flat, out); });
   });
   return out;
 }

@@ -14,9 +14,8 @@ __global__ void __launch_bounds__(kThreads) masked_mul_kernel(const SegmentList 
 
 #include <vector>
 
-#include "args/checks.h"
+#include "args/elementwise.h"
 #include "common/dtypes.h"
-#include "common/flat.h"
 #include "cuda/elementwise/masked_mul.h"
 #include "cuda/util/launch.cuh"
 #include "cuda/util/tile_map.h"
@@ -26,7 +25,7 @@ namespace {
 
 // Tensors of one dtype and masks of one dtype, dense and in one order; out[i] may be t[i].
 template <class T, class M>
-void multiply(const std::vector<FlatPair>& flat, const std::vector<at::Tensor>& out) {
+void multiply(const std::vector<SameLayout>& flat, const std::vector<at::Tensor>& out) {
   TileMap map;
   for (size_t i = 0; i < flat.size(); ++i) {
     map.add(make_segment<T, M, T>(flat[i].first.const_data_ptr(), flat[i].second.const_data_ptr(),
@@ -37,7 +36,7 @@ void multiply(const std::vector<FlatPair>& flat, const std::vector<at::Tensor>& 
                    map.list(out[0].options()));
 }
 
-void multiply_flat(const std::vector<FlatPair>& flat, const std::vector<at::Tensor>& out) {
+void multiply_flat(const std::vector<SameLayout>& flat, const std::vector<at::Tensor>& out) {
   dispatch_float(flat[0].first.scalar_type(), [&](auto value) {
     using T = decltype(value);
     dispatch_mask(flat[0].second.scalar_type(),
@@ -49,7 +48,7 @@ at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   if (!is_native_pair(t, mask)) return aten_masked_mul(t, mask);
   check_masked_mul("masked_mul", t, mask);
   const DeviceGuard guard(t);
-  const FlatPair flat = flatten_alike(t, mask);
+  const SameLayout flat = to_same_layout(t, mask);
   at::Tensor out = at::empty_like(flat.first);
   multiply_flat({flat}, {out});
   return out;
@@ -59,7 +58,7 @@ void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
   if (!is_native_pair(t, mask)) return aten_masked_mul_(t, mask);
   check_masked_mul("masked_mul_", t, mask);
   const DeviceGuard guard(t);
-  const FlatPair flat = flatten_alike(t, mask);
+  const SameLayout flat = to_same_layout(t, mask);
   multiply_flat({flat}, {flat.first});
   if (!flat.first.is_same(t)) t.copy_(flat.first);
 }
@@ -75,7 +74,7 @@ std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
     if (done[first]) continue;
     // One launch for all that share dtypes and device with the first that is left.
     const DeviceGuard guard(ts[first]);
-    std::vector<FlatPair> flat;
+    std::vector<SameLayout> flat;
     std::vector<at::Tensor> products;
     for (size_t i = first; i < ts.size(); ++i) {
       if (done[i] || ts[i].scalar_type() != ts[first].scalar_type() ||
@@ -83,7 +82,7 @@ std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
           ts[i].device() != ts[first].device()) {
         continue;
       }
-      flat.push_back(flatten_alike(ts[i], masks[i]));
+      flat.push_back(to_same_layout(ts[i], masks[i]));
       out[i] = at::empty_like(flat.back().first);
       products.push_back(out[i]);
       done[i] = true;

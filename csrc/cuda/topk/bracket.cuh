@@ -71,7 +71,7 @@ __device__ __forceinline__ int64_t packed_count(unsigned long long packed, int r
 // Three ranks of the sample, kept within it.
 __device__ __forceinline__ void clamp_ranks(const SampleRanks& ranks, int64_t active,
                                             int64_t (&wanted)[kRanks]) {
-  const int64_t places[kRanks] = {ranks.low, ranks.guess, ranks.high};
+  const int64_t places[kRanks] = {ranks.low, ranks.pivot, ranks.high};
 #pragma unroll
   for (int r = 0; r < kRanks; ++r) {
     const int64_t place = places[r] < active ? places[r] : active - 1;
@@ -150,18 +150,17 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
     }
 #pragma unroll
     for (int r = 0; r < kRanks; ++r) {
-      int64_t under = packed_count(before, r);
+      const int64_t under = packed_count(before, r);
       if (under >= bracket[r].rank || under + packed_count(mine, r) < bracket[r].rank) continue;
-      int b = first;
-      while (under + bin(b, r) < bracket[r].rank) under += bin(b++, r);
-      found[r] = narrow(bracket[r], digit, b, under, bin(b, r));
+      found[r] = shrink_to_bin(bracket[r], digit, first, kPerThread, under,
+                               [&](int b) { return bin(b, r); });
     }
     __syncthreads();  // all have read the bins, and `found` is there
 #pragma unroll
     for (int r = 0; r < kRanks; ++r) bracket[r] = found[r];
   }
-  if (options.misled != Misled::kNot) {
-    const Key key = misled_key<F>(options.misled);
+  if (options.forced_miss != ForcedMiss::kNone) {
+    const Key key = forced_miss_key<F>(options.forced_miss);
     return {key, key, key};
   }
   const Key lo = ranks.low >= 0 && ranks.low < active ? bracket[0].lo : Key{0};

@@ -114,13 +114,8 @@ __device__ __forceinline__ Bracket<Key> narrow_in_block(Bracket<Key> current, Di
   if (current.rank == 0) {  // nothing is to be pruned
     if (threadIdx.x == 0) found = {current.lo, current.lo, current.below, 0, 0};
   } else if (before < current.rank && current.rank <= before + mine) {  // true in one thread
-#pragma unroll
-    for (int j = 0; j < kPerThread; ++j) {
-      if (before < current.rank && current.rank <= before + counts[j]) {
-        found = narrow(current, digit, first + j, before, counts[j]);
-      }
-      before += counts[j];
-    }
+    found = shrink_to_bin(current, digit, first, kPerThread, before,
+                          [&](int bin) { return int64_t{counts[bin - first]}; });
   }
   __syncthreads();
   return found;

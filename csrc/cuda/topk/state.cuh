@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
+#include "common/fusion.h"
+#include "common/keys.h"
+#include "common/selection.h"
 #include "cuda/util/device.cuh"
 #include "cuda/util/tensor_list.cuh"
 
@@ -17,7 +19,7 @@ struct SelectionOptions {
   uint64_t one;      // bits of an active mask entry
   uint64_t flip;     // see rank_key
   bool active_only;  // else all entries are active
-  Misled misled;
+  ForcedMiss forced_miss;
 };
 
 // What the sweep goes by: it counts the keys `lo` and `hi`, keeps those strictly between them aside
@@ -114,36 +116,14 @@ __device__ __forceinline__ Pack<M, N> old_mask(const Span<F, M>& span, int i,
   return ones;
 }
 
-// Whether a mask of M can be multiplied as it is by what F holds: it is of the same dtype or, if
-// narrower, of one byte.
-template <class F, class M>
-constexpr bool can_multiply() {
-  return sizeof(M) == 1 || sizeof(M) == sizeof(typename F::Bits);
-}
-
-// The bits of mask * t, by the arithmetic of masked_mul.
-template <class F, class M>
-__device__ __forceinline__ typename F::Bits product_bits(M mask, typename F::Bits t) {
-  using Value = typename F::Value;
-  Value a;
-  if constexpr (sizeof(M) == 1) {
-    a = static_cast<Value>(mask);
-  } else {
-    std::memcpy(&a, &mask, sizeof a);
-  }
-  Value b;
-  std::memcpy(&b, &t, sizeof b);
-  const Value value = a * b;
-  typename F::Bits bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
+// A product is written with the mask for all score dtypes, if the mask has that dtype or one byte.
+constexpr FusionRule kFusion{/*half=*/true, /*byte_masks=*/true};
 
 // Writes entries [i, i + N): the mask and, where there is one, the product.
 template <int N, class F, class M>
 __device__ __forceinline__ void write(const Span<F, M>& span, int i, const Pack<M, N>& values) {
   store_pack<N>(span.out + i, values);
-  if constexpr (can_multiply<F, M>()) {
+  if constexpr (can_multiply<F, M>(kFusion)) {
     if (span.product == nullptr) return;
     const auto t = load_pack<N>(span.t + i);
     Pack<typename F::Bits, N> product;

@@ -4,11 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
+#include <utility>
 #include <vector>
 
-#include "args/checks.h"
+#include "args/topk.h"
 #include "common/dtypes.h"
+#include "common/op_types.h"
 #include "cuda/elementwise/masked_mul.h"
 #include "cuda/topk/kernels.cuh"
 #include "cuda/util/launch.cuh"
@@ -18,26 +19,6 @@
 namespace fastprune::cuda {
 namespace {
 
-// A score format and the type that multiplies in it.
-template <class F, class V>
-struct Scores : F {
-  using Value = V;
-};
-
-template <class Fn>
-void dispatch_scores(at::ScalarType dtype, Fn&& fn) {
-  switch (dtype) {
-    case at::kHalf:
-      return fn(Scores<Fp16, c10::Half>{});
-    case at::kBFloat16:
-      return fn(Scores<Bf16, c10::BFloat16>{});
-    case at::kFloat:
-      return fn(Scores<Fp32, float>{});
-    default:
-      return fn(Scores<Fp64, double>{});
-  }
-}
-
 template <class F, class M>
 TileMap tile_map(const TopkArgs& args) {
   TileMap map;
@@ -45,7 +26,7 @@ TileMap tile_map(const TopkArgs& args) {
     map.add(make_segment<typename F::Bits, M>(
         args.scores[s].const_data_ptr(),
         args.masks[s].defined() ? args.masks[s].const_data_ptr() : nullptr,
-        args.work[s].mutable_data_ptr(), args.scores[s].numel(),
+        args.outputs[s].work.mutable_data_ptr(), args.scores[s].numel(),
         args.products.empty() ? nullptr : args.ts[s].const_data_ptr(),
         args.products.empty() ? nullptr : args.products[s].mutable_data_ptr()));
   }
@@ -118,7 +99,7 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
   const auto bytes = args.scores[0].options().dtype(at::kByte);
   const SelectionOptions options{args.amount, one_bits(args.mask_dtype),
                                  largest ? uint64_t{max_key<F>()} : 0, active_only,
-                                 test_hooks().misled};
+                                 test_hooks().forced_miss};
   const SegmentList list = map.list(bytes);
   // Whether a count fits is known on the device alone; a fraction always does.
   const bool check = args.amount.is_count && args.any_mask && active_only;
@@ -161,48 +142,37 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
 void run(const TopkArgs& args, bool active_only, bool largest) {
   if (!args.any_mask || !active_only || args.total == 0) check_count_fits(args.amount, args.total);
   dispatch_scores(args.scores[0].scalar_type(), [&](auto format) {
-    dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto element) {
-      select<decltype(format), decltype(element)>(args, active_only, largest);
+    dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto bits) {
+      select<decltype(format), decltype(bits)>(args, active_only, largest);
     });
   });
 }
 
-std::vector<at::Tensor> topk_masks(at::TensorList scores,
-                                   const c10::List<std::optional<at::Tensor>>& masks,
+std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks,
                                    const at::Scalar& amount, bool active_only, bool largest,
                                    std::optional<at::ScalarType> dtype) {
-  TopkArgs args = check_topk_masks(scores, masks, amount, dtype);
+  const std::vector<at::Tensor> old_masks = to_vector(masks);
+  check_topk_masks(scores, old_masks, amount, dtype);
   if (scores.empty()) return {};
   const DeviceGuard guard(scores[0]);
+  TopkArgs args = prepare_topk_masks(scores, old_masks, amount, dtype);
   run(args, active_only, largest);
   return args.finish();
 }
 
-// Whether the products are written with the masks: where these are of their dtype or of one byte.
-bool fuses(const TopkArgs& args, at::TensorList ts) {
-  return can_fuse(args, ts) && (args.mask_dtype == args.scores[0].scalar_type() ||
-                                args.mask_dtype == at::kBool || args.mask_dtype == at::kByte);
-}
-
-std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>> topk_prune(
-    at::TensorList scores, const c10::List<std::optional<at::Tensor>>& masks, at::TensorList ts,
-    const at::Scalar& amount, bool active_only) {
+TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
+                       const at::Scalar& amount, bool active_only) {
   check_topk_prune(scores, ts);
   if (scores.empty()) return {};
-  TopkArgs args = check_topk_masks(scores, masks, amount, std::nullopt);
+  const std::vector<at::Tensor> old_masks = to_vector(masks);
+  check_topk_masks(scores, old_masks, amount, std::nullopt);
   const DeviceGuard guard(scores[0]);
-  const bool fused = fuses(args, ts);
-  if (fused) {
-    for (const at::Tensor& t : ts) {
-      args.ts.push_back(t);
-      args.products.push_back(at::empty_like(t));
-    }
-  }
+  TopkArgs args = prepare_topk_masks(scores, old_masks, amount, std::nullopt);
+  prepare_topk_prune(args, ts, kFusion);
   run(args, active_only, /*largest=*/false);
-  std::vector<at::Tensor> products = std::move(args.products);
-  std::vector<at::Tensor> out = args.finish();
-  if (!fused) products = masked_muls(ts, out);
-  return {std::move(out), std::move(products)};
+  std::vector<at::Tensor> new_masks = args.finish();
+  if (args.products.empty()) args.products = masked_muls(ts, new_masks);
+  return {std::move(new_masks), std::move(args.products)};
 }
 
 }  // namespace

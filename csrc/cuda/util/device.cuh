@@ -30,7 +30,7 @@ __device__ __forceinline__ void store(T* p, const T& value) {
 #define FASTPRUNE_SHARED(Type, name) __shared__ typename ::fastprune::cuda::Shared<Type>::type name
 #endif
 
-#include "common/selection.h"
+#include "common/host_device.h"
 #include "cuda/policy.h"
 
 namespace fastprune::cuda {

@@ -1,19 +1,18 @@
-#include "dispatch/native_path.h"
+#include "dispatch/python.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
-#include "autograd/calls.h"
-#include "dispatch/fallback.h"
+#include "common/dtypes.h"
+#include "dispatch/calls.h"
 #include "dispatch/plain.h"
 
 namespace fastprune {
 namespace {
 
-// A Tensor or Parameter itself: a subclass may give any operation a meaning of its own, and so may
-// a mode.
+// A Tensor or Parameter itself: a subclass may redefine any operation, as may a TorchFunctionMode.
 bool is_exact(PyObject* object) {
   return THPVariable_CheckExact(object);
 }
@@ -36,7 +35,7 @@ PyObject* py_is_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t co
   if (plain && count > 0 && args[0] != Py_None) {
     plain = is_plain_object(args[0], is_plain_old_mask);
   }
-  const at::Tensor* first = nullptr;  // whose shape and device all others must have
+  const at::Tensor* first = nullptr;  // all must have its shape and device
   for (Py_ssize_t i = 0; plain && i < count; ++i) {
     if (i > 0) plain = is_plain_object(args[i], is_plain_float);
     if (!plain || args[i] == Py_None) continue;
@@ -57,17 +56,18 @@ PyObject* py_product_if_plain(PyObject* /*module*/, PyObject* const* args, Py_ss
   }
   const at::Tensor& t = THPVariable_Unpack(args[0]);
   const at::Tensor& mask = THPVariable_Unpack(args[1]);
-  if (!is_plain(t) || !is_plain_mask(mask) || !is_native_pair(t, mask)) Py_RETURN_NONE;
-  // ATen's product has the layout of the mask, ours that of t; what follows may round otherwise.
+  if (!is_plain_pair(t, mask)) Py_RETURN_NONE;
+  // ATen's product has the layout of the mask, ours that of t, and a matrix product rounds
+  // differently for another layout.
   if (t.strides() != mask.strides()) Py_RETURN_NONE;
-  // ATen's graph saves a converted copy of such a mask, which may change before the backward then.
+  // ATen saves a converted copy of such a mask, so that the mask may change before the backward.
   if (t.scalar_type() != mask.scalar_type() && t.requires_grad() && at::GradMode::is_enabled()) {
     Py_RETURN_NONE;
   }
   at::Tensor product;
   {
     pybind11::gil_scoped_release no_gil;
-    product = autograd::call_masked_mul(t, mask);
+    product = call_masked_mul(t, mask);
   }
   return THPVariable_Wrap(std::move(product));
   END_HANDLE_TH_ERRORS
@@ -75,7 +75,7 @@ PyObject* py_product_if_plain(PyObject* /*module*/, PyObject* const* args, Py_ss
 
 }  // namespace
 
-PyMethodDef* native_path_functions() {
+PyMethodDef* python_functions() {
   static PyMethodDef functions[] = {
       {"is_plain", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&py_is_plain)),
        METH_FASTCALL,

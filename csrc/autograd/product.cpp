@@ -1,8 +1,8 @@
-#include "autograd/products.h"
+#include "autograd/product.h"
 
 #include <torch/autograd.h>
 
-#include "autograd/calls.h"
+#include "dispatch/calls.h"
 
 namespace fastprune::autograd {
 namespace {
@@ -10,7 +10,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// By pointer, because Function treats every Tensor argument of forward as a differentiable input.
+// Takes pointers, as Function treats every Tensor argument of forward as a differentiable input.
 class ComputedProduct : public torch::autograd::Function<ComputedProduct> {
  public:
   static constexpr bool is_traceable = true;  // by compiled autograd: backward uses saved tensors

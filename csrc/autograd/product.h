@@ -1,4 +1,4 @@
-// Gradients of products that an operator has written beside their masks.
+// Gradients of products mask * t that an operator has computed.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -8,13 +8,13 @@
 namespace fastprune::autograd {
 
 // The gradient of t in masked_mul(t, mask): grad * mask, itself differentiable. Undefined if grad
-// is, as weight decay tells a gradient of zeros from none.
+// is: weight decay treats a gradient of zeros otherwise than none.
 at::Tensor masked_mul_backward(const at::Tensor& grad, const at::Tensor& mask);
 
 // Attaches a grad_fn to a product that an op computed, if t requires grad.
 void attach_product(const at::Tensor& t, const at::Tensor& mask, at::Tensor& product);
 
-// The same for lists: each product can run backward alone.
+// The same for lists; each product can run backward alone.
 void attach_products(at::TensorList ts, at::TensorList masks, std::vector<at::Tensor>& products);
 
 }  // namespace fastprune::autograd

@@ -1,17 +1,14 @@
-// Our own operators, called through the dispatcher.
+// fastprune's operators, called through the dispatcher.
 #pragma once
 
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
-#include <tuple>
 #include <vector>
 
-namespace fastprune::autograd {
+#include "common/op_types.h"
 
-using MaskList = c10::List<std::optional<at::Tensor>>;
-using TensorPair = std::tuple<at::Tensor, at::Tensor>;
-using TensorLists = std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>>;
+namespace fastprune {
 
 template <class Signature>
 c10::TypedOperatorHandle<Signature> find_op(const char* name) {
@@ -69,4 +66,4 @@ inline TensorPair call_channel_prune(const at::Tensor& scores, const at::Tensor&
   return op.call(scores, t, mask, amount, dim, active_only);
 }
 
-}  // namespace fastprune::autograd
+}  // namespace fastprune

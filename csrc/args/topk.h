@@ -1,0 +1,133 @@
+// Arguments of topk_masks and topk_prune: checked first, then prepared in the one form that the
+// kernels take.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "args/common.h"
+#include "common/fusion.h"
+#include "common/op_types.h"
+
+namespace fastprune {
+
+// Undefined where there is no mask.
+inline std::vector<at::Tensor> to_vector(const MaskList& masks) {
+  std::vector<at::Tensor> result;
+  result.reserve(masks.size());
+  for (size_t i = 0; i < masks.size(); ++i) {
+    result.push_back(masks.get(i).value_or(at::Tensor()));
+  }
+  return result;
+}
+
+// All masks are of one dtype: that of the old masks, of `dtype`, or of the scores.
+inline at::ScalarType topk_mask_dtype(at::TensorList scores, at::TensorList masks,
+                                      std::optional<at::ScalarType> dtype) {
+  for (const at::Tensor& mask : masks) {
+    if (mask.defined()) return mask.scalar_type();
+  }
+  return dtype.value_or(scores[0].scalar_type());
+}
+
+// Masks are undefined where there are none.
+inline void check_topk_masks(at::TensorList scores, at::TensorList masks, const at::Scalar& amount,
+                             std::optional<at::ScalarType> dtype) {
+  constexpr const char* op = "topk_masks";
+  check_amount(amount);
+  TORCH_CHECK(masks.empty() || masks.size() == scores.size(), op,
+              "(): expected one mask for each of ", scores.size(), " scores, or none, got ",
+              masks.size());
+  if (scores.empty()) return;
+  const at::ScalarType mask_dtype = topk_mask_dtype(scores, masks, dtype);
+  for (size_t i = 0; i < scores.size(); ++i) {
+    const std::string name = "scores[" + std::to_string(i) + "]";
+    check_floating(op, name, scores[i]);
+    TORCH_CHECK(scores[i].scalar_type() == scores[0].scalar_type(), op, "(): expected ", name,
+                " to have the dtype of scores[0], ", scores[0].scalar_type(), ", got ",
+                scores[i].scalar_type());
+    TORCH_CHECK(scores[i].device() == scores[0].device(), op, "(): expected ", name,
+                " to be on the device of scores[0], ", scores[0].device(), ", got ",
+                scores[i].device());
+    if (masks.empty() || !masks[i].defined()) continue;
+    const std::string mask_name = "masks[" + std::to_string(i) + "]";
+    check_mask(op, mask_name, masks[i], name, scores[i]);
+    TORCH_CHECK(masks[i].scalar_type() == mask_dtype, op, "(): expected ", mask_name,
+                " to have the dtype of the other masks, ", mask_dtype, ", got ",
+                masks[i].scalar_type());
+  }
+  check_mask_dtype(op, "dtype", mask_dtype);
+  TORCH_CHECK(!dtype.has_value() || *dtype == mask_dtype, op,
+              "(): expected dtype to be that of the masks, ", mask_dtype, ", got ",
+              dtype.value_or(mask_dtype));
+}
+
+// In addition to check_topk_masks.
+inline void check_topk_prune(at::TensorList scores, at::TensorList ts) {
+  constexpr const char* op = "topk_prune";
+  TORCH_CHECK(ts.size() == scores.size(), op, "(): expected as many ts as scores, ", scores.size(),
+              ", got ", ts.size());
+  for (size_t i = 0; i < ts.size(); ++i) {
+    const std::string at_i = "[" + std::to_string(i) + "]";
+    check_floating(op, "ts" + at_i, ts[i]);
+    check_like(op, "ts" + at_i, ts[i], "scores" + at_i, scores[i]);
+  }
+}
+
+// Inputs are contiguous, so that the position in memory is the logical index.
+struct TopkArgs {
+  std::vector<at::Tensor> scores;
+  std::vector<at::Tensor> masks;  // undefined: every entry is active
+  std::vector<Output> outputs;
+  // Of topk_prune, if fused; else empty.
+  std::vector<at::Tensor> ts;
+  std::vector<at::Tensor> products;
+  at::ScalarType mask_dtype;
+  Amount amount;
+  int64_t total = 0;  // entries
+  bool any_mask = false;
+
+  std::vector<at::Tensor> finish() {
+    std::vector<at::Tensor> out;
+    out.reserve(outputs.size());
+    for (Output& output : outputs) out.push_back(output.finish());
+    return out;
+  }
+};
+
+// There is at least one tensor.
+inline TopkArgs prepare_topk_masks(at::TensorList scores, at::TensorList masks,
+                                   const at::Scalar& amount, std::optional<at::ScalarType> dtype) {
+  TopkArgs args;
+  args.amount = to_amount(amount);
+  args.mask_dtype = topk_mask_dtype(scores, masks, dtype);
+  for (size_t i = 0; i < scores.size(); ++i) {
+    const bool masked = !masks.empty() && masks[i].defined();
+    args.any_mask |= masked;
+    args.total += scores[i].numel();
+    args.scores.push_back(scores[i].contiguous());
+    args.masks.push_back(masked ? masks[i].contiguous() : at::Tensor());
+    args.outputs.emplace_back(scores[i], args.mask_dtype);
+  }
+  return args;
+}
+
+// Allocates the products if all of them can be fused.
+inline void prepare_topk_prune(TopkArgs& args, at::TensorList ts, const FusionRule& rule) {
+  for (const at::Tensor& t : ts) {
+    if (!t.is_contiguous() || t.scalar_type() != args.scores[0].scalar_type()) return;
+    if (!fuses(rule, args.mask_dtype == t.scalar_type(), is_byte_mask(args.mask_dtype),
+               t.element_size())) {
+      return;
+    }
+  }
+  for (const at::Tensor& t : ts) {
+    args.ts.push_back(t);
+    args.products.push_back(at::empty_like(t));
+  }
+}
+
+}  // namespace fastprune

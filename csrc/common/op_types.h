@@ -1,0 +1,17 @@
+// Argument and result types of the operators in ops.cpp.
+#pragma once
+
+#include <ATen/core/List.h>
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <tuple>
+#include <vector>
+
+namespace fastprune {
+
+using MaskList = c10::List<std::optional<at::Tensor>>;
+using TensorPair = std::tuple<at::Tensor, at::Tensor>;
+using TensorLists = std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>>;
+
+}  // namespace fastprune
