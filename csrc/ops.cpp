@@ -1,20 +1,22 @@
-// The table of contents of the native side: every operator, its schema and what it means.
-// Kernels stand in cpu/<op>.cpp and cuda/<op>.cu, gradients in autograd/. No argument is keyword
-// only: the dispatcher takes a third of a microsecond for each keyword; ops.py names them.
+// The table of contents of the native side: every operator, its schema and what it means. An
+// operator's kernels are in cpu/<family>/<op>.cpp and cuda/<family>/<op>.cu, its gradient is in
+// autograd/<op>.cpp. No argument is keyword-only, as the dispatcher takes a third of a microsecond
+// for each keyword; the Python wrappers have keywords.
 #include <torch/library.h>
 
 namespace fastprune {
 
 TORCH_LIBRARY(fastprune, m) {
-  // Masks that prune `amount` (a count, or a fraction) of the entries of all scores together, those
-  // of smallest magnitude (or largest), lowest index first among equals. With active_only, entries
-  // whose mask is not 1 are neither counted nor ranked. Either way they pass through unless pruned.
+  // Masks that prune `amount` (a count, or a fraction) of the entries of all scores together: those
+  // of smallest (or largest) magnitude, lowest index first among equals. With active_only, entries
+  // whose mask is not 1 are neither counted nor ranked, so never pruned. Entries that are not
+  // pruned keep their mask.
   m.def(
       "topk_masks(Tensor[] scores, Tensor?[] masks, Scalar amount, bool active_only=True, "
       "bool largest=False, ScalarType? dtype=None) -> Tensor[]");
 
-  // topk_masks, and with each mask the product masked_mul(ts[i], mask); from one sweep where dtypes
-  // allow: can_fuse in checks.h and what each device adds to it.
+  // topk_masks, and for each mask the product masked_mul(ts[i], mask); fused, that is both written
+  // in one pass, where kFusion of the device allows (common/fusion.h).
   m.def(
       "topk_prune(Tensor[] scores, Tensor?[] masks, Tensor[] ts, Scalar amount, "
       "bool active_only=True) -> (Tensor[] masks, Tensor[] products)");
@@ -22,14 +24,15 @@ TORCH_LIBRARY(fastprune, m) {
   // The p-norm of each channel of t along dim, float64.
   m.def("channel_norms(Tensor t, float p, int dim) -> Tensor");
 
-  // Mask of the shape of `like` that prunes the `amount` channels of lowest score, times the old
-  // mask. With active_only, channels whose mask is all zero are neither counted nor ranked.
+  // The old mask times the mask, of the shape of `like`, that prunes `amount` of the channels:
+  // those of lowest score. With active_only, channels whose mask is all zeros are neither counted
+  // nor ranked.
   m.def(
       "channel_mask(Tensor scores, Tensor like, Tensor? mask, Scalar amount, int dim, "
       "bool active_only=True) -> Tensor");
 
-  // channel_mask of the shape of t, and the product masked_mul(t, mask); written together where t
-  // is contiguous and of the mask's dtype.
+  // channel_mask with the shape of t, and the product masked_mul(t, mask); fused if t is contiguous
+  // and has the mask's dtype.
   m.def(
       "channel_prune(Tensor scores, Tensor t, Tensor? mask, Scalar amount, int dim, "
       "bool active_only=True) -> (Tensor mask, Tensor product)");
@@ -50,8 +53,7 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
   TORCH_CHECK_NOT_IMPLEMENTED(
       false, op.schema().name(),
       "(): got a CUDA tensor, but fastprune was built without CUDA. Rebuild it where torch has "
-      "CUDA "
-      "and CUDA_HOME names a toolkit: FORCE_CUDA=1 pip install --no-build-isolation .");
+      "CUDA and CUDA_HOME names a toolkit: FORCE_CUDA=1 pip install --no-build-isolation .");
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <c10/util/Exception.h>
 
 #include <string>
+#include <utility>
 
 #include "common/dtypes.h"
 #include "common/selection.h"

@@ -4,8 +4,8 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "args/common.h"

@@ -1,6 +1,8 @@
 // channel_prune: the product is differentiable in t, the mask carries no gradient.
 #include <torch/library.h>
 
+#include <utility>
+
 #include "autograd/product.h"
 #include "dispatch/calls.h"
 #include "dispatch/plain.h"

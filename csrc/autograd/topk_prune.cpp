@@ -2,6 +2,8 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "autograd/product.h"
 #include "dispatch/calls.h"
@@ -12,17 +14,19 @@ namespace {
 
 TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
                        const at::Scalar& amount, bool active_only) {
+  // Lists of different lengths go to the kernel, whose error names the argument.
+  const bool plain = ts.size() != scores.size() || std::all_of(ts.begin(), ts.end(), is_plain);
+  if (!plain) {
+    std::vector<at::Tensor> new_masks = call_topk_masks(scores, masks, amount, active_only);
+    std::vector<at::Tensor> products = call_masked_muls(ts, new_masks);
+    return {std::move(new_masks), std::move(products)};
+  }
   TensorLists result;
-  auto& [new_masks, products] = result;
-  if (ts.size() != scores.size() || std::all_of(ts.begin(), ts.end(), is_plain)) {
+  {
     at::AutoDispatchBelowADInplaceOrView below;
     result = call_topk_prune(scores, masks, ts, amount, active_only);
-  } else {
-    new_masks = call_topk_masks(scores, masks, amount, active_only);
-    products = call_masked_muls(ts, new_masks);
-    return result;
   }
-  attach_products(ts, new_masks, products);
+  attach_products(ts, std::get<0>(result), std::get<1>(result));
   return result;
 }
 

@@ -5,6 +5,8 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <utility>
+
 #include "common/dtypes.h"
 #include "dispatch/calls.h"
 #include "dispatch/plain.h"

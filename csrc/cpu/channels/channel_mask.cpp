@@ -1,5 +1,5 @@
-// channel_mask and channel_prune on the CPU: prune the active channels of lowest score, keep the
-// old mask elsewhere.
+// channel_mask and channel_prune on the CPU: prune the active channels of lowest score, and keep
+// the old mask of the others.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -25,9 +26,9 @@
 namespace fastprune::cpu {
 namespace {
 
-constexpr int64_t kEntriesPerTask = 1 << 14;  // that a worker takes at a time
-// Channels whose runs of neighbouring entries are shorter are handled a row of all channels at a
-// time, over a pattern of such a row; unless that is long, for then rows are few.
+constexpr int64_t kEntriesPerTask = 1 << 14;  // at least, for each worker
+// If a channel's runs of neighbouring entries are shorter than kLongRun, the tensor is processed by
+// rows of all channels, unless rows are longer than kLongRow: then there are few of them.
 constexpr int64_t kLongRun = 64;
 constexpr int64_t kLongRow = 1 << 16;
 
@@ -35,7 +36,7 @@ bool in_rows(const ChannelShape& v) {
   return v.inner < kLongRun && v.channels * v.inner <= kLongRow;
 }
 
-// Rows of [outer, channels * inner], shared among workers: fn(first, last).
+// fn(first, last) in parallel over the rows of [outer, channels * inner].
 template <class Fn>
 void for_rows(const ChannelShape& v, const Fn& fn) {
   const int64_t row = std::max<int64_t>(1, v.channels * v.inner);
@@ -44,7 +45,7 @@ void for_rows(const ChannelShape& v, const Fn& fn) {
                   [&](int64_t, int64_t first, int64_t last) { fn(first, last); });
 }
 
-// Runs of neighbouring entries of one channel, shared among workers: fn(first, last). Run r is of
+// fn(first, last) in parallel over the runs of `inner` neighbouring entries. Run r is part of
 // channel r % channels.
 template <class Fn>
 void for_runs(const ChannelShape& v, const Fn& fn) {
@@ -55,7 +56,7 @@ void for_runs(const ChannelShape& v, const Fn& fn) {
 }
 
 template <class T>
-FASTPRUNE_CLONES void mark_nonzero(const T* mask, uint8_t* flags, int64_t n) {
+FASTPRUNE_MULTIVERSION void mark_nonzero(const T* mask, uint8_t* flags, int64_t n) {
   for (int64_t i = 0; i < n; ++i) flags[i] |= mask[i] != static_cast<T>(0);
 }
 
@@ -81,15 +82,16 @@ std::vector<uint8_t> active_channels(const T* mask, const ChannelShape& v) {
     return active;
   }
   const int64_t row = v.channels * v.inner;
-  std::vector<uint8_t> flags(row, 0);  // by place in a row
+  std::vector<uint8_t> flags(row, 0);  // by position in a row
   std::mutex joining;
   for_rows(v, [&](int64_t first, int64_t last) {
     std::vector<uint8_t> mine(row, 0);
     for (int64_t r = first; r < last; ++r) {
       mark_nonzero(mask + r * row, mine.data(), row);
-      // Most masks show every channel active within a few rows.
-      const bool look = ((r - first) & (r - first + 1)) == 0;
-      if (look && std::find(mine.begin(), mine.end(), 0) == mine.end()) break;
+      // In most masks a few rows show that every channel is active; checked after 1, 2, 4, ...
+      // rows.
+      const bool check = ((r - first) & (r - first + 1)) == 0;
+      if (check && std::find(mine.begin(), mine.end(), 0) == mine.end()) break;
     }
     const std::lock_guard<std::mutex> guard(joining);
     for (int64_t i = 0; i < row; ++i) flags[i] |= mine[i];
@@ -117,23 +119,22 @@ std::vector<uint8_t> channels_to_prune(const double* scores, const std::vector<u
 }
 
 template <class T>
-FASTPRUNE_CLONES void scale_row(const T* mask, const T* pattern, T* out, int64_t n) {
+FASTPRUNE_MULTIVERSION void scale_row(const T* mask, const T* pattern, T* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(mask[i] * pattern[i]);
 }
 
 template <class T>
-FASTPRUNE_CLONES void times_zero(const T* mask, T* out, int64_t n) {
+FASTPRUNE_MULTIVERSION void times_zero(const T* mask, T* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(mask[i] * static_cast<T>(0));
 }
 
-// The product with the mask that is written, where there is one: of masks of a floating type, as
-// only these can be of the dtype of what they prune.
+// The product that is written with the mask, if it is fused.
 template <class T>
-struct Multiplied {
+struct FusedProduct {
   const T* t = nullptr;
   T* product = nullptr;
 
-  // Rows [first, last) of `row` entries each, just after their mask.
+  // Rows [first, last) of `row` entries each, whose mask has just been written.
   void write(const T* mask, int64_t rows, int64_t row, int64_t first, int64_t last) const {
     if constexpr (can_multiply<T>()) {
       if (product == nullptr) return;
@@ -145,10 +146,10 @@ struct Multiplied {
   }
 };
 
-// The old mask, or ones, times zero in pruned channels.
+// The old mask, or ones; multiplied by zero in pruned channels.
 template <class T>
 void write_mask(const T* mask, const ChannelShape& v, const std::vector<uint8_t>& prune, T* out,
-                const Multiplied<T>& multiplied) {
+                const FusedProduct<T>& fused) {
   if (!in_rows(v)) {
     const int64_t runs = v.outer * v.channels;
     const auto write_runs = [&](int64_t first, int64_t last) {
@@ -163,7 +164,7 @@ void write_mask(const T* mask, const ChannelShape& v, const std::vector<uint8_t>
           std::copy_n(mask + offset, v.inner, out + offset);
         }
       }
-      multiplied.write(out, runs, v.inner, first, last);
+      fused.write(out, runs, v.inner, first, last);
     };
     for_runs(v, [&](int64_t first, int64_t last) {
       write_in_pieces(out, runs, v.inner, first, last, write_runs);
@@ -181,7 +182,7 @@ void write_mask(const T* mask, const ChannelShape& v, const std::vector<uint8_t>
         scale_row(mask + r * row, pattern.get(), out + r * row, row);
       }
     }
-    multiplied.write(out, v.outer, row, first, last);
+    fused.write(out, v.outer, row, first, last);
   };
   for_rows(v, [&](int64_t first, int64_t last) {
     write_in_pieces(out, v.outer, row, first, last, write_rows);
@@ -198,11 +199,11 @@ void mask_channels(const ChannelMaskArgs& args, bool active_only) {
                                             ? active_channels(old, args.shape)
                                             : std::vector<uint8_t>(args.shape.channels, 1);
     const auto prune = channels_to_prune(args.scores.const_data_ptr<double>(), active, args.amount);
-    Multiplied<T> multiplied;
+    FusedProduct<T> fused;
     if (args.product.defined()) {
-      multiplied = {args.t.const_data_ptr<T>(), args.product.mutable_data_ptr<T>()};
+      fused = {args.t.const_data_ptr<T>(), args.product.mutable_data_ptr<T>()};
     }
-    write_mask(old, args.shape, prune, args.output.work.mutable_data_ptr<T>(), multiplied);
+    write_mask(old, args.shape, prune, args.output.work.mutable_data_ptr<T>(), fused);
   });
 }
 

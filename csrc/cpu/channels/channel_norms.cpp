@@ -15,7 +15,7 @@
 namespace fastprune::cpu {
 namespace {
 
-// Neighbouring channels read together where inner == 1: four cache lines of a row.
+// Neighbouring channels that are read together if inner == 1: four cache lines of a row.
 template <class T>
 constexpr int64_t kChannelBlock = 256 / sizeof(T);
 
@@ -34,10 +34,10 @@ void add_to_lane(double& lane, double x, double p) {
   lane = norm_join<kind>(lane, norm_term<kind>(x, p));
 }
 
-// n rows of as many elements as there are lanes.
+// n rows of kNormLanes elements.
 template <NormKind kind, class T>
-FASTPRUNE_CLONES void add_rows(double* __restrict__ lanes, const T* __restrict__ x, int64_t n,
-                               double p) {
+FASTPRUNE_MULTIVERSION void add_rows(double* __restrict__ lanes, const T* __restrict__ x, int64_t n,
+                                     double p) {
   for (int64_t row = 0; row < n; ++row, x += kNormLanes) {
     for (int l = 0; l < kNormLanes; ++l) {
       lanes[l] = norm_join<kind>(lanes[l], norm_term<kind>(static_cast<double>(x[l]), p));
@@ -45,16 +45,16 @@ FASTPRUNE_CLONES void add_rows(double* __restrict__ lanes, const T* __restrict__
   }
 }
 
-// One row of neighbouring channels, each with a lane of its own.
+// One row of n neighbouring channels, and one lane of each.
 template <NormKind kind, class T>
-FASTPRUNE_CLONES void add_columns(double* __restrict__ lanes, const T* __restrict__ x, int64_t n,
-                                  double p) {
+FASTPRUNE_MULTIVERSION void add_columns(double* __restrict__ lanes, const T* __restrict__ x,
+                                        int64_t n, double p) {
   for (int64_t c = 0; c < n; ++c) {
     lanes[c] = norm_join<kind>(lanes[c], norm_term<kind>(static_cast<double>(x[c]), p));
   }
 }
 
-// Neighbouring elements of one channel, the first of which belongs to lane `lane`.
+// n neighbouring elements of one channel; the first belongs to lane `lane`.
 template <NormKind kind, class T>
 void add_run(double* lanes, int64_t lane, const T* x, int64_t n, double p) {
   int64_t i = 0;
@@ -68,7 +68,7 @@ void add_run(double* lanes, int64_t lane, const T* x, int64_t n, double p) {
   }
 }
 
-// Elements [begin, end) of one channel, counted in logical order.
+// Elements [begin, end) of one channel, in logical order.
 template <NormKind kind, class T>
 double chunk_of_channel(const T* data, const ChannelShape& v, int64_t channel, int64_t begin,
                         int64_t end, double p) {
@@ -85,7 +85,8 @@ double chunk_of_channel(const T* data, const ChannelShape& v, int64_t channel, i
   return fold_lanes<kind>(lanes, 1);
 }
 
-// Rows of long strides are in pages of their own, which no hardware fetches ahead.
+// Rows that are prefetched: with a long stride each is in another page, where hardware prefetchers
+// do not follow.
 constexpr int64_t kRowsAhead = 16;
 
 template <class T>
@@ -94,8 +95,8 @@ void prefetch(const T* row, int64_t n) {
   for (int64_t c = 0; c < n; c += kLine) __builtin_prefetch(row + c);
 }
 
-// The same chunk of up to kChannelBlock<T> neighbouring channels where each row holds one element
-// of each: rows are read from left to right.
+// The same chunk of `width` neighbouring channels, kChannelBlock<T> at most, if inner == 1: each
+// row has one element of each channel, and rows are read from left to right.
 template <NormKind kind, class T>
 void chunk_of_columns(const T* data, const ChannelShape& v, int64_t channel, int64_t width,
                       int64_t begin, int64_t end, double p, double* out, int64_t out_stride) {

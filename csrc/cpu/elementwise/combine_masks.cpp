@@ -16,9 +16,10 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 15;
 
-// Integers and bool multiply as they do in ATen; floats go the way of masked_mul.
+// As ATen multiplies integers and bool; floats use the loops of masked_mul.
 template <class T, class U>
-FASTPRUNE_CLONES void combine_integers(const U* new_mask, const T* old_mask, T* out, int64_t size) {
+FASTPRUNE_MULTIVERSION void combine_integers(const U* new_mask, const T* old_mask, T* out,
+                                             int64_t size) {
   for (int64_t i = 0; i < size; ++i) {
     out[i] = static_cast<T>(old_mask[i] * static_cast<T>(new_mask[i]));
   }

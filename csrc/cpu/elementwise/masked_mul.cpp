@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "args/elementwise.h"
@@ -16,7 +17,7 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 15;
 
-// t[begin:end], in memory, times the mask; t and mask dense and in one order; out may be t.
+// Entries [begin, end) in order of memory. The output may be t itself.
 void multiply_range(const SameLayout& flat, const at::Tensor& out, int64_t begin, int64_t end) {
   dispatch_float(out.scalar_type(), [&](auto value) {
     using T = decltype(value);

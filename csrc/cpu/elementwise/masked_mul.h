@@ -1,4 +1,4 @@
-// What other CPU kernels call of masked_mul.cpp.
+// masked_muls for other CPU kernels.
 #pragma once
 
 #include <ATen/core/Tensor.h>

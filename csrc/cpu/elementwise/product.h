@@ -1,5 +1,5 @@
-// Elementwise products of a floating tensor and a mask, to the bit those of ATen: what masked_mul,
-// combine_masks and channel_prune stream through.
+// The loops of masked_mul, combine_masks and channel_prune: elementwise products of a floating
+// tensor and a mask, bit for bit those of ATen.
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -12,26 +12,25 @@
 
 #include "cpu/util/multiversion.h"
 
-#ifdef FASTPRUNE_HAS_CLONES
+#ifdef FASTPRUNE_HAS_MULTIVERSION
 #include <immintrin.h>
 #endif
 
 namespace fastprune::cpu {
 
 template <class T, class M>
-FASTPRUNE_STREAM_CLONES void product_plain(const M* a, const T* b, T* out, int64_t n) {
+FASTPRUNE_MULTIVERSION_STREAM void product_baseline(const M* a, const T* b, T* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(static_cast<T>(a[i]) * b[i]);
 }
 
-// Rounding to 16 bits is arithmetic enough to gain from wider vectors.
-FASTPRUNE_CLONES inline void product_plain(const c10::BFloat16* a, const c10::BFloat16* b,
-                                           c10::BFloat16* out, int64_t n) {
+// Rounding to 16 bits is enough arithmetic to gain from wider vectors.
+FASTPRUNE_MULTIVERSION inline void product_baseline(const c10::BFloat16* a, const c10::BFloat16* b,
+                                                    c10::BFloat16* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = a[i] * b[i];
 }
 
-#ifdef FASTPRUNE_HAS_CLONES
-// No compiler vectorises the conversions of c10::Half, which are code where F16C has an
-// instruction.
+#ifdef FASTPRUNE_HAS_MULTIVERSION
+// Compilers do not vectorise the conversions of c10::Half, and do not use F16C for them.
 __attribute__((target("avx512f"))) inline int64_t half_product_avx512(const c10::Half* a,
                                                                       const c10::Half* b,
                                                                       c10::Half* out, int64_t n) {
@@ -64,7 +63,7 @@ __attribute__((target("avx,f16c"))) inline int64_t half_product_f16c(const c10::
 template <class T>
 void product(const T* a, const T* b, T* out, int64_t n) {
   int64_t done = 0;
-#ifdef FASTPRUNE_HAS_CLONES
+#ifdef FASTPRUNE_HAS_MULTIVERSION
   if constexpr (std::is_same_v<T, c10::Half>) {
     static const bool avx512 = __builtin_cpu_supports("avx512f");
     static const bool f16c = __builtin_cpu_supports("f16c");
@@ -75,10 +74,10 @@ void product(const T* a, const T* b, T* out, int64_t n) {
     }
   }
 #endif
-  product_plain(a + done, b + done, out + done, n - done);
+  product_baseline(a + done, b + done, out + done, n - done);
 }
 
-// The values of a one-byte mask in a 16-bit format, by a table: conversions one by one are slow.
+// All values of a one-byte mask in a 16-bit format: a table, as scalar conversions are slow.
 template <class T>
 const std::array<T, 256>& byte_values() {
   static const std::array<T, 256> values = [] {
@@ -89,21 +88,21 @@ const std::array<T, 256>& byte_values() {
   return values;
 }
 
-// A mask of one byte, widened as it is read.
+// A mask of one byte, converted as it is read.
 template <class T, class M>
 void product(const M* mask, const T* b, T* out, int64_t n) {
   static_assert(sizeof(M) == 1);
   if constexpr (sizeof(T) == 2) {
-    constexpr int64_t kWidened = 1 << 10;
-    T wide[kWidened];
+    constexpr int64_t kConverted = 1 << 10;
+    T converted[kConverted];
     const auto& values = byte_values<T>();
-    for (int64_t at = 0; at < n; at += kWidened) {
-      const int64_t size = std::min(kWidened, n - at);
-      for (int64_t i = 0; i < size; ++i) wide[i] = values[static_cast<uint8_t>(mask[at + i])];
-      product(wide, b + at, out + at, size);
+    for (int64_t at = 0; at < n; at += kConverted) {
+      const int64_t size = std::min(kConverted, n - at);
+      for (int64_t i = 0; i < size; ++i) converted[i] = values[static_cast<uint8_t>(mask[at + i])];
+      product(converted, b + at, out + at, size);
     }
   } else {
-    product_plain(mask, b, out, n);
+    product_baseline(mask, b, out, n);
   }
 }
 

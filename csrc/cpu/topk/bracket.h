@@ -1,10 +1,12 @@
-// Bracket: a narrow interval of keys that holds the threshold; from a sample, which the sweep then
-// checks, or exactly, from histograms.
+// topk_masks on the CPU: sampled bracket (Floyd-Rivest) with a radix-select fallback. Here the
+// bracket, an interval of keys that holds the threshold: from a sample, which the sweep has to
+// verify, or from histograms, exactly.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "common/selection.h"
@@ -13,8 +15,8 @@
 
 namespace fastprune::cpu {
 
-// Undecided entries that may be kept aside, a key and two bytes each: half as many again, or more,
-// as a sample leaves. About 1.5% of a large input are, which is less than 5% of four-byte outputs.
+// The most candidates that are stored, a key and two bytes each: at least 1.5 times as many as a
+// sample leaves. For a large input that is 2.5% of the entries.
 inline int64_t candidate_capacity(int64_t total) {
   return std::max<int64_t>(1 << 17, total / 40);
 }
@@ -22,34 +24,34 @@ inline int64_t candidate_capacity(int64_t total) {
 // ---- from a sample ----
 
 template <class Key>
-struct Guessed {
+struct SampledBracket {
   Bracket<Key> bracket;
-  Key guess;  // inside: where the threshold most likely is
+  Key pivot;  // in the bracket: the most likely threshold
 };
 
-// A sample grows with the input, quickly at first, as long as that shrinks what is left to settle
-// by more than it costs.
-constexpr int64_t kSampleLeast = 1 << 6;  // keys
-constexpr int64_t kSampleSome = 1 << 12;
-constexpr int64_t kSampleMost = 1 << 16;
-constexpr int64_t kShareOfSome = 1 << 4;  // entries for each key of a sample up to kSampleSome
-constexpr int64_t kShareOfMost = 1 << 7;  // and of one beyond
+// Keys of a sample. It grows with the input, quickly at first, as long as a larger sample saves
+// more in the fixup than it costs.
+constexpr int64_t kSampleMin = 1 << 6;
+constexpr int64_t kSampleMedium = 1 << 12;
+constexpr int64_t kSampleMax = 1 << 16;
+constexpr int64_t kEntriesPerKeyMedium = 1 << 4;  // up to kSampleMedium keys
+constexpr int64_t kEntriesPerKeyMax = 1 << 7;     // beyond
 // Half the width of the bracket in standard deviations of the threshold's rank in the sample: 5 of
 // 10,000 brackets miss, which makes the mean 0.1% slower; 1.4% of a large input is inside at most.
 constexpr double kSampleSigmas = 3.5;
 
 inline int64_t sample_size(int64_t total) {
-  return std::max(std::clamp(total / kShareOfSome, kSampleLeast, kSampleSome),
-                  std::min(total / kShareOfMost, kSampleMost));
+  return std::max(std::clamp(total / kEntriesPerKeyMedium, kSampleMin, kSampleMedium),
+                  std::min(total / kEntriesPerKeyMax, kSampleMax));
 }
 
-// One key from each stretch of `stretch` entries, at a pseudo-random place in it, so that no period
-// in the data can meet the sample's. Inactive entries are left out.
+// Stratified sampling: one key from each stretch of `stretch` entries, at a pseudo-random position,
+// so that the sample cannot be in step with a period in the data. Inactive entries are left out.
 template <class F, class M>
 std::vector<typename F::Key> sample_keys(const TileList<F, M>& list, int64_t stretch) {
   using Key = typename F::Key;
   std::vector<std::vector<Key>> found(list.workers);
-  list.for_each_run([&](int64_t worker, int64_t first, int64_t last) {
+  list.for_each_range([&](int64_t worker, int64_t first, int64_t last) {
     size_t room = 0;
     for (int64_t t = first; t < last; ++t) room += list.tiles[t].size / stretch + 1;
     std::vector<Key> keys(room);
@@ -62,7 +64,7 @@ std::vector<typename F::Key> sample_keys(const TileList<F, M>& list, int64_t str
         const int64_t i =
             at + static_cast<int64_t>(((state >> 32) * static_cast<uint64_t>(stretch)) >> 32);
         if (i >= tile.size) break;
-        keys[count] = list.key(tile, i);  // which are active is unpredictable: no branch on it
+        keys[count] = list.key(tile, i);  // no branch on `active`, which is unpredictable
         count += list.active(tile, i);
       }
     }
@@ -76,28 +78,30 @@ std::vector<typename F::Key> sample_keys(const TileList<F, M>& list, int64_t str
   return keys;
 }
 
-// What the sample knows of the threshold; `below`, `rank` and `inside` are for the sweep to find.
+// `below`, `rank` and `inside` are known only after the sweep.
 template <class F, class M>
-Guessed<typename F::Key> sampled_bracket(const TileList<F, M>& list, const Amount& amount) {
+SampledBracket<typename F::Key> sampled_bracket(const TileList<F, M>& list, const Amount& amount) {
   using Key = typename F::Key;
   const int64_t stretch = std::clamp<int64_t>(list.total / sample_size(list.total), 1, kTile);
   const std::vector<Key> keys = sample_keys(list, stretch);
   const auto size = static_cast<int64_t>(keys.size());
   const SampleRanks ranks = sample_ranks(amount, list.total, stretch, size, kSampleSigmas);
-  const int64_t near = 1 + (ranks.high - ranks.low) / 16;  // a key that close to an end is as good
+  // An end need not be exact: it may be off by so many ranks.
+  const int64_t tolerance = 1 + (ranks.high - ranks.low) / 16;
   CountedKeys<Key> counted(keys, 0, max_key<F>());
   Key lo = 0;
   Key hi = max_key<F>();
-  Key guess = hi;
-  if (ranks.pivot < size) guess = counted.find(ranks.pivot + 1, near).lo;
-  if (ranks.low >= 0 && ranks.low < size) lo = counted.find(ranks.low + 1, near).lo;
-  if (ranks.high < size) hi = counted.find(ranks.high + 1, near).hi;
-  return {{lo, hi, 0, 0, 0}, guess};
+  Key pivot = hi;
+  if (ranks.pivot < size) pivot = counted.find(ranks.pivot + 1, tolerance).lo;
+  if (ranks.low >= 0 && ranks.low < size) lo = counted.find(ranks.low + 1, tolerance).lo;
+  if (ranks.high < size) hi = counted.find(ranks.high + 1, tolerance).hi;
+  return {{lo, hi, 0, 0, 0}, pivot};
 }
 
 // ---- from histograms ----
 
-// The first digit cuts an octave in 2^7 bins where the input outweighs so large a histogram.
+// Inputs large enough to pay for the histogram have a wide digit: 2^7 bins for each exponent of a
+// float32.
 constexpr int kWideDigit = 15;
 constexpr int64_t kWideDigitFrom = 1 << 16;
 
@@ -105,11 +109,11 @@ inline int digit_bits_for(int64_t total) {
   return total >= kWideDigitFrom ? kWideDigit : (total >= 1 << 11 ? 11 : 6);
 }
 
-// Increments of one address wait for each other: neighbours count in tables of their own.
+// Consecutive increments of one address wait for each other, so neighbours use different tables.
 constexpr int kTables = 2;
 
-// The bracket's active keys by their next digit. The first pass takes every key; which of them are
-// active is as good as random, so it adds that rather than branch on it.
+// Histogram of the next digit of the bracket's active keys. In the first pass every key is in the
+// bracket. `active` is added rather than branched on, as it is unpredictable.
 template <class F, class M, bool kFirst>
 void count_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
                 const Bracket<typename F::Key>& bracket, Digit digit, int32_t* tables) {
@@ -132,8 +136,8 @@ std::vector<int64_t> histogram(const TileList<F, M>& list, const Bracket<typenam
   const bool first = bracket.lo == 0 && bracket.hi == max_key<F>();
   std::vector<int64_t> counts(bins, 0);
   std::mutex joining;
-  list.for_each_run([&](int64_t, int64_t begin, int64_t end) {
-    std::vector<int64_t> mine;  // of more entries than 32 bits count
+  list.for_each_range([&](int64_t, int64_t begin, int64_t end) {
+    std::vector<int64_t> mine;  // only for more entries than 32 bits count
     std::vector<int32_t> tables(kTables * bins, 0);
     const auto flush = [&](std::vector<int64_t>& sums) {
       for (int t = 0; t < kTables; ++t) {
@@ -161,7 +165,7 @@ std::vector<int64_t> histogram(const TileList<F, M>& list, const Bracket<typenam
   return counts;
 }
 
-// Digit by digit until what is left is one key or fits the candidates.
+// Radix select: digit by digit until one key is left or the candidates fit.
 template <class F, class M>
 Bracket<typename F::Key> histogram_bracket(const TileList<F, M>& list, const Amount& amount) {
   const int digit_bits = digit_bits_for(list.total);

@@ -1,5 +1,6 @@
-// Selection among keys that lie side by side, a sample's or the candidates', by counting: a pass
-// over all keys vectorises and takes no branch on any.
+// topk_masks on the CPU: sampled bracket (Floyd-Rivest) with a radix-select fallback. Here the
+// selection within an array of keys, of the sample or of the candidates. It counts the keys below
+// splitters: such a pass vectorises and has no branch that depends on a key.
 #pragma once
 
 #include <algorithm>
@@ -13,12 +14,14 @@
 
 namespace fastprune::cpu {
 
-// Adds how many keys lie below each of three pivots. Lanes are as wide as a key, which holds n.
+// Adds how many keys are below each of three splitters. The counters are as wide as a key, so that
+// the loop vectorises; n fits.
 template <class Key>
-FASTPRUNE_CLONES void count_below(const Key* keys, int32_t n, const Key* pivots, int64_t* counts) {
-  const Key first = pivots[0];
-  const Key second = pivots[1];
-  const Key third = pivots[2];
+FASTPRUNE_MULTIVERSION void count_below(const Key* keys, int32_t n, const Key* splitters,
+                                        int64_t* counts) {
+  const Key first = splitters[0];
+  const Key second = splitters[1];
+  const Key third = splitters[2];
   Key a = 0;
   Key b = 0;
   Key c = 0;
@@ -32,7 +35,7 @@ FASTPRUNE_CLONES void count_below(const Key* keys, int32_t n, const Key* pivots,
   counts[2] += static_cast<int64_t>(c);
 }
 
-// Keys, and what earlier searches have counted among them.
+// Keys, and the counts from earlier searches, which later ones start from.
 template <class Key>
 class CountedKeys {
  public:
@@ -41,7 +44,7 @@ class CountedKeys {
 
   int64_t size() const { return static_cast<int64_t>(keys_.size()); }
 
-  // The rank-th smallest key is in [lo, hi]; `less` keys lie below that, `up_to` not above it.
+  // Holds the rank-th smallest key: `less` keys are below lo, `up_to` keys are not above hi.
   struct Range {
     Key lo;
     Key hi;
@@ -49,37 +52,38 @@ class CountedKeys {
     int64_t up_to;
   };
 
-  // A range of one key, or of at most `few`. A pass counts at three pivots: two where the key would
-  // be if keys were spread evenly, and the middle, which halves the range whatever they are.
+  // Returns once the range is one key or holds at most `few` keys. A pass has three splitters: two
+  // around where the key would be if keys were uniform, and the middle, which halves the range for
+  // any keys.
   Range find(int64_t rank, int64_t few) {
     constexpr int64_t kChunk = 1 << 30;
     Range range{lo_, hi_, 0, size()};
-    for (const auto& [pivot, count] : counted_) tighten(range, rank, pivot, count);
+    for (const auto& [splitter, count] : counted_) tighten(range, rank, splitter, count);
     while (range.lo != range.hi && range.up_to - range.less > few) {
       const Key width = range.hi - range.lo;
       const auto inside = static_cast<double>(range.up_to - range.less);
       const double expected = static_cast<double>(rank - range.less) - 0.5;
       const double margin = 0.5 * std::sqrt(inside);
-      const auto pivot = [&](double at) {
+      const auto splitter_at = [&](double at) {
         const double share = std::clamp(at / inside, 0.0, 1.0);
         return range.lo + std::min(width, static_cast<Key>(share * static_cast<double>(width)));
       };
-      const Key pivots[] = {pivot(expected - margin), pivot(expected + margin),
-                            range.lo + width / 2 + 1};
+      const Key splitters[] = {splitter_at(expected - margin), splitter_at(expected + margin),
+                               range.lo + width / 2 + 1};
       int64_t counts[] = {0, 0, 0};
       for (int64_t at = 0; at < size(); at += kChunk) {
-        count_below(keys_.data() + at, static_cast<int32_t>(std::min(kChunk, size() - at)), pivots,
-                    counts);
+        count_below(keys_.data() + at, static_cast<int32_t>(std::min(kChunk, size() - at)),
+                    splitters, counts);
       }
       for (int i = 0; i < 3; ++i) {
-        tighten(range, rank, pivots[i], counts[i]);
-        counted_.emplace_back(pivots[i], counts[i]);
+        tighten(range, rank, splitters[i], counts[i]);
+        counted_.emplace_back(splitters[i], counts[i]);
       }
     }
     return range;
   }
 
-  // The rank-th smallest key exactly: the range that `find` narrows to it.
+  // The rank-th smallest key exactly, as a range of one key.
   Range select(int64_t rank) {
     constexpr int64_t kFew = 64;
     Range range = find(rank, kFew);
@@ -96,13 +100,14 @@ class CountedKeys {
   }
 
  private:
-  static void tighten(Range& range, int64_t rank, Key pivot, int64_t count) {
-    if (pivot <= range.lo || pivot > range.hi) return;
+  // `count` keys are below the splitter.
+  static void tighten(Range& range, int64_t rank, Key splitter, int64_t count) {
+    if (splitter <= range.lo || splitter > range.hi) return;
     if (count < rank) {
-      range.lo = pivot;
+      range.lo = splitter;
       range.less = count;
     } else {
-      range.hi = pivot - 1;
+      range.hi = splitter - 1;
       range.up_to = count;
     }
   }

@@ -1,10 +1,12 @@
-// Sweep: one pass that writes every entry as if the threshold were `guess`, reports those inside
-// the bracket, which may be wrong, and counts.
+// topk_masks on the CPU: sampled bracket (Floyd-Rivest) with a radix-select fallback. Here the
+// sweep: one pass that writes every entry as if the pivot were the threshold, counts, and stores
+// the entries inside the bracket as candidates for the fixup.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "common/selection.h"
@@ -16,27 +18,27 @@
 
 namespace fastprune::cpu {
 
-constexpr int64_t kBlock = 1 << 10;  // entries of a tile that are decided together
+constexpr int64_t kBlock = 1 << 10;  // entries of a tile that one vectorised loop takes
 
 struct Counts {
   int64_t active = 0;
-  int64_t below = 0;   // active and under the bracket: pruned
-  int64_t inside = 0;  // active and in the bracket: undecided
+  int64_t below = 0;   // active and under the bracket
+  int64_t inside = 0;  // active and in the bracket
 };
 
-// What decide_block compares raw keys with; see raw_bound.
+// The bracket in raw keys, which sweep_block compares; see raw_bound.
 template <class Key>
 struct RawBracket {
   Key lo;
-  Key width;  // keys in the bracket
-  Key guess;
+  Key width;  // number of keys in the bracket
+  Key pivot;
 };
 
 template <class F>
 RawBracket<typename F::Key> raw_bracket(const Bracket<typename F::Key>& bracket,
-                                        typename F::Key guess, typename F::Key flip) {
+                                        typename F::Key pivot, typename F::Key flip) {
   const auto lo = raw_bound<F>(bracket.lo, flip);
-  return {lo, raw_bound<F>(bracket.hi + 1, flip) - lo, raw_bound<F>(guess, flip)};
+  return {lo, raw_bound<F>(bracket.hi + 1, flip) - lo, raw_bound<F>(pivot, flip)};
 }
 
 struct BlockCounts {
@@ -44,10 +46,11 @@ struct BlockCounts {
   int32_t below;
 };
 
-// Flags what is inside the bracket. Bound by the number of vector instructions: a key below `lo`
-// is one whose difference to it has the top bit, which costs less to count than a comparison.
+// Flags the entries inside the bracket. The number of vector instructions is what limits this loop:
+// a key is below `lo` if the top bit of key - lo is set, which is cheaper to count than a
+// comparison.
 template <class F, class M, bool kHasMask, bool kActiveOnly, bool kProduct>
-FASTPRUNE_CLONES BlockCounts decide_block(
+FASTPRUNE_MULTIVERSION BlockCounts sweep_block(
     const typename F::Bits* __restrict__ scores, const M* __restrict__ mask, M* __restrict__ out,
     const typename F::Bits* t, typename F::Bits* __restrict__ product, uint8_t* __restrict__ flags,
     int32_t n, RawBracket<typename F::Key> bracket, typename F::Key flip, M one) {
@@ -60,7 +63,7 @@ FASTPRUNE_CLONES BlockCounts decide_block(
     const Key from_lo = key - bracket.lo;
     const M old = kHasMask ? mask[i] : one;
     const bool active = !kActiveOnly || old == one;
-    const M value = (key < bracket.guess) & active ? M{0} : old;
+    const M value = (key < bracket.pivot) & active ? M{0} : old;
     out[i] = value;
     if constexpr (kProduct) product[i] = product_bits<F, M>(value, t[i]);
     flags[i] = (from_lo < bracket.width) & active;
@@ -70,13 +73,13 @@ FASTPRUNE_CLONES BlockCounts decide_block(
   return {static_cast<int32_t>(active_count), static_cast<int32_t>(below_count)};
 }
 
-FASTPRUNE_CLONES inline int32_t count_set(const uint8_t* flags, int32_t n) {
+FASTPRUNE_MULTIVERSION inline int32_t count_set(const uint8_t* flags, int32_t n) {
   int32_t count = 0;
   for (int32_t i = 0; i < n; ++i) count += flags[i];
   return count;
 }
 
-// Prunes one entry, or keeps it, whatever the sweep has done.
+// Writes one entry anew, pruned or kept.
 template <class F, class M>
 void write_entry(const TileList<F, M>& list, const Tile<F, M>& tile, int64_t i, bool pruned) {
   const M value = pruned ? M{0} : (tile.mask == nullptr ? list.one : tile.mask[i]);
@@ -86,19 +89,18 @@ void write_entry(const TileList<F, M>& list, const Tile<F, M>& tile, int64_t i, 
   }
 }
 
-// undecided(start of a block in the tile, positions in the block, how many) is called in order,
-// unless the bracket is one key.
+// Calls store(offset of a block in the tile, positions in the block, how many) for the entries
+// inside the bracket, in order; not if the bracket is one key.
 template <class F, class M, bool kHasMask, bool kActiveOnly, bool kProduct, class Fn>
 Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
-                  const Bracket<typename F::Key>& bracket, typename F::Key guess,
-                  const Fn& undecided) {
+                  const Bracket<typename F::Key>& bracket, typename F::Key pivot, const Fn& store) {
   alignas(64) uint8_t flags[kBlock];
   uint16_t positions[kBlock + kCompactSlack];
   Counts counts;
-  const auto raw = raw_bracket<F>(bracket, guess, list.flip);
+  const auto raw = raw_bracket<F>(bracket, pivot, list.flip);
   for (int64_t at = 0; at < tile.size; at += kBlock) {
     const auto n = static_cast<int32_t>(std::min(kBlock, tile.size - at));
-    const BlockCounts block = decide_block<F, M, kHasMask, kActiveOnly, kProduct>(
+    const BlockCounts block = sweep_block<F, M, kHasMask, kActiveOnly, kProduct>(
         tile.scores + at, kHasMask ? tile.mask + at : nullptr, tile.out + at,
         kProduct ? tile.t + at : nullptr, kProduct ? tile.product + at : nullptr, flags, n, raw,
         list.flip, list.one);
@@ -110,40 +112,38 @@ Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
     }
     const int32_t inside = compact(flags, n, positions);
     counts.inside += inside;
-    if (inside > 0) undecided(at, positions, inside);
+    if (inside > 0) store(at, positions, inside);
   }
   return counts;
 }
 
 template <class F, class M, bool kProduct, class Fn>
 Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
-                  const Bracket<typename F::Key>& bracket, typename F::Key guess, const Fn& fn) {
+                  const Bracket<typename F::Key>& bracket, typename F::Key pivot, const Fn& store) {
   if (tile.mask == nullptr)
-    return sweep_tile<F, M, false, false, kProduct>(list, tile, bracket, guess, fn);
+    return sweep_tile<F, M, false, false, kProduct>(list, tile, bracket, pivot, store);
   if (list.active_only)
-    return sweep_tile<F, M, true, true, kProduct>(list, tile, bracket, guess, fn);
-  return sweep_tile<F, M, true, false, kProduct>(list, tile, bracket, guess, fn);
+    return sweep_tile<F, M, true, true, kProduct>(list, tile, bracket, pivot, store);
+  return sweep_tile<F, M, true, false, kProduct>(list, tile, bracket, pivot, store);
 }
 
 template <class F, class M, class Fn>
 Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
-                  const Bracket<typename F::Key>& bracket, typename F::Key guess,
-                  const Fn& undecided) {
+                  const Bracket<typename F::Key>& bracket, typename F::Key pivot, const Fn& store) {
   if constexpr (can_multiply<F, M>(kFusion)) {
-    if (tile.product != nullptr)
-      return sweep_tile<F, M, true>(list, tile, bracket, guess, undecided);
+    if (tile.product != nullptr) return sweep_tile<F, M, true>(list, tile, bracket, pivot, store);
   }
-  return sweep_tile<F, M, false>(list, tile, bracket, guess, undecided);
+  return sweep_tile<F, M, false>(list, tile, bracket, pivot, store);
 }
 
 template <class F, class M>
-void take_fresh_pages(const Tile<F, M>& tile) {
-  take_fresh_pages(tile.out, tile.size * static_cast<int64_t>(sizeof(M)));
+void populate_pages(const Tile<F, M>& tile) {
+  populate_pages(tile.out, tile.size * static_cast<int64_t>(sizeof(M)));
   if (tile.product == nullptr) return;
-  take_fresh_pages(tile.product, tile.size * static_cast<int64_t>(sizeof(*tile.product)));
+  populate_pages(tile.product, tile.size * static_cast<int64_t>(sizeof(*tile.product)));
 }
 
-// A worker's undecided entries, in order.
+// A worker's entries inside the bracket, in order of index.
 template <class Key>
 struct Candidates {
   std::vector<Key> keys;
@@ -151,31 +151,31 @@ struct Candidates {
 };
 
 template <class Key>
-struct Undecided {
-  std::vector<int32_t> in_tile;            // how many, by tile
-  std::vector<Candidates<Key>> of_worker;  // empty if the bracket is one key
+struct SweepResult {
   Counts counts;
-  bool overflow = false;  // more than the capacity: the sweep stopped, and nothing here is complete
+  std::vector<int32_t> inside;              // by tile
+  std::vector<Candidates<Key>> candidates;  // by worker; empty if the bracket is one key
+  bool overflow = false;  // more candidates than the capacity: the sweep stopped early
 };
 
 template <class F, class M>
-Undecided<typename F::Key> sweep(const TileList<F, M>& list,
-                                 const Bracket<typename F::Key>& bracket, typename F::Key guess) {
-  Undecided<typename F::Key> result;
-  result.in_tile.resize(list.count());
-  result.of_worker.resize(list.workers);
+SweepResult<typename F::Key> sweep(const TileList<F, M>& list,
+                                   const Bracket<typename F::Key>& bracket, typename F::Key pivot) {
+  SweepResult<typename F::Key> result;
+  result.inside.resize(list.count());
+  result.candidates.resize(list.workers);
   std::vector<Counts> counts(list.workers);
   const size_t capacity = candidate_capacity(list.total);
   std::atomic<bool> overflow{false};
   const bool large = list.total * static_cast<int64_t>(sizeof(M)) >= kFreshPagesFrom;
-  list.for_each_run([&](int64_t worker, int64_t first, int64_t last) {
+  list.for_each_range([&](int64_t worker, int64_t first, int64_t last) {
     Candidates<typename F::Key> mine;
     size_t count = 0;
     Counts sum;
     for (int64_t t = first; t < last && !overflow.load(std::memory_order_relaxed); ++t) {
       const Tile<F, M>& tile = list.tiles[t];
-      if (large) take_fresh_pages(tile);
-      const Counts part = sweep_tile(list, tile, bracket, guess,
+      if (large) populate_pages(tile);
+      const Counts part = sweep_tile(list, tile, bracket, pivot,
                                      [&](int64_t at, const uint16_t* positions, int32_t n) {
                                        if (count + n > capacity) {
                                          overflow.store(true, std::memory_order_relaxed);
@@ -196,11 +196,11 @@ Undecided<typename F::Key> sweep(const TileList<F, M>& list,
       sum.active += part.active;
       sum.below += part.below;
       sum.inside += part.inside;
-      result.in_tile[t] = static_cast<int32_t>(part.inside);
+      result.inside[t] = static_cast<int32_t>(part.inside);
     }
     mine.keys.resize(count);
     counts[worker] = sum;
-    result.of_worker[worker] = std::move(mine);
+    result.candidates[worker] = std::move(mine);
   });
   for (const Counts& c : counts) {
     result.counts.active += c.active;

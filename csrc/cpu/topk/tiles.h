@@ -1,5 +1,6 @@
-// A list of tensors as tiles, and how workers share them. A worker's tiles follow one another, and
-// so do the workers', in order of index.
+// topk_masks on the CPU: sampled bracket (Floyd-Rivest) with a radix-select fallback. Here the list
+// of tensors as tiles, and how workers share them: each takes one contiguous range, in order of
+// index.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +15,7 @@
 
 namespace fastprune::cpu {
 
-// Masks and tensors that need a conversion are left to masked_muls.
+// The sweep writes the product too, unless that takes a conversion.
 constexpr FusionRule kFusion{/*half=*/false, /*byte_masks=*/false};
 
 constexpr int64_t kTile = 1 << 15;  // entries; an offset in a tile fits 16 bits
@@ -24,7 +25,7 @@ struct Tile {
   const typename F::Bits* scores;
   const M* mask;  // nullptr: all ones
   M* out;
-  const typename F::Bits* t;  // with its product; nullptr: masks alone
+  const typename F::Bits* t;  // nullptr, as `product`: only the mask is written
   typename F::Bits* product;
   int64_t size;
 };
@@ -36,7 +37,7 @@ struct TileList {
   int64_t total;  // entries
   bool active_only;
   typename F::Key flip;  // see rank_key
-  M one;                 // bits of an active mask entry
+  M one;                 // bits of a mask entry that is active
 
   TileList(const TopkArgs& args, bool active_only, bool largest)
       : total(args.total),
@@ -74,16 +75,16 @@ struct TileList {
     return !active_only || tile.mask == nullptr || tile.mask[i] == one;
   }
 
-  // fn(worker, first_tile, last_tile) in parallel.
+  // fn(worker, first tile, last tile) in parallel; the last is excluded.
   template <class Fn>
-  void for_each_run(const Fn& fn) const {
+  void for_each_range(const Fn& fn) const {
     for_each_worker(workers, count(), fn);
   }
 
-  // fn(worker, tile number) in parallel, each worker's tiles in order.
+  // fn(worker, tile) in parallel; each worker's tiles in order.
   template <class Fn>
   void for_each_tile(const Fn& fn) const {
-    for_each_run([&](int64_t worker, int64_t first, int64_t last) {
+    for_each_range([&](int64_t worker, int64_t first, int64_t last) {
       for (int64_t t = first; t < last; ++t) fn(worker, t);
     });
   }

@@ -1,8 +1,10 @@
-// topk_masks on the CPU: bracket, sweep, settle (docs/design.md, "Selection").
+// topk_masks on the CPU: sampled bracket (Floyd-Rivest) with a radix-select fallback. Here its
+// steps bracket, sweep and fixup (docs/design.md, "Selection"), and the operators.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -22,59 +24,49 @@ namespace fastprune::cpu {
 
 namespace {
 
-template <class F, class M>
-void settle(const TileList<F, M>& list, const Bracket<typename F::Key>& bracket,
-            typename F::Key guess, const Undecided<typename F::Key>& undecided) {
-  if (bracket.lo == bracket.hi) {
-    settle_ties(list, bracket, undecided);
-  } else {
-    settle_candidates(list, bracket, guess, undecided);
-  }
-}
+enum class Outcome { kFound, kMissedBelow, kMissedAbove, kOverflow };
 
-enum class Outcome { kSettled, kBelow, kAbove, kOverflow };
-
-// Sweeps with a bracket and settles if the threshold is inside; else says where it is. Until then
-// some of `out` is wrong, and nothing else.
+// Sweeps and, if the threshold is in the bracket, does the fixup; otherwise says where the
+// threshold is, and some entries of `out` are wrong.
 template <class F, class M>
 Outcome try_bracket(const TileList<F, M>& list, const Amount& amount,
-                    Bracket<typename F::Key> bracket, typename F::Key guess) {
-  const Undecided<typename F::Key> undecided = sweep(list, bracket, guess);
-  if (undecided.overflow) return Outcome::kOverflow;
-  check_count_fits(amount, undecided.counts.active);
-  bracket.below = undecided.counts.below;
-  bracket.inside = undecided.counts.inside;
-  bracket.rank = budget(amount, undecided.counts.active) - bracket.below;
-  if (bracket.rank < 0) return Outcome::kBelow;
-  if (bracket.rank > bracket.inside) return Outcome::kAbove;
-  settle(list, bracket, guess, undecided);
-  return Outcome::kSettled;
+                    Bracket<typename F::Key> bracket, typename F::Key pivot) {
+  const SweepResult<typename F::Key> swept = sweep(list, bracket, pivot);
+  if (swept.overflow) return Outcome::kOverflow;
+  check_count_fits(amount, swept.counts.active);
+  bracket.below = swept.counts.below;
+  bracket.inside = swept.counts.inside;
+  bracket.rank = budget(amount, swept.counts.active) - bracket.below;
+  if (bracket.rank < 0) return Outcome::kMissedBelow;
+  if (bracket.rank > bracket.inside) return Outcome::kMissedAbove;
+  fixup(list, bracket, pivot, swept);
+  return Outcome::kFound;
 }
 
-// One read of the data, unless too many entries are inside the bracket: then one of its ends is
-// likely to be the key of very many (pruning half of what is half zeros ends there), so the ends
-// are tried alone, and what lies between them. False if the sample misled.
+// Reads the data once, unless there are too many candidates. Then an end of the bracket is probably
+// the key of very many entries (as if half is pruned of what is half zeros), so each end is tried
+// alone, then the keys between them. False if the bracket missed the threshold.
 template <class F, class M>
 bool select_by_sample(const TileList<F, M>& list, const Amount& amount) {
   using Key = typename F::Key;
-  Guessed<Key> sampled = sampled_bracket(list, amount);
+  SampledBracket<Key> sampled = sampled_bracket(list, amount);
   Bracket<Key>& bracket = sampled.bracket;
   if (const ForcedMiss miss = test_hooks().forced_miss; miss != ForcedMiss::kNone) {
     bracket.lo = bracket.hi = forced_miss_key<F>(miss);
   }
   const auto attempt = [&](Key lo, Key hi) {
     return try_bracket(list, amount, Bracket<Key>{lo, hi, 0, 0, 0},
-                       std::clamp(sampled.guess, lo, hi));
+                       std::clamp(sampled.pivot, lo, hi));
   };
   Outcome outcome = attempt(bracket.lo, bracket.hi);
   if (outcome == Outcome::kOverflow) {
     outcome = attempt(bracket.lo, bracket.lo);
-    if (outcome == Outcome::kAbove) outcome = attempt(bracket.hi, bracket.hi);
-    if (outcome == Outcome::kBelow && bracket.hi - bracket.lo > 1) {
+    if (outcome == Outcome::kMissedAbove) outcome = attempt(bracket.hi, bracket.hi);
+    if (outcome == Outcome::kMissedBelow && bracket.hi - bracket.lo > 1) {
       outcome = attempt(bracket.lo + 1, bracket.hi - 1);
     }
   }
-  return outcome == Outcome::kSettled;
+  return outcome == Outcome::kFound;
 }
 
 template <class F, class M>
@@ -84,7 +76,7 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
   if (select_by_sample(list, args.amount)) return;
   ++test_hooks().fallbacks;
   const Bracket<typename F::Key> bracket = histogram_bracket(list, args.amount);
-  settle(list, bracket, bracket.lo, sweep(list, bracket, bracket.lo));
+  fixup(list, bracket, bracket.lo, sweep(list, bracket, bracket.lo));
 }
 
 void select(const TopkArgs& args, bool active_only, bool largest) {

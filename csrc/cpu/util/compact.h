@@ -1,5 +1,5 @@
-// From flags to the positions of those that are set. Which are set is as good as random, so code
-// that branches on each waits for mispredictions; AVX-512 compresses 32 at a time without any.
+// Stream compaction: the positions of the set flags. Which flags are set is unpredictable, so a
+// branch on each would be mispredicted often; AVX-512 compresses 32 positions at a time.
 #pragma once
 
 #include <cstdint>
@@ -7,15 +7,16 @@
 
 #include "cpu/util/multiversion.h"
 
-#ifdef FASTPRUNE_HAS_CLONES
+#ifdef FASTPRUNE_HAS_MULTIVERSION
 #include <immintrin.h>
 #endif
 
 namespace fastprune::cpu {
 
-constexpr int32_t kCompactSlack = 32;  // positions past the last that may be written over
+constexpr int32_t kCompactSlack = 32;  // positions past the last that may be overwritten
 
-inline int32_t compact_plain(const uint8_t* flags, int32_t begin, int32_t n, uint16_t* positions) {
+inline int32_t compact_baseline(const uint8_t* flags, int32_t begin, int32_t n,
+                                uint16_t* positions) {
   int32_t count = 0;
   int32_t i = begin;
   for (; i + 8 <= n; i += 8) {
@@ -32,7 +33,7 @@ inline int32_t compact_plain(const uint8_t* flags, int32_t begin, int32_t n, uin
   return count;
 }
 
-#ifdef FASTPRUNE_HAS_CLONES
+#ifdef FASTPRUNE_HAS_MULTIVERSION
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt"))) inline int32_t
 compact_avx512(const uint8_t* flags, int32_t n, uint16_t* positions) {
   alignas(64) static constexpr uint16_t kFirst[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
@@ -49,19 +50,19 @@ compact_avx512(const uint8_t* flags, int32_t n, uint16_t* positions) {
     count += __builtin_popcount(set);
     position = _mm512_add_epi16(position, step);
   }
-  return count + compact_plain(flags, i, n, positions + count);
+  return count + compact_baseline(flags, i, n, positions + count);
 }
 #endif
 
 // The positions of the set flags (each 0 or 1) among n, in order; returns how many.
 inline int32_t compact(const uint8_t* flags, int32_t n, uint16_t* positions) {
-#ifdef FASTPRUNE_HAS_CLONES
+#ifdef FASTPRUNE_HAS_MULTIVERSION
   static const bool avx512 = __builtin_cpu_supports("avx512bw") &&
                              __builtin_cpu_supports("avx512vl") &&
                              __builtin_cpu_supports("avx512vbmi2");
   if (avx512) return compact_avx512(flags, n, positions);
 #endif
-  return compact_plain(flags, 0, n, positions);
+  return compact_baseline(flags, 0, n, positions);
 }
 
 }  // namespace fastprune::cpu

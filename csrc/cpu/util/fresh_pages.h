@@ -1,7 +1,7 @@
-// Fresh memory is paid for at its first touch, by a page fault for every 4 KiB: for outputs of many
-// MB that is most of the time of a kernel that streams. Two remedies, on Linux; where the system
-// knows neither, or the memory is not fresh, nothing changes (docs/design.md, "Large outputs on
-// Linux").
+// The first write to fresh memory is a page fault for every 4 KiB; for outputs of many MB these
+// faults are most of the time of a streaming kernel. Two remedies on Linux: huge pages, and
+// populating many pages in one call. Where the system has neither, or the memory is not fresh,
+// nothing changes (docs/design.md, "Large outputs on Linux").
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,27 +18,27 @@
 namespace fastprune::cpu {
 
 constexpr int64_t kHugePagesFrom = int64_t{8} << 20;  // bytes of an output
-constexpr int64_t kFreshPagesFrom = int64_t{32}
-                                    << 20;  // of all of a call; glibc reuses smaller ones
+// Bytes of all outputs of a call; glibc reuses the memory of smaller ones.
+constexpr int64_t kFreshPagesFrom = int64_t{32} << 20;
 
-// Whether the host of this virtual machine takes free memory back. It takes blocks of the size of
-// huge pages, and whoever gets such a one waits for the host.
-inline bool host_takes_memory_back() {
-  static const bool takes = [] {
+// Free page reporting: the hypervisor of this virtual machine reclaims free memory, in blocks of
+// the size of huge pages. Faulting in such a page waits for the hypervisor.
+inline bool reports_free_pages() {
+  static const bool reports = [] {
     std::ifstream file("/sys/module/page_reporting/parameters/page_reporting_order");
-    constexpr uint64_t kLargestOrder = 10;  // without such a host it is a number beyond
+    constexpr uint64_t kLargestOrder = 10;  // a larger number: reporting is off
     uint64_t order = 0;
     return file >> order && order <= kLargestOrder;
   }();
-  return takes;
+  return reports;
 }
 
-// Asks for huge pages for an output that the caller is about to write whole.
+// Asks for huge pages for an output that the caller is about to write completely.
 inline const at::Tensor& advise_huge_pages(const at::Tensor& t) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr int64_t kHugePage = int64_t{2} << 20;
   const auto bytes = static_cast<int64_t>(t.nbytes());
-  if (bytes < kHugePagesFrom || !t.is_non_overlapping_and_dense() || host_takes_memory_back()) {
+  if (bytes < kHugePagesFrom || !t.is_non_overlapping_and_dense() || reports_free_pages()) {
     return t;
   }
   const auto begin = reinterpret_cast<uintptr_t>(t.const_data_ptr());
@@ -49,9 +49,9 @@ inline const at::Tensor& advise_huge_pages(const at::Tensor& t) {
   return t;
 }
 
-// Takes the pages of a piece of such an output in one call, just before it is written: the zeros
-// that the system fills them with are still in the cache then.
-inline void take_fresh_pages([[maybe_unused]] void* begin, [[maybe_unused]] int64_t bytes) {
+// Populates the pages of a piece of such an output in one call. Just before it is written, so that
+// the zeros that the system fills the pages with are still in the cache.
+inline void populate_pages([[maybe_unused]] void* begin, [[maybe_unused]] int64_t bytes) {
 #if defined(__linux__)
   constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, of Linux 5.14; older headers lack it
   static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
@@ -66,8 +66,8 @@ inline void take_fresh_pages([[maybe_unused]] void* begin, [[maybe_unused]] int6
 #endif
 }
 
-// fn(first, last) over [begin, end) of an output's `rows` of `row` entries, in pieces that fit the
-// cache, or single rows that do not; if the output is large, of fresh pages.
+// fn(first, last) over the rows [begin, end) of an output with `rows` rows of `row` entries, in
+// pieces that fit the cache, or of one row. Populates the pages of each piece of a large output.
 template <class T, class Fn>
 void write_in_pieces(T* out, int64_t rows, int64_t row, int64_t begin, int64_t end, const Fn& fn) {
   constexpr int64_t kPiece = int64_t{256} << 10;  // bytes
@@ -76,7 +76,7 @@ void write_in_pieces(T* out, int64_t rows, int64_t row, int64_t begin, int64_t e
   const int64_t step = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, bytes));
   for (int64_t first = begin; first < end; first += step) {
     const int64_t last = std::min(end, first + step);
-    if (large) take_fresh_pages(out + first * row, (last - first) * bytes);
+    if (large) populate_pages(out + first * row, (last - first) * bytes);
     fn(first, last);
   }
 }

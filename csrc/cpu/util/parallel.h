@@ -1,5 +1,5 @@
-// How CPU kernels share work: each worker takes one contiguous run of tasks. Which worker does what
-// never changes a result.
+// How CPU kernels share work: each worker takes one contiguous range of tasks. Results do not
+// depend on the number of workers.
 #pragma once
 
 #include <ATen/Parallel.h>
