@@ -1,0 +1,63 @@
+"""The broken kernels, from the TOML files beside this one: one file for each family of tests.
+
+An entry says `what` is broken, in which `file` of csrc/cuda, the `old` code and the `new`, and
+which `tests` must then fail. `old` is matched by its tokens (tokens.py): it occurs exactly once.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cuda_on_host import build
+from mutations import tokens
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HERE = Path(__file__).resolve().parent
+FAMILIES = ("channels", "elementwise", "util", "topk")
+
+
+@dataclass(frozen=True)
+class Broken:
+    """One kernel with one thing broken."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+    @property
+    def id(self) -> str:
+        return re.sub(r"\W+", "_", self.what)
+
+    @property
+    def path(self) -> Path:
+        return build.ROOT / "csrc" / "cuda" / self.file
+
+    def text(self) -> str:
+        """The file with the one thing in it broken."""
+        try:
+            return tokens.replace(self.path.read_text(), self.old, self.new)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.file} has changed: {error}. Update the entry {self.what!r}"
+            ) from None
+
+
+def _read(family: str) -> dict[str, list[dict[str, Any]]]:
+    with (HERE / f"{family}.toml").open("rb") as file:
+        return tomllib.load(file)
+
+
+_tables = [_read(family) for family in FAMILIES]
+BROKEN = [Broken(**entry) for table in _tables for entry in table["broken"]]
+#: What changes no result: for a sanitizer alone to find.
+UNSEEN = [Broken(**entry) for table in _tables for entry in table.get("sanitizer", [])]
