@@ -11,7 +11,11 @@ import fastprune
 from cuda_on_host import session as cuda_on_host
 from support.targets import Hooks, Target
 
-pytest_plugins = ["cuda_on_host.plugin"]  # --cuda-seed; failures print how to run them again
+pytest_plugins = [
+    "cuda_on_host.plugin",  # --cuda-seed; failures print how to run them again
+    "cuda_on_host.every_kernel",  # the whole suite launches every kernel
+    "pytester",
+]
 
 settings.register_profile(
     "default",

@@ -211,6 +211,8 @@ def kernels(csrc: Path = ROOT / "csrc") -> set[str]:
 def launched() -> dict[str, int]:
     """How often each kernel ran so far; template arguments are dropped."""
     counts: dict[str, int] = {}
+    if not _definitions:  # no library was loaded
+        return counts
     for line in namespace().launched().splitlines():
         name, count = line.split("\t")
         plain = re.sub(r"[()]|<.*", "", name)
