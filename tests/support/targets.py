@@ -1,17 +1,19 @@
 """What the operator tests run against: a set of operators, and the device of their tensors.
 
-The usual target is ``fastprune.ops`` on "cpu" or "cuda". Another set, such as the CUDA kernels run
-by the host on CPU tensors, is the same operators registered under another namespace:
+The usual target is ``fastprune.ops`` on "cpu" or "cuda". Another one, such as the CUDA kernels
+compiled for the host and run on CPU tensors, has the same operators under another namespace:
 ``Target("cuda_on_host", "cpu", NamespaceOps("fastprune_host"), max_numel=5000)``.
 """
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+
+import fastprune
 
 
 class Hooks:
@@ -53,71 +55,36 @@ class Target:
 
 
 class NamespaceOps:
-    """The operators of ``torch.ops.<namespace>`` with the signatures of ``fastprune.ops``."""
+    """The operators of ``torch.ops.<namespace>`` with the signatures of ``fastprune.ops``.
+
+    Each is made from two sources: the wrapper of its name in ``fastprune.ops`` says how it is
+    called, its schema what is passed on. A new operator needs nothing here.
+    """
 
     def __init__(self, namespace: str) -> None:
         self._native: Any = getattr(torch.ops, namespace)
-        self.masked_mul = self._native.masked_mul.default
 
-    def topk_masks(
-        self, scores: Sequence[Tensor], masks: Sequence[Tensor | None], amount: float, **kwargs: Any
-    ) -> list[Tensor]:
-        result: list[Tensor] = self._native.topk_masks.default(scores, masks, amount, **kwargs)
-        return result
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = _as_in_fastprune(name, getattr(self._native, name).default)
+        setattr(self, name, call)
+        return call
 
-    def topk_prune(
-        self,
-        scores: Sequence[Tensor],
-        masks: Sequence[Tensor | None],
-        ts: Sequence[Tensor],
-        amount: float,
-        **kwargs: Any,
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        result: tuple[list[Tensor], list[Tensor]] = self._native.topk_prune.default(
-            scores, masks, ts, amount, **kwargs
-        )
-        return result
 
-    def channel_norms(self, t: Tensor, p: float, dim: int) -> Tensor:
-        result: Tensor = self._native.channel_norms.default(t, float(p), dim)
-        return result
+def _as_in_fastprune(name: str, op: torch._ops.OpOverload) -> Callable[..., Any]:
+    """Call ``op`` as ``fastprune.ops.<name>`` is called."""
+    signature = inspect.signature(getattr(fastprune.ops, name))
+    arguments = op._schema.arguments
+    if (expected := [a.name for a in arguments]) != (actual := list(signature.parameters)):
+        raise TypeError(f"fastprune.ops.{name} takes {actual}, its schema {expected}")
+    floats = [a.name for a in arguments if str(a.type) == "float"]
+    written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
 
-    def channel_mask(
-        self,
-        scores: Tensor,
-        like: Tensor,
-        mask: Tensor | None,
-        amount: float,
-        dim: int,
-        **kwargs: Any,
-    ) -> Tensor:
-        result: Tensor = self._native.channel_mask.default(
-            scores, like, mask, amount, dim, **kwargs
-        )
-        return result
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        values = dict(bound.arguments)
+        values.update({key: float(values[key]) for key in floats})
+        result = op(*values.values())
+        return result if op._schema.returns else values[written[0]]
 
-    def channel_prune(
-        self,
-        scores: Tensor,
-        t: Tensor,
-        mask: Tensor | None,
-        amount: float,
-        dim: int,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor]:
-        result: tuple[Tensor, Tensor] = self._native.channel_prune.default(
-            scores, t, mask, amount, dim, **kwargs
-        )
-        return result
-
-    def combine_masks(self, old_mask: Tensor, new_mask: Tensor) -> Tensor:
-        result: Tensor = self._native.combine_masks.default(old_mask, new_mask)
-        return result
-
-    def masked_mul_(self, t: Tensor, mask: Tensor) -> Tensor:
-        self._native.masked_mul_.default(t, mask)
-        return t
-
-    def masked_muls(self, ts: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
-        result: list[Tensor] = self._native.masked_muls.default(ts, masks)
-        return result
+    return call
