@@ -1,7 +1,7 @@
-"""Compiles csrc/cuda for the host, over the model of a GPU in this folder, as an operator library.
+"""Compiles csrc/cuda for the host, over the CUDA emulator in this folder, as an operator library.
 
-The operators are those of fastprune under another library name and take CPU tensors. Objects are
-kept by the content that went into them, so that only what changed is compiled again.
+The operators are those of fastprune under another library name, for CPU tensors. Object files are
+named after a hash of their inputs, so that only what changed is compiled again.
 """
 
 from __future__ import annotations
@@ -45,21 +45,25 @@ SMALL = {
     "FASTPRUNE_CUDA_SELECT_BY_ALL": 200,
     "FASTPRUNE_CUDA_SELECTORS_PER_SM": 2,
 }
-#: Nine tenths of the time to compile a kernel goes into these: they are compiled once.
+#: Nine tenths of the time to compile a kernel go into these headers: they are compiled once.
 PRECOMPILED = "#include <ATen/ATen.h>\n#include <torch/library.h>\n"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What to compile: which sources, with which constants and flags."""
+    """A build: its sources, constants and flags."""
 
     csrc: Path = ROOT / "csrc"
+    #: Folders of csrc/cuda to take from there, the rest from the repository. None: all.
+    folders: tuple[str, ...] | None = None
     constants: dict[str, int] = field(default_factory=lambda: dict(SMALL))
     flags: tuple[str, ...] = ("-O1",)
     link_flags: tuple[str, ...] = ()
 
 
-#: What compute-sanitizer does on a GPU, and undefined behaviour too.
+#: Blocks, tiles and grids as shipped. Slow on the host, so only a few tests run on it.
+SHIPPED = Variant(constants={})
+#: In place of compute-sanitizer on a GPU; finds undefined behaviour, too.
 SANITIZED = Variant(
     flags=(
         "-O1",
@@ -81,21 +85,18 @@ def _flags(variant: Variant) -> list[str]:
         "-ffp-contract=off",
         "-DFASTPRUNE_CUDA_ON_HOST",
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
-        *(f"-D{name}={value}" for name, value in variant.constants.items()),
         *(f"-isystem{path}" for path in cpp_extension.include_paths()),
-        f"-I{HERE}",
-        f"-I{variant.csrc}",
         *variant.flags,
     ]
 
 
 def without_preload() -> dict[str, str]:
-    """The environment of a compiler: a sanitizer that is preloaded is for the tests alone."""
+    """The environment of a compiler: without the sanitizer that the tests preload."""
     return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 
 
 def compiler_without_torch() -> list[str]:
-    """A compiler that finds the model and the kernels' own headers, and nothing of torch."""
+    """A compiler command that finds the emulator and the kernels' headers, but not torch."""
     flags = ["-std=c++17", "-O1", "-g1", "-Wall", "-fno-strict-aliasing"]
     includes = [f"-I{HERE}", f"-I{ROOT / 'csrc'}"]
     return [os.environ.get("CXX", "g++"), *flags, "-DFASTPRUNE_CUDA_ON_HOST", *includes]
@@ -105,7 +106,7 @@ _compilers = threading.BoundedSemaphore(JOBS)
 
 
 def _make(out: Path, command: list[str]) -> None:
-    """Run a compiler that writes `out`, unless it is there; half-written files never are."""
+    """Run a compiler that writes `out`, unless it exists. Its output is renamed once complete."""
     if out.exists():
         os.utime(out)
         return
@@ -116,15 +117,15 @@ def _make(out: Path, command: list[str]) -> None:
 
 
 def _forget_old(days: float = 2) -> None:
-    """Remove what no build has used for days: every edit of a kernel leaves objects behind."""
+    """Remove files that no build has used for days: every edit of a kernel leaves some behind."""
     for path in FOLDER.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # another build was faster
+        with contextlib.suppress(FileNotFoundError):  # removed by another build
             if path.is_file() and time.time() - path.stat().st_mtime > days * 86400:
                 path.unlink()
 
 
 def _included(source: Path, csrc: Path, seen: dict[Path, bytes]) -> dict[Path, bytes]:
-    """A source and the files of the project it includes, in order, with their contents."""
+    """A source and the project files that it includes, in order, with their contents."""
     if source not in seen:
         seen[source] = source.read_bytes()
         for name in re.findall(rb'^\s*#\s*include\s+"([^"]+)"', seen[source], re.MULTILINE):
@@ -142,23 +143,41 @@ def _digest(*parts: str | bytes) -> str:
     return digest.hexdigest()[:16]
 
 
+def _sources(variant: Variant) -> list[tuple[Path, Path]]:
+    """Each source to compile, with the csrc whose headers it includes.
+
+    Those of `variant.folders` come first: of an inline function that several objects define, the
+    linker keeps the first definition.
+    """
+    ours, others = [], []
+    for source in sorted((ROOT / "csrc" / "cuda").rglob("*.cu")):
+        path = source.relative_to(ROOT / "csrc")
+        if variant.folders is None or path.parts[1] in variant.folders:
+            ours.append((variant.csrc / path, variant.csrc))
+        else:
+            others.append((source, ROOT / "csrc"))
+    return [*ours, *others, (HERE / "control.cpp", ROOT / "csrc")]
+
+
 def build(variant: Variant | None = None) -> Path:
-    """The operator library of a variant, built if it is not there yet."""
+    """The operator library of a variant, built if necessary."""
     variant = variant or Variant()
     FOLDER.mkdir(parents=True, exist_ok=True)
     _forget_old()
     compiler = [os.environ.get("CXX", "g++"), *_flags(variant)]
+    # Neither constants nor paths of the project are part of it: all variants share what they can.
     common = _digest(sys.version, torch.__version__, *compiler)
     header = FOLDER / f"torch-{common}.h"
     if not header.exists():
         header.write_text(PRECOMPILED)
     os.utime(header)
     _make(Path(f"{header}.gch"), [*compiler, "-x", "c++-header", str(header)])
+    constants = [f"-D{name}={value}" for name, value in variant.constants.items()]
     commands = {}
-    for source in [*sorted((variant.csrc / "cuda").rglob("*.cu")), HERE / "control.cpp"]:
-        key = _digest(common, *_included(source.resolve(), variant.csrc, {}).values())
-        use = ["-include", str(header), "-x", "c++", "-c", str(source)]
-        commands[FOLDER / f"{source.stem}-{key}.o"] = [*compiler, *use]
+    for source, csrc in _sources(variant):
+        key = _digest(common, *constants, *_included(source.resolve(), csrc, {}).values())
+        use = [*constants, f"-I{HERE}", f"-I{csrc}", "-include", str(header), "-x", "c++", "-c"]
+        commands[FOLDER / f"{source.stem}-{key}.o"] = [*compiler, *use, str(source)]
     with ThreadPoolExecutor(JOBS) as pool:
         list(pool.map(_make, commands.keys(), commands.values()))
     name = _digest(*map(str, commands), *variant.link_flags)
@@ -170,7 +189,7 @@ def build(variant: Variant | None = None) -> Path:
 
 
 def selftest(sanitized: bool = False) -> Path:
-    """The program that tests the model, built if it is not there yet."""
+    """The program that tests the emulator, built if necessary."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     command = compiler_without_torch() + (["-fsanitize=address"] if sanitized else [])
     source = HERE / "selftest.cpp"
@@ -184,7 +203,7 @@ _definitions: list[torch.library.Library] = []
 
 
 def load(library: Path) -> None:
-    """Load a library that was built: its operators, with the schemas of fastprune's own."""
+    """Load a library built here. Its operators have the schemas of fastprune's."""
     import fastprune  # noqa: F401, registers the schemas that are copied here
 
     definition = torch.library.Library(LIBRARY, "DEF")
@@ -196,7 +215,7 @@ def load(library: Path) -> None:
 
 
 def namespace() -> Any:
-    """The operators of the library that was loaded, and what control.cpp adds to them."""
+    """The operators of the loaded library, and those that control.cpp adds."""
     return getattr(torch.ops, LIBRARY)
 
 
@@ -209,7 +228,7 @@ def kernels(csrc: Path = ROOT / "csrc") -> set[str]:
 
 
 def launched() -> dict[str, int]:
-    """How often each kernel ran so far; template arguments are dropped."""
+    """The number of launches of each kernel so far, without template arguments."""
     counts: dict[str, int] = {}
     if not _definitions:  # no library was loaded
         return counts

@@ -1,7 +1,8 @@
-"""The broken kernels, from the TOML files beside this one: one file for each family of tests.
+"""The table of broken kernels, from the TOML files in this folder: one for each family of tests.
 
 An entry says `what` is broken, in which `file` of csrc/cuda, the `old` code and the `new`, and
-which `tests` must then fail. `old` is matched by its tokens (tokens.py): it occurs exactly once.
+which `tests` must then fail: a file of tests/, or better one function in it, which takes less time.
+`old` is matched by its tokens (tokens.py) and occurs exactly once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ FAMILIES = ("channels", "elementwise", "util", "topk")
 
 @dataclass(frozen=True)
 class Broken:
-    """One kernel with one thing broken."""
+    """An entry: kernels with one thing broken."""
 
     what: str
     file: str
@@ -42,8 +43,13 @@ class Broken:
     def path(self) -> Path:
         return build.ROOT / "csrc" / "cuda" / self.file
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of csrc/cuda that the tests use: that of their family, and util."""
+        return Path(self.tests).parts[1], "util"
+
     def text(self) -> str:
-        """The file with the one thing in it broken."""
+        """The file's contents, broken."""
         try:
             return tokens.replace(self.path.read_text(), self.old, self.new)
         except ValueError as error:
@@ -59,5 +65,5 @@ def _read(family: str) -> dict[str, list[dict[str, Any]]]:
 
 _tables = [_read(family) for family in FAMILIES]
 BROKEN = [Broken(**entry) for table in _tables for entry in table["broken"]]
-#: What changes no result: for a sanitizer alone to find.
+#: Entries that change no result: only a sanitizer finds them.
 UNSEEN = [Broken(**entry) for table in _tables for entry in table.get("sanitizer", [])]

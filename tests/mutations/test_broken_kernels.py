@@ -1,8 +1,8 @@
-"""Proof that the tests of the CUDA kernels can fail: each kernel below has one thing broken.
+"""Proof that the tests of the CUDA kernels can fail: each entry of the table breaks one thing.
 
-The operator's own tests, as `make test` runs them, must fail on every one. `make test` itself takes
-every SHARE-th, `make broken` all of them; run that after a change of a kernel, which may also call
-for an update of the entries in the TOML files beside this one.
+The tests that an entry names must fail on a copy of the kernels that is broken in its way. `make
+test` takes every SHARE-th entry, `make broken` all of them. Run the latter after a change of a
+kernel; that may also require an update of the TOML files in this folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Outcome:
 
     @property
     def caught(self) -> bool:
-        """Tests ran and one failed (1), or the process crashed in one."""
+        """A test failed (1), or the process crashed in one."""
         return self.returncode == 1 or self.returncode < 0
 
     @property
@@ -51,11 +51,11 @@ def copy_sources(folder: Path, broken: Broken | None) -> Path:
 
 
 def try_out(variant: build.Variant, *tests: str) -> Outcome:
-    """Build a variant, and run tests of operators on it until one fails."""
+    """Build a variant and run operator tests on it, up to the first failure."""
     environ = {**os.environ, "CUDA_ON_HOST_LIBRARY": str(build.build(variant))}
-    environ.pop("CI", None)  # so with the one seed of a developer's machine
+    environ.pop("CI", None)  # one seed, as on a developer's machine
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    command += ["--capture=sys"]  # else what a sanitizer writes before it exits is lost
+    command += ["--capture=sys"]  # else a sanitizer's report is lost
     done = subprocess.run(
         [*command, "-k", session.NAME, *(str(build.ROOT / "tests" / test) for test in tests)],
         cwd=build.ROOT,
@@ -70,9 +70,11 @@ def try_out(variant: build.Variant, *tests: str) -> Outcome:
 
 
 def run_copy(folder: Path, broken: Broken | None) -> Outcome:
-    """Try out one broken kernel, or what is not broken on all the tests that the others fail."""
-    tests = {broken.tests} if broken else {entry.tests for entry in BROKEN}
-    return try_out(build.Variant(csrc=copy_sources(folder, broken)), *sorted(tests))
+    """Test a broken kernel, or the unbroken ones on all tests that the broken ones must fail."""
+    csrc = copy_sources(folder, broken)
+    if broken is None:
+        return try_out(build.Variant(csrc=csrc), *sorted({entry.tests for entry in BROKEN}))
+    return try_out(build.Variant(csrc=csrc, folders=broken.folders), broken.tests)
 
 
 Outcomes = dict[Broken | None, "Future[Outcome]"]
@@ -82,11 +84,11 @@ Outcomes = dict[Broken | None, "Future[Outcome]"]
 def outcomes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Outcomes]:
-    """What came of the copies that were selected; some are tried out at the same time."""
+    """The outcomes of the selected entries, several of them tested at a time."""
     if session.sanitized():
         pytest.skip("takes too long with sanitizers")
     folder = tmp_path_factory.mktemp("broken")
-    build.build()  # what the copies share
+    build.build()  # the objects that all copies share
     items = [item for item in request.session.items if item.path == request.path]
     chosen = [
         item.callspec.params["broken"]
@@ -101,7 +103,7 @@ def outcomes(
 @pytest.mark.parametrize(
     "broken",
     [
-        # Each takes a compilation: a share of them in every run, all of them with --broken.
+        # Each takes a compilation: every run tests a share of them, --broken all.
         pytest.param(broken, marks=[pytest.mark.broken] if i % SHARE else [])
         for i, broken in enumerate(BROKEN)
     ],
@@ -110,14 +112,15 @@ def outcomes(
 def test_is_caught(broken: Broken, outcomes: Outcomes) -> None:
     outcome = outcomes[broken].result()
     if not outcome.caught:
-        pytest.fail(f"{broken.tests} does not notice it:\n{outcome.output[-2000:]}", pytrace=False)
+        pytest.fail(f"{broken.tests} passes on it:\n{outcome.output[-2000:]}", pytrace=False)
     print(outcome.first_failure)
 
 
 def test_the_table_follows_the_sources() -> None:
     for broken in [*BROKEN, *UNSEEN]:
         assert tokens.texts(broken.text()) != tokens.texts(broken.path.read_text())
-        assert (build.ROOT / "tests" / broken.tests).is_file()
+        file, _, function = broken.tests.partition("::")
+        assert f"def {function}" in (build.ROOT / "tests" / file).read_text()
 
 
 def test_every_family_has_a_file() -> None:
