@@ -1,4 +1,4 @@
-"""Where the tests run (`target`), which are large, and how hard hypothesis tries."""
+"""The targets and devices of the tests, their options, and hypothesis profiles."""
 
 import os
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from cuda_on_host import session as cuda_on_host
 from support.targets import Hooks, Target
 
 pytest_plugins = [
-    "cuda_on_host.plugin",  # --cuda-seed; failures print how to run them again
-    "cuda_on_host.every_kernel",  # the whole suite launches every kernel
+    "cuda_on_host.plugin",  # --cuda-seed; a failure tells how to repeat it
+    "cuda_on_host.every_kernel",  # the whole suite must launch every kernel
     "pytester",
 ]
 
@@ -29,7 +29,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--large", action="store_true", help="run tests of more than 2^31 elements")
-    parser.addoption("--broken", action="store_true", help="try out every broken kernel")
+    parser.addoption("--broken", action="store_true", help="test every broken kernel")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def usable(device: str) -> str:
-    """The device; skips the test where fastprune or the machine lacks it."""
+    """The device. Skips the test if fastprune or the machine lacks it."""
     if device == "cuda":
         if not fastprune._C.build_info()["cuda"]:
             pytest.skip("fastprune was built without CUDA")
@@ -58,7 +58,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session", params=["cpu", "cuda", *cuda_on_host.PARAMS])
 def target(request: pytest.FixtureRequest) -> Target:
-    """The operators under test and where to call them: every operator test takes it."""
+    """The operators under test and the device to call them on. All operator tests use it."""
     if request.param in cuda_on_host.PARAMS:
         return cuda_on_host.target()
     return Target(
@@ -71,7 +71,7 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 @pytest.fixture
 def hooks(target: Target) -> Iterator[Hooks]:
-    """The test hooks of the target, put back after the test."""
+    """The test hooks of the target, reset after the test."""
     yield target.hooks
     target.hooks.reset()
 
@@ -83,7 +83,7 @@ def _seed() -> None:
 
 @pytest.fixture
 def set_threads() -> Iterator[object]:
-    """torch.set_num_threads, undone after the test."""
+    """torch.set_num_threads, restored after the test."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)

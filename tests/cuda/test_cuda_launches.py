@@ -1,4 +1,4 @@
-"""How many kernels an operator launches on CUDA, counted on the host model."""
+"""Which kernels an operator launches on CUDA, counted on the emulator."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from support.targets import Target
 
 @pytest.fixture
 def launches(target: Target) -> Callable[[Callable[[], object]], list[str]]:
-    """Runs something and names the kernels that it launched."""
+    """Runs a function and returns the names of the kernels that it launched."""
     if target.name != session.NAME:
-        pytest.skip("only the host model counts launches")
+        pytest.skip("only the emulator counts launches")
 
     def run(what: Callable[[], object]) -> list[str]:
         before = build.launched()

@@ -1,4 +1,4 @@
-"""On a GPU: nothing waits for the host, work follows the current stream, a step can be captured."""
+"""On a GPU: no synchronisation with the host, the current stream, capture in a graph."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def no_sync() -> Iterator[None]:
-    """Any synchronisation with the host that torch knows of raises."""
+    """Makes every synchronisation with the host that torch detects raise."""
     torch.cuda.synchronize()
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
@@ -71,7 +71,7 @@ def test_work_follows_the_current_stream() -> None:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        torch.cuda._sleep(50_000_000)  # so that work on another stream would come too early
+        torch.cuda._sleep(50_000_000)  # so that work on another stream would run too early
         weight.copy_(values.cuda())
         (mask,) = ops.topk_masks([weight], [], 0.5)
     side.synchronize()

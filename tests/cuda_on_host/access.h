@@ -1,6 +1,5 @@
-// Loads, stores, fences and atomics. Only one thread runs at a time, so every atomic is atomic;
-// each is also a place where another thread may take over, and so, less often, is load() and
-// store().
+// Loads, stores, fences and atomics. One thread runs at a time, so an atomic needs no lock. Another
+// thread may take over at each of them; at load() and store() this happens less often.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +23,8 @@ void check_aligned(const T* p, const char* what) {
         address + ", which is not a multiple of " + std::to_string(alignof(T)));
 }
 
-// What `*p` is in a kernel, with the alignment checked and without g++'s aliasing rules, so that
-// p may be a reinterpret_cast of a pointer to smaller elements.
+// `*p` with the alignment checked and free of g++'s aliasing rules: p may be a reinterpret_cast of
+// a pointer to smaller elements.
 template <class V>
 V load(const V* p) {
   static_assert(std::is_trivially_copyable_v<V>, "");
@@ -54,7 +53,7 @@ T atomic(T* p, Update update) {
 }
 
 template <class T>
-struct Same {  // keeps the second argument of store-like functions out of deduction
+struct Same {  // excludes the second argument of store-like functions from deduction
   using type = T;
 };
 
@@ -81,12 +80,12 @@ void __stcg(T* p, typename cuda_on_host::Same<T>::type value) {
   cuda_on_host::store(p, value);
 }
 
-// Every write is seen at once here, so a missing fence is not found.
+// Every write is visible at once, so a missing fence is not found.
 inline void __threadfence_block() {}
 inline void __threadfence() {}
 inline void __threadfence_system() {}
 
-// CUDA's overloads and no others: what nvcc would not compile does not compile here.
+// CUDA's overloads and no others: code that nvcc rejects does not compile here either.
 #define CUDA_ON_HOST_ATOMIC(name, T, expression)                                           \
   inline T name(T* p, T value) {                                                           \
     return cuda_on_host::atomic(p, [value](T old) { return static_cast<T>(expression); }); \

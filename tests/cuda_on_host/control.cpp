@@ -1,4 +1,4 @@
-// What the tests say to the model of a GPU, as operators of the library the kernels register in.
+// Operators by which tests control the emulator, in the library that the kernels register in.
 #include <torch/library.h>
 
 #include <sstream>

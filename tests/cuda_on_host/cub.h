@@ -1,8 +1,8 @@
-// The CUB block and warp primitives that the kernels use, on this model's barriers.
+// The CUB block and warp primitives that the kernels use, on the emulator's barriers.
 //
-// They are as unforgiving as CUB's: a reduction's result is poison except in the first thread, and
-// all threads pass values through TempStorage, reading each other's slots after the last barrier
-// inside, so that using the storage again without a barrier in between goes wrong on some seeds.
+// They are as strict as CUB's. A reduction's result is poison except in the first thread. Threads
+// read each other's slots of TempStorage after the last barrier inside, so that reusing the storage
+// without another barrier gives wrong results with some seeds.
 #pragma once
 
 #include <string>
@@ -28,7 +28,7 @@ struct Plus {
   }
 };
 
-// The threads that work together: all of the block.
+// The cooperating threads: the whole block.
 template <int THREADS>
 struct BlockGroup {
   static unsigned rank() {
@@ -43,7 +43,7 @@ struct BlockGroup {
   static void sync() { __syncthreads(); }
 };
 
-// Or THREADS neighbouring lanes of a warp, all of which must be there.
+// The cooperating threads: THREADS neighbouring lanes of a warp, all of them present.
 template <int THREADS>
 struct WarpGroup {
   static_assert(THREADS >= 1 && THREADS <= 32 && (THREADS & (THREADS - 1)) == 0, "");
@@ -116,7 +116,7 @@ class GroupScan {
     T aggregate;
     ExclusiveScan(in, out, initial, op, aggregate);
   }
-  // As CUB's, the aggregate leaves the initial value out.
+  // As in CUB, the aggregate excludes the initial value.
   template <class Op>
   void ExclusiveScan(T in, T& out, T initial, Op op, T& aggregate) {
     bool first;
@@ -133,7 +133,7 @@ class GroupScan {
   void ExclusiveSum(T (&in)[ITEMS], T (&out)[ITEMS], T& aggregate) {
     T running = scan_own_total(in, aggregate);
     for (int i = 0; i < ITEMS; ++i) {
-      const T item = in[i];  // in and out may be one array
+      const T item = in[i];  // in and out may be the same array
       out[i] = running;
       running = static_cast<T>(running + item);
     }
@@ -159,7 +159,7 @@ class GroupScan {
     return before;
   }
 
-  // What stands before this thread; nothing (poison) where first.
+  // The sum before this thread; poison in the first one.
   template <class Op>
   T exclusive(T in, Op op, bool& first, T& aggregate) {
     const unsigned rank = Group::rank();

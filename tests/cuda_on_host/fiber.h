@@ -1,7 +1,7 @@
 // One stack per CUDA thread, and the switch between it and the scheduler's stack.
 //
-// swapcontext makes two system calls a switch, so x86-64 has its own ten instructions; other
-// architectures (or -DCUDA_ON_HOST_UCONTEXT) take ucontext and are ten times slower.
+// swapcontext makes two system calls a switch, so x86-64 has an implementation of ten instructions;
+// other architectures (or -DCUDA_ON_HOST_UCONTEXT) use ucontext and are ten times slower.
 // AddressSanitizer is told of every switch; with ucontext it still misses errors on the stacks.
 #pragma once
 
@@ -57,11 +57,11 @@ struct Context {
 #if defined(__clang__)
 #define CUDA_ON_HOST_NAKED __attribute__((naked, noinline))
 #else
-// noipa: g++ must not conclude from the empty-looking body which registers survive the call.
+// noipa: g++ must not infer from the seemingly empty body which registers survive the call.
 #define CUDA_ON_HOST_NAKED __attribute__((naked, noipa))
 #endif
 
-// Saves the callee-saved registers on the old stack and takes them from the new one.
+// Saves the callee-saved registers on the old stack and restores them from the new one.
 CUDA_ON_HOST_NAKED inline void switch_context(Context& /*from: rdi*/, Context& /*to: rsi*/) {
   asm("pushq %rbp\n\t"
       "pushq %rbx\n\t"
@@ -95,14 +95,14 @@ inline void start_context(Context& context, char* bottom, size_t bytes, void (*e
 struct MainStack {
   Context context;
   void* fake_stack = nullptr;    // AddressSanitizer's
-  const void* bottom = nullptr;  // learnt on the first switch away from it
+  const void* bottom = nullptr;  // set by the first switch away from it
   size_t bytes = 0;
 };
 inline MainStack main_stack;
 
 class Fiber {
  public:
-  // Stacks that start at the same offset of a page share their cache lines; `colour` spreads them.
+  // Stacks at the same offset of a page compete for the same cache sets; `colour` spreads them.
   explicit Fiber(unsigned colour) : usable_(kStackBytes - (colour % 16) * 256) {
     const size_t guard = guard_bytes();
     void* map = mmap(nullptr, guard + kStackBytes, PROT_READ | PROT_WRITE,
@@ -115,8 +115,8 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // The next resume() calls entry on an empty stack. What was on the stack before is abandoned;
-  // entry must begin with entered() and end with finish().
+  // The next resume() calls entry on an empty stack; its old contents are abandoned. entry must
+  // begin with entered() and end with finish().
   void start(void (*entry)()) {
 #if CUDA_ON_HOST_ASAN
     if (unfinished_) __asan_unpoison_memory_region(bottom_, kStackBytes);
@@ -151,7 +151,7 @@ class Fiber {
     entered();
   }
 
-  // Does not return; not [[noreturn]], before which AddressSanitizer would clear the whole stack.
+  // Does not return. Not [[noreturn]]: AddressSanitizer clears the whole stack before such a call.
   void finish() {
     unfinished_ = false;
 #if CUDA_ON_HOST_ASAN

@@ -1,4 +1,4 @@
-// The machine: runs a grid block by block, a block thread by thread, and says what went wrong.
+// The scheduler: runs a grid block by block and a block thread by thread, and reports faults.
 #pragma once
 
 #include <atomic>
@@ -51,16 +51,16 @@ class Machine {
 
   std::string where() const;
 
-  // All threads of the block meet here. Returns how many brought a predicate that holds.
+  // Barrier of the whole block. Returns the number of threads whose predicate is true.
   unsigned meet_block(const char* kind, bool predicate, Site site);
 
-  // The lanes of mask meet here. The last one calls resolve, which sets `out` of every lane in
-  // the set it is given: afterwards a fast lane may already be in the next intrinsic.
+  // Barrier of the lanes in mask. The last one calls resolve, which sets `out` of every lane in
+  // the given set: a lane that goes on may enter the next intrinsic before others read theirs.
   using Resolve = void (*)(Lane* lanes, unsigned set);
   uint64_t meet_warp(const char* kind, unsigned mask, uint64_t in, int source, Resolve resolve,
                      Site site);
 
-  // Lets another thread run, one time in `one_in`.
+  // Lets another thread run, once in `one_in` calls on average.
   void maybe_switch(uint32_t one_in) {
     if (current_ == nullptr || ready_.empty() || random_.below(one_in) != 0) return;
     ready_.push_back(current_);
@@ -78,7 +78,7 @@ class Machine {
   [[noreturn]] void report_stall();
   static void thread_entry();
 
-  // Of the process
+  // State of the process
   std::mutex mutex_;
   std::atomic<std::thread::id> owner_{};
   uint64_t seed_ = 0x5eed;
@@ -86,14 +86,14 @@ class Machine {
   std::map<std::string, size_t> launched_;
   std::vector<std::unique_ptr<Thread>> threads_;  // kept for their stacks
 
-  // Of the launch
+  // State of the launch
   const char* kernel_ = nullptr;
   Body body_ = nullptr;
   const void* parameters_ = nullptr;
   unsigned block_threads_ = 0;
   Random random_;
 
-  // Of the block
+  // State of the block
   bool in_block_ = false;
   Thread* current_ = nullptr;
   std::vector<Thread*> ready_;
@@ -145,11 +145,11 @@ inline void Machine::check_launch(dim3 grid, dim3 block, size_t dynamic_bytes) c
 inline void Machine::launch(const char* kernel, Body body, const void* parameters, dim3 grid,
                             dim3 block, size_t dynamic_bytes) {
   if (owner_.load() == std::this_thread::get_id()) {
-    fault(std::string("launch of '") + kernel + "' inside a kernel is not modelled");
+    fault(std::string("launch of '") + kernel + "' inside a kernel is not emulated");
   }
   std::lock_guard<std::mutex> lock(mutex_);
 
-  struct Cleanup {  // whether the grid ends well or with a fault
+  struct Cleanup {  // also after a fault
     Machine& m;
     ~Cleanup() {
       m.current_ = nullptr;
@@ -219,7 +219,7 @@ inline void Machine::run_block() {
   shared_memory.end_block();
 }
 
-// The bottom frame of every fiber. No exception leaves it: there is nothing below.
+// The bottom frame of every fiber: no exception may leave it.
 inline void Machine::thread_entry() {
   Thread& self = *machine.current_;
   self.fiber.entered();
@@ -258,8 +258,8 @@ inline void Machine::release(Thread& thread) {
   ready_.push_back(&thread);
 }
 
-// Strict: CUDA allows __syncthreads in conditional code only where the whole block takes the same
-// way, so two places in the sources do not make one barrier, and an exited thread spoils it.
+// CUDA allows __syncthreads in conditional code only where the whole block takes the same branch.
+// So it is a fault if threads wait at different places in the sources, or if one has exited.
 inline unsigned Machine::meet_block(const char* kind, bool predicate, Site site) {
   require_kernel(kind);
   if (exited_ > 0) {
@@ -277,10 +277,10 @@ inline unsigned Machine::meet_block(const char* kind, bool predicate, Site site)
   if (++at_barrier_ < block_threads_) {
     wait(Thread::kAtBarrier, kind, site);
   } else {
-    barrier_result_ = predicates_;  // stays: the next barrier completes only after all read it
+    barrier_result_ = predicates_;  // kept: the next barrier completes only after all have read it
     at_barrier_ = predicates_ = 0;
     for (unsigned i = 0; i < block_threads_; ++i) release(*threads_[i]);
-    current_->fiber.pause();  // who comes last does not go on first
+    current_->fiber.pause();  // the last to arrive does not go on first
   }
   return barrier_result_;
 }
@@ -322,7 +322,7 @@ inline uint64_t Machine::meet_warp(const char* kind, unsigned mask, uint64_t in,
   return lane.out;
 }
 
-// Nobody can run: a warp intrinsic waits for lanes that are elsewhere. Says who is where.
+// No thread can run: a warp intrinsic waits for lanes that wait elsewhere. Reports where each is.
 inline void Machine::report_stall() {
   current_ = nullptr;
   std::map<std::string, std::pair<unsigned, uint3>> places;

@@ -1,4 +1,4 @@
-"""What pytest needs to know of the target: the seed of each test, how to run a failure again."""
+"""Sets the seed of each test on the emulator, and tells how to repeat one that failed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cuda_on_host import session
 
 
 def _seed(item: pytest.Item) -> int | None:
-    """The seed of a test that runs on the target, else None."""
+    """The seed of a test that runs on the emulator, else None."""
     callspec = getattr(item, "callspec", None)
     param = str(callspec.params.get("target", "")) if callspec else ""
     if not param.startswith(session.NAME):
@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--cuda-seed",
         type=int,
         default=0,
-        help="order of threads and blocks where CUDA kernels run on the host",
+        help="seed for the order of threads and blocks of CUDA kernels on the host",
     )
 
 

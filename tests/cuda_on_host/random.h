@@ -1,4 +1,4 @@
-// The source of every order and every poison in the model: small, seeded, the same everywhere.
+// Random numbers for the order of threads and for poison: the same on every platform.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ inline uint64_t splitmix64(uint64_t x) {
 
 class Random {
  public:
-  // xorshift never leaves the state 0, hence the one.
+  // State 0 is a fixed point of xorshift.
   explicit Random(uint64_t seed = 0) : state_(splitmix64(seed) | 1) {}
 
   uint64_t next() {
@@ -29,7 +29,7 @@ class Random {
 
   uint32_t below(uint32_t n) { return static_cast<uint32_t>(((next() >> 32) * n) >> 32); }
 
-  // A poison byte, 0xA5 or near it: never 0x00 and never 0xFF, which kernels take for real values.
+  // A poison byte, 0xA5 or near it; never 0x00 or 0xFF, which are likely to be valid values.
   unsigned char poison() { return static_cast<unsigned char>(0xA5 ^ (next() >> 40 & 0x1B)); }
 
   template <class T>

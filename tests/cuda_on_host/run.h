@@ -13,8 +13,8 @@
 
 namespace cuda_on_host {
 
-// Runs a grid, on the calling thread. A Fault, or whatever else a thread of the kernel throws,
-// comes out of here; the other threads are then abandoned where they are.
+// Runs a grid on the calling thread. A Fault, or any other exception of a kernel's thread, is
+// rethrown here; the other threads are then abandoned where they are.
 template <class... P, class... Args>
 void run(const char* kernel_name, void (*kernel)(P...), dim3 grid, dim3 block,
          size_t dynamic_shared_bytes, Args&&... args) {
@@ -35,13 +35,13 @@ void run(const char* kernel_name, void (*kernel)(P...), dim3 grid, dim3 block,
       &call, grid, block, dynamic_shared_bytes);
 }
 
-// The orders and poisons of all launches from here on follow from this and their number since.
-// Before the first call: the environment variable CUDA_ON_HOST_SEED, else a constant.
+// Thread order and poison of a launch follow from the seed and the number of launches since it was
+// set. The initial seed is the environment variable CUDA_ON_HOST_SEED, else a constant.
 inline void set_seed(uint64_t seed) {
   machine.set_seed(seed);
 }
 
-// The kernels that ran to their end so far, with how often, sorted by name.
+// The number of completed launches of each kernel, sorted by name.
 inline std::vector<std::pair<std::string, size_t>> launched() {
   return machine.launched();
 }

@@ -1,4 +1,4 @@
-// Functions of one thread: bits, casts, min and max. The rest of CUDA's mathematics is <cmath>'s.
+// Bit functions, casts, min and max. The rest of CUDA's math functions come from <cmath>.
 #pragma once
 
 #include <cmath>
@@ -75,7 +75,7 @@ CUDA_ON_HOST_MIN_MAX_BOTH(long long, unsigned long long)
 #undef CUDA_ON_HOST_MIN_MAX_BOTH
 #undef CUDA_ON_HOST_MIN_MAX
 
-// Of a number and a NaN, CUDA's min and max give the number.
+// As in CUDA, min and max of a number and a NaN are the number.
 inline float min(float a, float b) {
   return std::fmin(a, b);
 }

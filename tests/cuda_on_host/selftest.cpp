@@ -1,4 +1,4 @@
-// Tests of the model itself, without torch:
+// Tests of the emulator itself, without torch:
 //   g++ -std=c++17 -O1 -Wall -Wextra -fno-strict-aliasing [-fsanitize=address] selftest.cpp
 #include <sys/wait.h>
 #include <unistd.h>
@@ -104,7 +104,7 @@ __global__ void scan_kernel(const int* in, int* exclusive, int* inclusive, int* 
     reduced[1] = largest;
     reduced[2] = total;
   } else if (sum == reduced[3]) {
-    reduced[4] = 1;  // the sum has no business here
+    reduced[4] = 1;  // not where the sum is returned
   }
 }
 
@@ -129,7 +129,7 @@ __global__ void reuse_storage_kernel(unsigned* out) {
   FP_SHARED(Scan::TempStorage, storage);
   unsigned first, second;
   Scan(storage).ExclusiveSum(1, first);
-  Scan(storage).ExclusiveSum(100, second);  // no barrier in between
+  Scan(storage).ExclusiveSum(100, second);  // no barrier before it
   out[threadIdx.x] = first;
 }
 
@@ -206,7 +206,7 @@ bool last_block_right() {
 
 // ---- warps ----
 
-struct WarpResults {  // a parameter struct that points to one slot per thread
+struct WarpResults {  // kernel parameter: pointers to one slot a thread
   unsigned *ballot, *match, *reduced;
   int *any, *all, *shuffled, *up, *down, *crossed, *narrow, *votes;
 };
@@ -226,7 +226,7 @@ __global__ void warp_kernel(WarpResults r) {
   r.reduced[i] =
       __reduce_add_sync(kFull, static_cast<unsigned>(lane)) + 1000 * __reduce_max_sync(kFull, 7u);
   __syncwarp();
-  if (lane < 4) r.votes[i] = __popc(__ballot_sync(0xfu, 1));  // a part of the warp
+  if (lane < 4) r.votes[i] = __popc(__ballot_sync(0xfu, 1));  // four lanes of the warp
   r.votes[i] += 100 * __syncthreads_count(i % 2 == 0) + 10000 * __syncthreads_or(i == 3) +
                 20000 * __syncthreads_and(i != 3);
 }
@@ -248,7 +248,7 @@ bool warps_right() {
     ok = ok && u[2][i] == static_cast<unsigned>(lanes * (lanes - 1) / 2 + 7000);
     ok = ok && s[0][i] == 1 && s[1][i] == (i >= 32) && s[2][i] == 50;
     ok = ok && s[3][i] == (lane < 3 ? lane : lane - 3);
-    // The last present lane of the half warp reads a lane that is not there: poison.
+    // The last lane of the half warp reads a missing lane: poison.
     ok = ok && (lane == 31 ? s[4][i] == 31 : (lane + 1 < lanes) == (s[4][i] == lane + 1));
     ok = ok && s[5][i] == (lane ^ 1) && s[6][i] == (lane / 8 * 8 + 1);
     ok = ok && s[7][i] == (lane < 4 ? 4 : 0) + 2400 + 10000;
@@ -276,7 +276,7 @@ __global__ void poison_kernel(unsigned char* out, int bytes) {
   unsigned char* mine = out + blockIdx.x * (8 + bytes);
   for (int i = 0; i < 8; ++i) mine[i] = fixed[i];
   for (int i = 0; i < bytes; ++i) mine[8 + i] = dynamic[i];
-  for (int i = 0; i < 8; ++i) fixed[i] = 0;  // not what the next block sees
+  for (int i = 0; i < 8; ++i) fixed[i] = 0;  // the next block sees poison again
   for (int i = 0; i < bytes; ++i) dynamic[i] = 0;
 }
 
@@ -386,7 +386,7 @@ __global__ void nested_launch_kernel() {
 }
 
 #if CUDA_ON_HOST_ASAN
-// Whether body stops the process with AddressSanitizer's exit code; its report is thrown away.
+// Whether body ends the process with AddressSanitizer's exit code. Its report is discarded.
 template <class Body>
 bool dies(Body body) {
   std::fflush(stdout);
@@ -422,7 +422,7 @@ void test_faults() {
         "a mask that names exited lanes is a fault");
   CHECK(has(fault_with(&not_in_mask_kernel), "does not name the calling lane"),
         "a mask without the caller is a fault");
-  CHECK(has(fault_with(&activemask_kernel), "not modelled"), "__activemask is not modelled");
+  CHECK(has(fault_with(&activemask_kernel), "not emulated"), "__activemask is not emulated");
   CHECK(has(fault_with(&big_static_kernel), "too much shared memory"),
         "more than 48 KiB of static shared memory is a fault");
   CHECK(has(fault_with(&wrong_cub_size_kernel), "block of 32"),

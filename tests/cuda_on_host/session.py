@@ -1,7 +1,8 @@
 """The CUDA kernels on the host as a target of the operator tests, built once a session.
 
-Environment: CUDA_ON_HOST_SANITIZE=1 takes the build with sanitizers, CUDA_ON_HOST_LIBRARY a library
-that was built already. CI runs every test of the target with two more seeds.
+Environment: CUDA_ON_HOST_SANITIZE=1 takes the build with sanitizers, CUDA_ON_HOST_SHIPPED=1 the
+one with block, tile and grid sizes as shipped, CUDA_ON_HOST_LIBRARY a library that was built
+already. CI runs every test of the target with two more seeds.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from cuda_on_host import build
 from support.targets import Hooks, NamespaceOps, Target
 
 NAME = "cuda_on_host"
-#: Parameters of the `target` fixture; those of a "+1" run with the seed one higher.
+#: The target's name where its sizes are as shipped: tests choose their own sizes by it.
+SHIPPED_NAME = f"{NAME}_shipped"
+#: Parameters of the `target` fixture; "+1" adds one to the seed.
 PARAMS = [NAME, f"{NAME}+1", f"{NAME}+2"] if os.environ.get("CI") else [NAME]
-#: Fibers are slow: tests of more elements are left to the other targets.
+#: Fibers are slow: larger tests run on the other targets only.
 MAX_NUMEL = 70_000
 
 
@@ -26,17 +29,28 @@ def sanitized() -> bool:
     return os.environ.get("CUDA_ON_HOST_SANITIZE") == "1"
 
 
+def shipped() -> bool:
+    return os.environ.get("CUDA_ON_HOST_SHIPPED") == "1"
+
+
+def _variant() -> build.Variant:
+    if sanitized():
+        return build.SANITIZED
+    return build.SHIPPED if shipped() else build.Variant()
+
+
 @functools.cache
 def _load() -> None:
     given = os.environ.get("CUDA_ON_HOST_LIBRARY")
-    build.load(Path(given) if given else build.build(build.SANITIZED if sanitized() else None))
+    build.load(Path(given) if given else build.build(_variant()))
 
 
 def target() -> Target:
-    """The target, with the library the environment asks for. Each test sets a seed of its own."""
+    """The target, with the library that the environment selects. Each test sets its own seed."""
     _load()
     ops = NamespaceOps(build.LIBRARY)
-    return Target(NAME, "cpu", ops, MAX_NUMEL, False, Hooks(build.namespace(), ""))
+    name = SHIPPED_NAME if shipped() else NAME
+    return Target(name, "cpu", ops, MAX_NUMEL, False, Hooks(build.namespace(), ""))
 
 
 def seed_of(param: str, base: int) -> int:
@@ -45,11 +59,11 @@ def seed_of(param: str, base: int) -> int:
 
 
 def begin_test(nodeid: str, seed: int) -> None:
-    """Threads and blocks take turns in an order that follows from the test and the seed alone."""
+    """Let the order of threads and blocks follow from the test and the seed alone."""
     test = zlib.crc32(plain(nodeid).encode())
     build.namespace().set_seed(seed << 32 | test)
 
 
 def plain(nodeid: str) -> str:
-    """The test's name without the number that CI adds."""
+    """A test's node id without the number that CI adds."""
     return re.sub(rf"\b{NAME}\+\d+", NAME, nodeid)

@@ -1,13 +1,13 @@
 // Shared memory: one allocation per variable, poisoned before each block.
 //
-// A kernel names its shared variables through a macro of the project,
+// A kernel declares its shared variables through a macro of the project,
 //   #define FP_SHARED(Type, name) auto& name = cuda_on_host::static_shared<Type>([] {}, #name)
-// The lambda is the tag: its type differs at every place and in every template instantiation, as
-// CUDA's __shared__ variables do. Type may be an array, `FP_SHARED(int[256], counts)`.
+// The lambda is a tag: its type is unique to the place and the template instantiation, as a
+// __shared__ variable is. Type may be an array, `FP_SHARED(int[256], counts)`.
 //
-// Memory is aligned to alignof(Type) and no further, as that is all CUDA promises. Dynamic shared
-// memory is aligned to 16. Overruns: AddressSanitizer reports them where they happen; without it
-// guard bytes around each variable are compared after each block.
+// Memory is aligned to alignof(Type) and no further, which is what CUDA guarantees. Dynamic shared
+// memory is aligned to 16. AddressSanitizer reports an overrun where it happens; without it guard
+// bytes around each variable are checked after each block.
 #pragma once
 
 #include <cstdlib>
@@ -27,7 +27,7 @@ inline constexpr size_t kMaxShared = 227 * 1024;  // static and dynamic together
 
 [[noreturn]] inline void fault(const std::string& what);  // machine.h
 
-// Bytes between two guards, aligned to `alignment` and on purpose to no higher power of two.
+// Bytes between two guards, aligned to `alignment` and deliberately to no higher power of two.
 class GuardedBytes {
  public:
   GuardedBytes(size_t bytes, size_t alignment, const char* name)
@@ -67,7 +67,7 @@ class GuardedBytes {
   }
 
  private:
-  // AddressSanitizer guards the end itself, and of the head what is in whole groups of 8 bytes.
+  // AddressSanitizer guards the end, and the whole groups of 8 bytes of the head.
   static constexpr size_t kTail = CUDA_ON_HOST_ASAN ? 0 : 64;
   size_t unreadable() const { return CUDA_ON_HOST_ASAN ? head_ / 8 * 8 : 0; }
   static constexpr unsigned char kGuard = 0xDB;
@@ -78,8 +78,7 @@ class GuardedBytes {
   size_t head_;
 };
 
-// What one place in the sources remembers: where its memory is, and in which block that was
-// poisoned last. Zero means never.
+// State of one declaration: its memory, and the block that it was last poisoned for (0: none).
 struct StaticVariable {
   unsigned long long launch = 0;
   unsigned long long block = 0;

@@ -1,8 +1,8 @@
 // Barriers and warp intrinsics.
 //
-// The lanes that a mask names must all come to the same intrinsic with the same mask. A mask may
-// name lanes beyond the end of the block (0xffffffff in a partial last warp); it may not name lanes
-// that have exited. A shuffle from a lane outside the mask gives poison.
+// All lanes in a mask must reach the same intrinsic with the same mask. A mask may include lanes
+// beyond the end of the block (0xffffffff in a partial last warp), but none that have exited. A
+// shuffle from a lane outside the mask gives poison.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,7 @@ void for_each_lane(unsigned set, Visit visit) {
   for (; set != 0; set &= set - 1) visit(__builtin_ctz(set));
 }
 
-// Folds what the lanes brought, as T, and gives all of them the result.
+// Reduces the lanes' values, as T, and gives all of them the result.
 template <class T, class Combine>
 void fold(Lane* lanes, unsigned set, Combine combine) {
   T total = from_bits<T>(lanes[__builtin_ctz(set)].in);
@@ -121,7 +121,7 @@ inline int __all_sync(unsigned mask, int predicate, CUDA_ON_HOST_SITE) {
                                          cuda_on_host::resolve_all, site) != 0;
 }
 inline unsigned __activemask() {
-  cuda_on_host::fault("__activemask is not modelled: it promises nothing that code can use");
+  cuda_on_host::fault("__activemask is not emulated: it promises nothing that code can use");
 }
 
 // Overloads, not templates: a narrower argument converts as it does with nvcc.

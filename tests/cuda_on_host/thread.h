@@ -1,4 +1,4 @@
-// What the machine knows of threads and warps, the indices kernels read, and Fault.
+// Threads and warps as the scheduler sees them, the indices that kernels read, and Fault.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +12,14 @@
 
 namespace cuda_on_host {
 
-// Whatever a GPU would answer with an error, a hang or garbage. The message names kernel, block,
+// An error, where a GPU would report one, hang or give garbage. The message names kernel, block,
 // thread and seed.
 class Fault : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-// Where in the sources an intrinsic was called: a default argument of every one that can wait.
+// Where an intrinsic was called: a default argument of all that can wait.
 struct Site {
   const char* file = "";
   int line = 0;
@@ -37,7 +37,7 @@ inline bool operator==(const Site& a, const Site& b) {
   return a.line == b.line && std::strcmp(a.file, b.file) == 0;
 }
 
-// What a lane brought to the warp intrinsic it waits in, and what it takes away.
+// Operands and result of a lane in the warp intrinsic that it waits in.
 struct Lane {
   const char* kind = "";
   unsigned mask = 0;
@@ -47,7 +47,7 @@ struct Lane {
 };
 
 struct Warp {
-  unsigned present = 0;  // lanes that exist: all but those beyond the end of the block
+  unsigned present = 0;  // all lanes but those beyond the end of the block
   unsigned exited = 0;
   unsigned waiting = 0;
   Lane lanes[32];
@@ -59,7 +59,7 @@ struct Thread {
   explicit Thread(unsigned linear) : fiber(linear), linear(linear) {}
 
   Fiber fiber;
-  unsigned linear;  // x fastest, as CUDA numbers threads into warps
+  unsigned linear;  // x fastest, the order in which CUDA forms warps
   uint3 index{};
   State state = kReady;
   const char* kind = "";  // of the intrinsic it waits in
@@ -75,7 +75,7 @@ inline std::string hex(unsigned v) {
   return buffer;
 }
 
-// One grid runs at a time, so CUDA's variables are plain globals that follow the running thread.
+// One grid runs at a time, so CUDA's built-in variables are globals, set at every switch.
 struct Indices {
   uint3 thread{}, block{};
   dim3 block_dim, grid_dim;

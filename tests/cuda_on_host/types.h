@@ -8,8 +8,8 @@
 #define __launch_bounds__(...)
 #define __forceinline__ inline __attribute__((always_inline))
 #define __align__(n) __attribute__((aligned(n)))
-// __restrict__ is g++'s own. __shared__ is left out on purpose: see shared_memory.h. __noinline__
-// is left out because libstdc++ writes __attribute__((__noinline__)).
+// __restrict__ is built into g++. __shared__ is missing on purpose: see shared_memory.h. And
+// __noinline__ is missing because libstdc++ uses __attribute__((__noinline__)).
 
 // The alignments are CUDA's; a 128-bit load of a float4 that is not on 16 bytes faults there.
 #define CUDA_ON_HOST_VECTORS(scalar, name, align2, align4)                   \

@@ -1,4 +1,4 @@
-"""Equality as the contract means it: dtype, shape and every bit."""
+"""Equality in the sense of the contract: dtype, shape and every bit."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def bits(t: Tensor) -> Tensor:
 
 
 def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
-    """Same dtype, shape and bits; of a NaN only that it is one, for IEEE leaves its bits open."""
+    """Same dtype, shape and bits. Any NaN equals any other: IEEE does not specify its bits."""
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
     same = bits(actual) == bits(expected)
@@ -26,6 +26,6 @@ def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
 
 
 def assert_layout_of(actual: Tensor, like: Tensor) -> None:
-    """The strides that ``empty_like`` gives: those of ``like`` where it is dense."""
+    """The strides of ``empty_like``: those of ``like`` if it is dense."""
     assert actual.stride() == torch.empty_like(like).stride()
     assert actual.device == like.device

@@ -1,4 +1,4 @@
-"""The inputs that every operator is tried on: values, layouts, masks, sizes, amounts."""
+"""The inputs of the operator tests: values, layouts, masks, sizes, amounts."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ MASK_DTYPES = [*FLOATS, torch.bool, torch.uint8]
 INTEGERS = [torch.int8, torch.int16, torch.int32, torch.int64]
 PRIME = 10007
 SIZES = [0, 1, 2, 31, 32, 33, 1023, 1024, 1025, PRIME]
-SHAPE = (7, 8, 3, 5)  # of four dims, so that channels_last exists
+SHAPE = (7, 8, 3, 5)  # four dims, as channels_last needs
 
 Kind = Callable[[int, torch.dtype], Tensor]
 
@@ -51,7 +51,7 @@ KINDS: dict[str, Kind] = {
 
 
 def values(kind: str, shape: int | tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Contiguous values of a kind, from the global generator."""
+    """Contiguous values of a kind, drawn from the global generator."""
     shape = (shape,) if isinstance(shape, int) else shape
     return KINDS[kind](int(torch.Size(shape).numel()), dtype).view(shape)
 
@@ -70,7 +70,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "sliced_transposed": lambda t: _sliced(t.transpose(0, -1)).transpose(0, -1),
     "offset": lambda t: torch.cat([t.new_zeros(1), t.reshape(-1)])[1:].view(t.shape),
     "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
-    "expanded": lambda t: t[:1].expand_as(t),  # of the values, the first row remains
+    "expanded": lambda t: t[:1].expand_as(t),  # repeats the first row
 }
 DENSE = ["contiguous", "transposed", "offset", "channels_last"]
 
@@ -92,7 +92,7 @@ def mask(kind: str, shape: int | tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def amounts(active: int) -> list[float]:
-    """Counts and fractions, the ends included."""
+    """Counts and fractions, both ends included."""
     counts = {0, min(1, active), max(0, active - 1), active}
     return [*sorted(counts), 0.0, 1e-4, 0.3, 0.5, 1.0]
 

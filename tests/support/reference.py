@@ -1,4 +1,4 @@
-"""What the operators compute, written the obvious way: sort everything, take the first k.
+"""Reference implementations of the operators: sort everything, take the first k.
 
 Slow, on the CPU, for any tensors. docs/design.md says the same in words.
 """
@@ -13,14 +13,14 @@ from support.compare import bits
 
 
 def rank_keys(t: Tensor) -> Tensor:
-    """int64 of the shape of ``t`` that orders by magnitude; NaNs tie above infinity."""
+    """int64 keys of the shape of ``t`` that order by magnitude; NaNs tie above infinity."""
     magnitude = (1 << (8 * t.element_size() - 1)) - 1
     keys = bits(t).to(torch.int64) & magnitude
     return torch.where(t.detach().cpu().isnan(), magnitude, keys)
 
 
 def count(amount: float, active: int) -> int:
-    """How many to prune: an int is a count, a float a fraction rounded half to even."""
+    """The number to prune: an int is a count, a float a fraction, rounded half to even."""
     return amount if isinstance(amount, int) else round(amount * active)
 
 
@@ -52,7 +52,7 @@ def topk_masks(
 
 
 def channel_norms(t: Tensor, p: float, dim: int) -> Tensor:
-    """By definition, with sums in the order that selection.h fixes: lanes, halves, chunks."""
+    """By definition, summed in the order of selection.h: lanes, halves, chunks."""
     x = t.detach().cpu().double().movedim(dim, 0).flatten(1).abs()
     if p == float("inf"):
         return x.amax(1) if x.shape[1] else x.new_zeros(len(x))

@@ -1,4 +1,4 @@
-"""What the operator tests run against: a set of operators, and the device of their tensors.
+"""The targets of the operator tests: a set of operators, and the device of their tensors.
 
 The usual target is ``fastprune.ops`` on "cpu" or "cuda". Another one, such as the CUDA kernels
 compiled for the host and run on CPU tensors, has the same operators under another namespace:
@@ -17,7 +17,7 @@ import fastprune
 
 
 class Hooks:
-    """Sends selections down their rare paths, and counts those that went there."""
+    """Forces selections onto their rare paths, and counts those that took them."""
 
     def __init__(self, native: Any, prefix: str) -> None:
         self._native = native
@@ -27,14 +27,14 @@ class Hooks:
         return getattr(self._native, self._prefix + name)
 
     def reset(self) -> None:
-        self.force_fallback(False)  # from above too
+        self.force_fallback(False)  # resets force_fallback_from_above, too
         self.force_overflow(False)
         self.watch_fallbacks(False)
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where an operator test runs. ``ops`` has the names and signatures of ``fastprune.ops``."""
+    """A target. ``ops`` has the names and signatures of ``fastprune.ops``."""
 
     name: str
     device: str
@@ -49,9 +49,9 @@ class Target:
             pytest.skip(f"{self.name} takes at most {self.max_numel} elements, this is {numel}")
 
     def needs_autograd(self) -> None:
-        """Skip the test if this target has kernels alone."""
+        """Skip the test if this target has no gradients."""
         if not self.differentiable:
-            pytest.skip(f"{self.name} has no gradients; those of fastprune are one code for all")
+            pytest.skip(f"{self.name} has no gradients: they are the same code for all devices")
 
 
 class NamespaceOps:

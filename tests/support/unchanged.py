@@ -1,4 +1,4 @@
-"""Whether a module is exactly as it was."""
+"""Checks that a module did not change."""
 
 import copy
 from typing import Any
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def snapshot(module: nn.Module) -> dict[str, Any]:
-    """Everything that pruning touches: tensors, hooks in their order, attributes."""
+    """All state that pruning touches: tensors, hooks in order, attributes."""
     hooks = list(module._forward_pre_hooks.items())
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     return {

@@ -1,4 +1,4 @@
-"""The model of a GPU itself, and the form of kernels that lets it run them."""
+"""The CUDA emulator itself, and the form of kernels that lets it run them."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ TORCH = re.compile(r"^#include <(ATen|c10|torch)/", re.MULTILINE)
 
 
 def test_selftest() -> None:
-    """It computes what a GPU would, and faults where a GPU would hang or give garbage."""
+    """The emulator computes what a GPU would, and faults where that would hang or give garbage."""
     done = subprocess.run(
         [str(build.selftest(session.sanitized()))],
         stdout=subprocess.PIPE,
@@ -24,15 +24,15 @@ def test_selftest() -> None:
 
 
 def test_kernels_are_free_of_torch() -> None:
-    """Kernels come before a file's first torch header, and compile where there is no torch."""
+    """Kernels come before a file's first torch header, and compile without torch."""
     csrc = build.ROOT / "csrc"
     kernels = ""
     for path in sorted((csrc / "cuda").rglob("*.cu*")):
         text = path.read_text()
         first = TORCH.search(text)
         head, rest = (text[: first.start()], text[first.start() :]) if first else (text, "")
-        assert "__global__" not in rest, f"{path.name}: a kernel stands behind torch headers"
-        if path.suffix == ".cuh" and not first:  # whole, and once whoever includes it too
+        assert "__global__" not in rest, f"{path.name}: a kernel comes after torch headers"
+        if path.suffix == ".cuh" and not first:  # the whole file, and once for all who include it
             kernels += f'#include "{path.relative_to(csrc)}"\n'
         elif "__global__" in head:
             kernels += f'#line 1 "{path.name}"\n{head}\n'
