@@ -150,6 +150,14 @@ def test_many_channels(target: Target, channels: int, kind: str) -> None:
         check(target, scores, like, old, amount if amount != 1 else 0.7, 0)
 
 
+def test_more_channels_than_every_block_selects_among(target: Target) -> None:
+    shape = (9001, 2)
+    old = some_channels_gone(shape, 0, torch.float32)
+    scores = values("two_values", shape[0], torch.float64)
+    check(target, scores, torch.empty(shape), None, 0.3, 0)
+    check(target, scores, torch.empty(shape), old, 0.6, 0)
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (300, 3)], ids=str)
 def test_no_channel_is_active(target: Target, shape: tuple[int, ...]) -> None:
     old = -torch.zeros(shape)
