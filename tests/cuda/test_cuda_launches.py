@@ -35,7 +35,7 @@ def test_channels(target: Target, launches: Launches, shape: tuple[int, ...], di
     t = torch.randn(shape)
     scores = torch.randn(shape[dim], dtype=torch.float64)
     old = torch.ones(shape)
-    many = shape[dim] > build.SMALL["FASTPRUNE_CUDA_SELECT_BY_ALL"]
+    many = shape[dim] > int(build.policy(build.SMALL)["ChannelsPolicy::kSelectByAll"])
     select = ["channel_select_kernel", "channel_write_kernel"] if many else ["channel_mask_kernel"]
     assert len(launches(lambda: target.ops.channel_norms(t, 2, dim))) == 1
     assert launches(lambda: target.ops.channel_mask(scores, t, None, 0.5, dim)) == select

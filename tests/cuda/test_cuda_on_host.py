@@ -44,3 +44,14 @@ def test_kernels_are_free_of_torch() -> None:
         env=build.without_preload(),
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_small_policy_has_the_constants_of_the_shipped_one() -> None:
+    """So that a constant that is added, or removed, is so in both."""
+    shipped = build.policy(build.ROOT / "csrc")
+    small = build.policy(build.SMALL)
+    assert small.keys() == shipped.keys()
+    families = {name.split("::")[0] for name in shipped if "::" in name}
+    assert families == {"ElementwisePolicy", "ChannelsPolicy", "TopkPolicy"}
+    for name in ("TopkPolicy::kSampleSigmas", "TopkPolicy::kCandidateRoom"):
+        assert small[name] == shipped[name], f"{name} is no size, so the tests take it as shipped"

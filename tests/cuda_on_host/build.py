@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,42 +27,32 @@ ROOT = HERE.parents[1]
 FOLDER = ROOT / "build" / "cuda_on_host"
 LIBRARY = "fastprune_cuda_on_host"
 JOBS = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
-#: Small blocks, tiles and grids, so that small inputs take the paths of large ones.
-SMALL = {
-    "FASTPRUNE_CUDA_THREADS": 64,
-    "FASTPRUNE_CUDA_TILE": 256,
-    "FASTPRUNE_CUDA_BLOCKS_PER_SM": 2,
-    "FASTPRUNE_CUDA_TOPK_THREADS": 64,
-    "FASTPRUNE_CUDA_TOPK_SMALL": 512,
-    "FASTPRUNE_CUDA_TOPK_MEDIUM": 3000,
-    "FASTPRUNE_CUDA_SAMPLE_SHARE": 16,
-    "FASTPRUNE_CUDA_SAMPLE_LEAST": 64,
-    "FASTPRUNE_CUDA_SAMPLE_MOST": 512,
-    "FASTPRUNE_CUDA_NORM_LOADS": 3,
-    "FASTPRUNE_CUDA_NORM_FILL": 16,
-    "FASTPRUNE_CUDA_NORM_OWNERS_PERCENT": 150,
-    "FASTPRUNE_CUDA_NORM_STAGED": 16,
-    "FASTPRUNE_CUDA_SELECT_BY_ALL": 200,
-    "FASTPRUNE_CUDA_SELECTORS_PER_SM": 2,
-}
+#: A folder in front of csrc on the include path: its cuda/policy.h has small blocks, tiles and
+#: grids, so that small inputs take the paths of large ones.
+SMALL = HERE / "policy_small"
 #: Nine tenths of the time to compile a kernel go into these headers: they are compiled once.
 PRECOMPILED = "#include <ATen/ATen.h>\n#include <torch/library.h>\n"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A build: its sources, constants and flags."""
+    """A build: its sources, policy and flags."""
 
     csrc: Path = ROOT / "csrc"
     #: Folders of csrc/cuda to take from there, the rest from the repository. None: all.
     folders: tuple[str, ...] | None = None
-    constants: dict[str, int] = field(default_factory=lambda: dict(SMALL))
+    #: A folder whose cuda/policy.h replaces that of csrc. None: as shipped.
+    policy: Path | None = SMALL
     flags: tuple[str, ...] = ("-O1",)
     link_flags: tuple[str, ...] = ()
 
+    def include_path(self, csrc: Path) -> list[Path]:
+        """Where the project's headers are looked for, in this order."""
+        return [HERE, *([self.policy] if self.policy else []), csrc]
+
 
 #: Blocks, tiles and grids as shipped. Slow on the host, so only a few tests run on it.
-SHIPPED = Variant(constants={})
+SHIPPED = Variant(policy=None)
 #: In place of compute-sanitizer on a GPU; finds undefined behaviour, too.
 SANITIZED = Variant(
     flags=(
@@ -124,14 +114,17 @@ def _forget_old(days: float = 2) -> None:
                 path.unlink()
 
 
-def _included(source: Path, csrc: Path, seen: dict[Path, bytes]) -> dict[Path, bytes]:
+def _included(
+    source: Path, include_path: list[Path], seen: dict[Path, bytes] | None = None
+) -> dict[Path, bytes]:
     """A source and the project files that it includes, in order, with their contents."""
+    seen = {} if seen is None else seen
     if source not in seen:
         seen[source] = source.read_bytes()
         for name in re.findall(rb'^\s*#\s*include\s+"([^"]+)"', seen[source], re.MULTILINE):
-            candidates = [folder / name.decode() for folder in (source.parent, HERE, csrc)]
-            for path in filter(Path.exists, candidates):
-                _included(path.resolve(), csrc, seen)
+            candidates = [folder / name.decode() for folder in (source.parent, *include_path)]
+            if path := next(filter(Path.exists, candidates), None):
+                _included(path.resolve(), include_path, seen)
     return seen
 
 
@@ -165,18 +158,18 @@ def build(variant: Variant | None = None) -> Path:
     FOLDER.mkdir(parents=True, exist_ok=True)
     _forget_old()
     compiler = [os.environ.get("CXX", "g++"), *_flags(variant)]
-    # Neither constants nor paths of the project are part of it: all variants share what they can.
+    # The paths of the project are not part of it: all variants share what they can.
     common = _digest(sys.version, torch.__version__, *compiler)
     header = FOLDER / f"torch-{common}.h"
     if not header.exists():
         header.write_text(PRECOMPILED)
     os.utime(header)
     _make(Path(f"{header}.gch"), [*compiler, "-x", "c++-header", str(header)])
-    constants = [f"-D{name}={value}" for name, value in variant.constants.items()]
     commands = {}
     for source, csrc in _sources(variant):
-        key = _digest(common, *constants, *_included(source.resolve(), csrc, {}).values())
-        use = [*constants, f"-I{HERE}", f"-I{csrc}", "-include", str(header), "-x", "c++", "-c"]
+        include_path = variant.include_path(csrc)
+        key = _digest(common, *_included(source.resolve(), include_path).values())
+        use = [*(f"-I{path}" for path in include_path), "-include", str(header), "-x", "c++", "-c"]
         commands[FOLDER / f"{source.stem}-{key}.o"] = [*compiler, *use, str(source)]
     with ThreadPoolExecutor(JOBS) as pool:
         list(pool.map(_make, commands.keys(), commands.values()))
@@ -193,7 +186,7 @@ def selftest(sanitized: bool = False) -> Path:
     FOLDER.mkdir(parents=True, exist_ok=True)
     command = compiler_without_torch() + (["-fsanitize=address"] if sanitized else [])
     source = HERE / "selftest.cpp"
-    key = _digest(*command, *_included(source, ROOT / "csrc", {}).values())
+    key = _digest(*command, *_included(source, [HERE, ROOT / "csrc"]).values())
     program = FOLDER / f"selftest-{key}"
     _make(program, [*command, str(source)])
     return program
@@ -217,6 +210,20 @@ def load(library: Path) -> None:
 def namespace() -> Any:
     """The operators of the loaded library, and those that control.cpp adds."""
     return getattr(torch.ops, LIBRARY)
+
+
+def policy(folder: Path) -> dict[str, str]:
+    """The constants of a cuda/policy.h, as they are written: "TopkPolicy::kThreads" and so on."""
+    constants = {}
+    struct = ""
+    for line in (folder / "cuda" / "policy.h").read_text().splitlines():
+        if match := re.match(r"struct (\w+) \{$", line):
+            struct = f"{match[1]}::"
+        elif line == "};":
+            struct = ""
+        elif match := re.match(r" *(?:static )?constexpr \w+ (\w+) = (.+);", line):
+            constants[struct + match[1]] = match[2]
+    return constants
 
 
 def kernels(csrc: Path = ROOT / "csrc") -> set[str]:

@@ -36,7 +36,8 @@ __device__ __forceinline__ void write_channels(const T* mask, const unsigned* pr
     const int size = static_cast<int>(task.size - at < kTile ? task.size - at : kTile);
     const ChannelPlace first = place_of(task.of, at);
     const auto bits_from = [&](int64_t c) { return pruned[c / 32] >> (c % 32); };
-    for_each_pack<kPack, packs_in_flight<kPack>(), kThreads>(
+    for_each_pack<kPack, packs_in_flight<kPack, ChannelsPolicy::kThreads>(),
+                  ChannelsPolicy::kThreads>(
         size, task.wide,
         [&](auto width, int i) {
           constexpr int N = decltype(width)::kEntries;
@@ -80,20 +81,20 @@ __device__ __forceinline__ void write_channels(const T* mask, const unsigned* pr
 
 // Every block selects for itself: blocks cannot wait for one that would do it for all.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(ChannelsPolicy::kThreads)
     channel_mask_kernel(const T* mask, const ChannelScores scores, const Amount amount,
                         const WriteTask task, int64_t* active, T* out,
                         const Multiplied<T> multiplied) {
-  FASTPRUNE_SHARED(unsigned[(kSelectByAll + 31) / 32], pruned);
-  const LastChannel last = select_channels<kThreads>(scores, amount);
+  FASTPRUNE_SHARED(unsigned[(ChannelsPolicy::kSelectByAll + 31) / 32], pruned);
+  const LastChannel last = select_channels<ChannelsPolicy::kThreads>(scores, amount);
   if (blockIdx.x == 0 && threadIdx.x == 0) *active = last.active;
-  write_pruned<kThreads>(scores, last, pruned);
+  write_pruned<ChannelsPolicy::kThreads>(scores, last, pruned);
   __syncthreads();
   write_channels(mask, pruned, task, out, multiplied);
 }
 
 // Of more channels than that, one block.
-constexpr int kSelectThreads = 2 * kThreads;
+constexpr int kSelectThreads = 2 * ChannelsPolicy::kThreads;
 
 __global__ void __launch_bounds__(kSelectThreads, 1)
     channel_select_kernel(const ChannelScores scores, const Amount amount, int64_t* active,
@@ -104,7 +105,7 @@ __global__ void __launch_bounds__(kSelectThreads, 1)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(ChannelsPolicy::kThreads)
     channel_write_kernel(const T* mask, const unsigned* pruned, const WriteTask task, T* out,
                          const Multiplied<T> multiplied) {
   write_channels(mask, pruned, task, out, multiplied);
@@ -144,27 +145,27 @@ void launch_flags(const B* mask, FlagTask task) {
   const bool runs = s.outer == 1 || s.inner >= kFlagLongRun;
   task.wide = (runs ? s.inner : s.channels * s.inner) % kPack == 0 && aligned(mask);
   const int entries = task.wide ? kPack : 1;
-  const int64_t few = int64_t{multiprocessors()} * kBlocksPerMultiprocessor;
+  const int64_t few = int64_t{multiprocessors()} * ChannelsPolicy::kBlocksPerMultiprocessor;
   if (runs) {
     task.parts = s.channels < few ? kFlagParts : 1;
     task.lanes = kFewestLanes;
-    while (task.lanes < kThreads &&
+    while (task.lanes < ChannelsPolicy::kThreads &&
            int64_t{task.lanes} * entries * kFlagLoads < s.entries() / task.parts) {
       task.lanes *= 2;
     }
-    const int at_once = kThreads / task.lanes;
+    const int at_once = ChannelsPolicy::kThreads / task.lanes;
     FASTPRUNE_LAUNCH(channel_flags_runs_kernel<B>,
-                     grid_for((s.channels * task.parts + at_once - 1) / at_once), kThreads, mask,
-                     task);
+                     grid_for<ChannelsPolicy>((s.channels * task.parts + at_once - 1) / at_once),
+                     ChannelsPolicy::kThreads, mask, task);
   } else {
     // Rows of 128 bytes and more where the channels suffice.
     const int across = task.wide ? 8 : 32;
     const int wanted = entries * std::max(1, across / static_cast<int>(s.inner));
-    task.strip = std::min(wanted, kThreads);
+    task.strip = std::min(wanted, int{ChannelsPolicy::kThreads});
     const int64_t strips = (s.channels + task.strip - 1) / task.strip;
     task.parts = strips < few ? kFlagParts : 1;
-    FASTPRUNE_LAUNCH(channel_flags_strips_kernel<B>, grid_for(strips * task.parts), kThreads, mask,
-                     task);
+    FASTPRUNE_LAUNCH(channel_flags_strips_kernel<B>, grid_for<ChannelsPolicy>(strips * task.parts),
+                     ChannelsPolicy::kThreads, mask, task);
   }
 }
 
@@ -199,17 +200,17 @@ void select_and_write(const ChannelMaskArgs& args, const ChannelScores& scores, 
       view.inner % kPack == 0,
       view.inner == 1 && view.channels % kPack == 0};
   const int64_t tiles = (size + kTile - 1) / kTile;
-  if (view.channels <= kSelectByAll) {
-    const int64_t most = int64_t{multiprocessors()} * kSelectorsPerMultiprocessor;
-    FASTPRUNE_LAUNCH(channel_mask_kernel<T>, grid_for(std::min(tiles, most)), kThreads, mask,
-                     scores, args.amount, task, active, out, multiplied);
+  if (view.channels <= ChannelsPolicy::kSelectByAll) {
+    FASTPRUNE_LAUNCH(
+        channel_mask_kernel<T>, grid_for(tiles, ChannelsPolicy::kSelectorsPerMultiprocessor),
+        ChannelsPolicy::kThreads, mask, scores, args.amount, task, active, out, multiplied);
     return;
   }
   at::Tensor pruned = at::empty({(view.channels + 31) / 32}, args.scores.options().dtype(at::kInt));
   auto* words = reinterpret_cast<unsigned*>(pruned.mutable_data_ptr<int>());
   FASTPRUNE_LAUNCH(channel_select_kernel, 1, kSelectThreads, scores, args.amount, active, words);
-  FASTPRUNE_LAUNCH(channel_write_kernel<T>, grid_for(tiles), kThreads, mask, words, task, out,
-                   multiplied);
+  FASTPRUNE_LAUNCH(channel_write_kernel<T>, grid_for<ChannelsPolicy>(tiles),
+                   ChannelsPolicy::kThreads, mask, words, task, out, multiplied);
 }
 
 void mask_channels(const ChannelMaskArgs& args, bool restricted) {

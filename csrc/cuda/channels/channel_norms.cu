@@ -18,7 +18,7 @@ namespace {
 // busy.
 int64_t spans_of(const NormTask& task, int64_t groups, int64_t at_once) {
   const int64_t most = (task.chunks + at_once - 1) / at_once;
-  return groups * 100 < int64_t{multiprocessors()} * kNormOwnersPercent ? most : 1;
+  return groups * 100 < int64_t{multiprocessors()} * ChannelsPolicy::kNormOwnersPercent ? most : 1;
 }
 
 // Memory for blocks that share chunks. The counters start from zero, for which
@@ -45,8 +45,9 @@ void norms_of_rows(const T* data, NormTask task, const at::Tensor& norms) {
   const int64_t groups = (task.shape.channels + plan.channels - 1) / plan.channels;
   task.spans = spans_of(task, groups, plan.chunks);
   const Meeting meeting(task, norms, groups);
-  FASTPRUNE_LAUNCH((channel_norms_rows_kernel<kind, V, T>), grid_for(groups * task.spans), kThreads,
-                   data, task, plan);
+  FASTPRUNE_LAUNCH((channel_norms_rows_kernel<kind, V, T>),
+                   grid_for<ChannelsPolicy>(groups * task.spans), ChannelsPolicy::kThreads, data,
+                   task, plan);
 }
 
 template <NormKind kind, int V, class T>
@@ -54,8 +55,8 @@ void norms_of_columns(const T* data, NormTask task, const at::Tensor& norms) {
   const int64_t strips = (task.shape.channels + kColumnStrip<V> - 1) / kColumnStrip<V>;
   task.spans = spans_of(task, strips, 1);
   const Meeting meeting(task, norms, strips);
-  FASTPRUNE_LAUNCH((channel_norms_columns_kernel<kind, V, T>), grid_for(strips * task.spans),
-                   kColumnThreads<V>, data, task);
+  FASTPRUNE_LAUNCH((channel_norms_columns_kernel<kind, V, T>),
+                   grid_for<ChannelsPolicy>(strips * task.spans), kColumnThreads<V>, data, task);
 }
 
 template <NormKind kind, class T>
@@ -63,8 +64,9 @@ void norms_of_strips(const T* data, NormTask task, const at::Tensor& norms) {
   const int64_t strips = (task.shape.channels + kStripChannels - 1) / kStripChannels;
   task.spans = spans_of(task, strips, 1);
   const Meeting meeting(task, norms, strips);
-  FASTPRUNE_LAUNCH((channel_norms_strips_kernel<kind, T>), grid_for(strips * task.spans), kThreads,
-                   data, task);
+  FASTPRUNE_LAUNCH((channel_norms_strips_kernel<kind, T>),
+                   grid_for<ChannelsPolicy>(strips * task.spans), ChannelsPolicy::kThreads, data,
+                   task);
 }
 
 // By packs where these are aligned, and where there are chunks enough to fill
@@ -78,7 +80,7 @@ void norms_of(const T* data, const NormTask& task, const at::Tensor& norms) {
   const int64_t threads = s.channels * task.chunks * kNormLanes / kPack;
   const bool wide = (by_rows ? s.inner : s.channels) % kPack == 0 &&
                     reinterpret_cast<uintptr_t>(data) % kPackBytes == 0 &&
-                    threads >= int64_t{multiprocessors()} * kNormFill;
+                    threads >= int64_t{multiprocessors()} * ChannelsPolicy::kNormFill;
   if (by_rows) {
     return wide ? norms_of_rows<kind, kPack>(data, task, norms)
                 : norms_of_rows<kind, 1>(data, task, norms);

@@ -50,8 +50,8 @@ __device__ __forceinline__ uint64_t bits_of(const B* entries) {
 // Long runs: `lanes` threads take a part of a channel.
 template <int V, class B>
 __device__ __forceinline__ void flags_of_runs(const B* mask, const FlagTask& task) {
-  FASTPRUNE_SHARED(int[kThreads / kFewestLanes], found);
-  const int at_once = kThreads / task.lanes;
+  FASTPRUNE_SHARED(int[ChannelsPolicy::kThreads / kFewestLanes], found);
+  const int at_once = ChannelsPolicy::kThreads / task.lanes;
   const int own = static_cast<int>(threadIdx.x) / task.lanes;
   const int lane = static_cast<int>(threadIdx.x) % task.lanes;
   const int64_t tasks = task.shape.channels * task.parts;
@@ -90,12 +90,12 @@ __device__ __forceinline__ void flags_of_runs(const B* mask, const FlagTask& tas
 // Short runs: a block takes a part of the rows of a strip of neighbouring channels.
 template <int V, class B>
 __device__ __forceinline__ void flags_of_strips(const B* mask, const FlagTask& task) {
-  FASTPRUNE_SHARED(int[kThreads], found);
+  FASTPRUNE_SHARED(int[ChannelsPolicy::kThreads], found);
   const B magnitude = static_cast<B>(task.magnitude);
   const ChannelShape& s = task.shape;
   const int inner = static_cast<int>(s.inner);
   const int across = task.strip * inner / V;  // threads
-  const int down = kThreads / across;
+  const int down = ChannelsPolicy::kThreads / across;
   const int column = static_cast<int>(threadIdx.x) % across * V;
   const int64_t strips = (s.channels + task.strip - 1) / task.strip;
   const int64_t per_part = (s.outer + task.parts - 1) / task.parts;
@@ -141,7 +141,7 @@ __device__ __forceinline__ void flags_of_strips(const B* mask, const FlagTask& t
 }
 
 template <class B>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(ChannelsPolicy::kThreads)
     channel_flags_runs_kernel(const B* mask, const FlagTask task) {
   if (task.wide) {
     flags_of_runs<pack_entries<B>()>(mask, task);
@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class B>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(ChannelsPolicy::kThreads)
     channel_flags_strips_kernel(const B* mask, const FlagTask task) {
   if (task.wide) {
     flags_of_strips<pack_entries<B>()>(mask, task);

@@ -11,18 +11,19 @@ namespace fastprune::cuda {
 
 // Narrow loads need more threads side by side to use whole sectors.
 template <int V>
-constexpr int kColumnThreads = V == 1 ? 4 * kThreads : kThreads;
+constexpr int kColumnThreads = V == 1 ? 4 * ChannelsPolicy::kThreads : ChannelsPolicy::kThreads;
 template <int V>
 constexpr int kColumnStrip = kColumnThreads<V> / kNormLanes * V;
-static_assert(4 * kThreads <= 1024, "a block has at most 1024 threads");
-static_assert(kColumnStrip<1> <= kNormStaged && kColumnStrip<8> <= kNormStaged,
+static_assert(4 * ChannelsPolicy::kThreads <= 1024, "a block has at most 1024 threads");
+static_assert(kColumnStrip<1> <= ChannelsPolicy::kNormStaged &&
+                  kColumnStrip<8> <= ChannelsPolicy::kNormStaged,
               "join_chunks stages whole strips");
 
 // Every kNormLanes-th row of V channels.
 template <NormKind kind, int V, class T>
 __device__ __forceinline__ void add_column(double (&lane)[V], const T* from, int64_t channels,
                                            int steps, double p) {
-  constexpr int kLoads = kind == NormKind::kPower ? 4 : kNormLoads;
+  constexpr int kLoads = kind == NormKind::kPower ? 4 : ChannelsPolicy::kNormLoads;
   add_packs<kind, kLoads>(lane, steps, p, [&] {
     const auto pack = load_pack<V>(from);
     from += kNormLanes * channels;

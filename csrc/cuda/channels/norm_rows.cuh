@@ -17,13 +17,15 @@ struct RowsPlan {
 };
 
 template <int V>
-constexpr int kRowGroups = kThreads * V / kNormLanes;
+constexpr int kRowGroups = ChannelsPolicy::kThreads * V / kNormLanes;
 
 // Entries [begin, end) of a channel. V > 1: runs are whole packs.
 template <NormKind kind, int V, class T>
 __device__ __forceinline__ void add_run(double (&lane)[V], const T* data, const ChannelShape& shape,
                                         int64_t channel, int64_t begin, int64_t end, double p) {
-  constexpr int kLoads = kind == NormKind::kPower ? 4 : V == 1 ? kNormLoads * 2 : kNormLoads;
+  constexpr int kLoads = kind == NormKind::kPower ? 4
+                         : V == 1                 ? ChannelsPolicy::kNormLoads * 2
+                                                  : ChannelsPolicy::kNormLoads;
   const int64_t first = begin + threadIdx.x % (kNormLanes / V) * V;
   const int steps = first < end ? static_cast<int>((end - first + kNormLanes - 1) / kNormLanes) : 0;
   ChannelWalk walk(shape, channel, first, kNormLanes);
@@ -35,7 +37,7 @@ __device__ __forceinline__ void add_run(double (&lane)[V], const T* data, const 
 }
 
 template <NormKind kind, int V, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(ChannelsPolicy::kThreads)
     channel_norms_rows_kernel(const T* data, const NormTask task, const RowsPlan plan) {
   constexpr int kGroups = kRowGroups<V>;
   FASTPRUNE_SHARED(double[2][kGroups], sums);  // of a round, and of the one before
@@ -76,7 +78,7 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
     if (task.spans > 1) {
-      join_chunks<kind, kThreads>(task, first, first, 1);
+      join_chunks<kind, ChannelsPolicy::kThreads>(task, first, first, 1);
     } else if (adds) {
       task.norms[first + c] = norm_finish<kind>(total, task.p);
     }

@@ -9,12 +9,12 @@
 
 namespace fastprune::cuda {
 
-constexpr int kStripChannels = kThreads / kNormLanes;
+constexpr int kStripChannels = ChannelsPolicy::kThreads / kNormLanes;
 constexpr int kShortRun = 32;      // runs are shorter than this
 constexpr int kStageBytes = 1024;  // of a channel in shared memory
 
 template <NormKind kind, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(ChannelsPolicy::kThreads)
     channel_norms_strips_kernel(const T* data, const NormTask task) {
   constexpr int kRun = kStageBytes / sizeof(T);
   constexpr int kLoads = kRun / kNormLanes;
@@ -35,8 +35,8 @@ __global__ void __launch_bounds__(kThreads)
     // row to the next.
     const int stride = inner == 1 ? width | 1 : width + ((inner - width) & (kNormLanes - 1));
     const int most = kRun / inner;  // rows
-    const int across = kThreads / width;
-    const int rest = kThreads % width;
+    const int across = ChannelsPolicy::kThreads / width;
+    const int rest = ChannelsPolicy::kThreads % width;
 
     T entry[kLoads];
     // Calls fn(u, row, column) for the thread's entries of `rows` rows of the
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
     if (task.spans > 1) {
-      join_chunks<kind, kThreads>(task, strip, first, count);
+      join_chunks<kind, ChannelsPolicy::kThreads>(task, strip, first, count);
     } else if (lane == 0 && warp < count) {
       task.norms[first + warp] = norm_finish<kind>(total, task.p);
     }

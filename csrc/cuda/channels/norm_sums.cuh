@@ -10,6 +10,8 @@
 
 namespace fastprune::cuda {
 
+static_assert(ChannelsPolicy::kThreads % kNormLanes == 0, "whole warps");
+
 struct NormTask {
   ChannelShape shape;
   int64_t chunks;  // of a channel
@@ -80,10 +82,10 @@ __device__ __forceinline__ double* partial_norm(const NormTask& task, int64_t fi
 template <NormKind kind, int kBlock>
 __device__ __forceinline__ void join_chunks(const NormTask& task, int64_t group, int64_t first,
                                             int count) {
-  FASTPRUNE_SHARED(double[kNormStaged], staged);
+  FASTPRUNE_SHARED(double[ChannelsPolicy::kNormStaged], staged);
   if (!last_block_of(static_cast<unsigned>(task.spans), &task.arrived[group])) return;
   const double* partial = partial_norm(task, first, count, 0, 0);
-  const int most = kNormStaged / count;
+  const int most = ChannelsPolicy::kNormStaged / count;
   const int c = static_cast<int>(threadIdx.x);
   double total = norm_start<kind>();
   for (int64_t chunk = 0; chunk < task.chunks; chunk += most) {

@@ -80,12 +80,12 @@ template <int kBlock>
 __device__ __forceinline__ void narrow_channels(const ChannelScores& scores,
                                                 Bracket<uint64_t>& bracket) {
   using Scan = cub::BlockScan<int64_t, kBlock>;
-  constexpr int kBins = 1 << kDigitBits;
+  constexpr int kBins = 1 << ChannelsPolicy::kDigitBits;
   constexpr int kPerThread = (kBins + kBlock - 1) / kBlock;
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
   FASTPRUNE_SHARED(unsigned[kBins], bins);
   const Bracket<uint64_t> current = bracket;
-  const Digit digit = digit_of_range(current.lo, current.hi, kDigitBits);
+  const Digit digit = digit_of_range(current.lo, current.hi, ChannelsPolicy::kDigitBits);
   for (int b = threadIdx.x; b < kBins; b += kBlock) bins[b] = 0;
   __syncthreads();
   for_each_inside<kBlock>(scores, current, [&](int64_t, uint64_t key) {

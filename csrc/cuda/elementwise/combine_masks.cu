@@ -4,7 +4,8 @@
 namespace fastprune::cuda {
 
 template <class T, class U>
-__global__ void __launch_bounds__(kThreads) combine_masks_kernel(const SegmentList list) {
+__global__ void __launch_bounds__(ElementwisePolicy::kThreads)
+    combine_masks_kernel(const SegmentList list) {
   multiply_tiles<T, U>(list);
 }
 
@@ -26,8 +27,8 @@ void combine(const SameLayout& flat, const at::Tensor& out) {
   map.add(make_segment<T, U, T>(flat.first.const_data_ptr(), flat.second.const_data_ptr(),
                                 out.mutable_data_ptr(), out.numel()));
   if (map.tiles() == 0) return;
-  FASTPRUNE_LAUNCH((combine_masks_kernel<T, U>), grid_for(map.tiles()), kThreads,
-                   map.list(out.options()));
+  FASTPRUNE_LAUNCH((combine_masks_kernel<T, U>), grid_for<ElementwisePolicy>(map.tiles()),
+                   ElementwisePolicy::kThreads, map.list(out.options()));
 }
 
 at::Tensor combine_masks(const at::Tensor& old_mask, const at::Tensor& new_mask) {

@@ -4,7 +4,8 @@
 namespace fastprune::cuda {
 
 template <class T, class M>
-__global__ void __launch_bounds__(kThreads) masked_mul_kernel(const SegmentList list) {
+__global__ void __launch_bounds__(ElementwisePolicy::kThreads)
+    masked_mul_kernel(const SegmentList list) {
   multiply_tiles<T, M>(list);
 }
 
@@ -32,8 +33,8 @@ void multiply(const std::vector<SameLayout>& flat, const std::vector<at::Tensor>
                                   out[i].mutable_data_ptr(), out[i].numel()));
   }
   if (map.tiles() == 0) return;
-  FASTPRUNE_LAUNCH((masked_mul_kernel<T, M>), grid_for(map.tiles()), kThreads,
-                   map.list(out[0].options()));
+  FASTPRUNE_LAUNCH((masked_mul_kernel<T, M>), grid_for<ElementwisePolicy>(map.tiles()),
+                   ElementwisePolicy::kThreads, map.list(out[0].options()));
 }
 
 void multiply_flat(const std::vector<SameLayout>& flat, const std::vector<at::Tensor>& out) {

@@ -16,7 +16,8 @@ __device__ __forceinline__ void multiply_tiles(const SegmentList& list) {
   constexpr int kPack = pack_entries<T, M>();
   for (int64_t tile = blockIdx.x; tile < list.tiles; tile += gridDim.x) {
     const auto span = tile_span<T, M, T>(list, tile);
-    for_each_pack<kPack, packs_in_flight<kPack>(), kThreads>(
+    for_each_pack<kPack, packs_in_flight<kPack, ElementwisePolicy::kThreads>(),
+                  ElementwisePolicy::kThreads>(
         span.size, span.wide,
         [&](auto width, int i) {
           constexpr int N = decltype(width)::kEntries;

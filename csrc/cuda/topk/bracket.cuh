@@ -35,15 +35,15 @@ __device__ __forceinline__ void take_sample(const SegmentList& list,
                                             const SelectionOptions& options,
                                             const TopkWork<F>& work, int64_t first,
                                             int64_t stride) {
-  for (int64_t slot = first; slot < work.sample_size; slot += kTopkKeys * stride) {
-    typename F::Bits keys[kTopkKeys];
+  for (int64_t slot = first; slot < work.sample_size; slot += TopkPolicy::kKeysInFlight * stride) {
+    typename F::Bits keys[TopkPolicy::kKeysInFlight];
 #pragma unroll
-    for (int j = 0; j < kTopkKeys; ++j) {
+    for (int j = 0; j < TopkPolicy::kKeysInFlight; ++j) {
       const int64_t at = slot + j * stride;
       if (at < work.sample_size) keys[j] = sampled_key<F, M>(list, options, work.stretch, at);
     }
 #pragma unroll
-    for (int j = 0; j < kTopkKeys; ++j) {
+    for (int j = 0; j < TopkPolicy::kKeysInFlight; ++j) {
       if (slot + j * stride < work.sample_size) work.sample[slot + j * stride] = keys[j];
     }
   }
@@ -54,7 +54,8 @@ __device__ __forceinline__ void take_sample(const SegmentList& list,
 // unrolled, so that what there is of each stays in registers.
 constexpr int kRanks = 3;
 constexpr int kCountBits = 21;
-static_assert(kSampleMost < int64_t{1} << (kCountBits - 1), "up to twice as many are sampled");
+static_assert(TopkPolicy::kSampleMost < int64_t{1} << (kCountBits - 1),
+              "up to twice as many are sampled");
 
 // Where nvcc does not unroll a loop over the ranks, which is inside another one.
 template <class Fn>
@@ -84,8 +85,8 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
                                                                 const SelectionOptions& options,
                                                                 int64_t total) {
   using Key = typename F::Key;
-  using Scan = cub::BlockScan<unsigned long long, kTopkThreads, cub::BLOCK_SCAN_WARP_SCANS>;
-  constexpr int kPerThread = (kBins + kTopkThreads - 1) / kTopkThreads;
+  using Scan = cub::BlockScan<unsigned long long, TopkPolicy::kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
+  constexpr int kPerThread = (kBins + TopkPolicy::kThreads - 1) / TopkPolicy::kThreads;
   FASTPRUNE_SHARED(unsigned[kRanks * kBins], bins);
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
   FASTPRUNE_SHARED(Bracket<Key>[kRanks], found);
@@ -94,26 +95,27 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
   Bracket<Key> bracket[kRanks];
 #pragma unroll
   for (int r = 0; r < kRanks; ++r) bracket[r] = {Key{0}, max_key<F>(), 0, 0, 0};
-  for (int pass = 0; pass < digit_passes(F::kKeyBits, kDigitBits); ++pass) {
-    const Digit digit = digit_of_pass(F::kKeyBits, kDigitBits, pass);
+  for (int pass = 0; pass < digit_passes(F::kKeyBits, TopkPolicy::kDigitBits); ++pass) {
+    const Digit digit = digit_of_pass(F::kKeyBits, TopkPolicy::kDigitBits, pass);
     // Ranks that are in one bracket still share a histogram.
     int table[kRanks];
 #pragma unroll
     for (int r = 0; r < kRanks; ++r) {
       table[r] = r > 0 && bracket[r].lo == bracket[r - 1].lo ? table[r - 1] : r;
     }
-    for (int b = threadIdx.x; b < kRanks * kBins; b += kTopkThreads) bins[b] = 0;
+    for (int b = threadIdx.x; b < kRanks * kBins; b += TopkPolicy::kThreads) bins[b] = 0;
     __syncthreads();
     Run run[kRanks];
-    for (int64_t slot = threadIdx.x; slot < work.sample_size; slot += kTopkKeys * kTopkThreads) {
-      typename F::Bits keys[kTopkKeys];
+    for (int64_t slot = threadIdx.x; slot < work.sample_size;
+         slot += TopkPolicy::kKeysInFlight * TopkPolicy::kThreads) {
+      typename F::Bits keys[TopkPolicy::kKeysInFlight];
 #pragma unroll
-      for (int j = 0; j < kTopkKeys; ++j) {
-        const int64_t at = slot + j * kTopkThreads;
+      for (int j = 0; j < TopkPolicy::kKeysInFlight; ++j) {
+        const int64_t at = slot + j * TopkPolicy::kThreads;
         keys[j] = at < work.sample_size ? work.sample[at] : no_key<F>();
       }
 #pragma unroll
-      for (int j = 0; j < kTopkKeys; ++j) {
+      for (int j = 0; j < TopkPolicy::kKeysInFlight; ++j) {
         if (keys[j] == no_key<F>()) continue;
         const Key key = keys[j];
         for_each_rank([&](auto rank) {
@@ -142,7 +144,7 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
     if (pass == 0) {
       active = packed_count(all, 0);
       if (active == 0) return {Key{0}, max_key<F>(), max_key<F>()};
-      ranks = sample_ranks(options.amount, total, work.stretch, active, kSampleSigmas);
+      ranks = sample_ranks(options.amount, total, work.stretch, active, TopkPolicy::kSampleSigmas);
       int64_t wanted[kRanks];
       clamp_ranks(ranks, active, wanted);
 #pragma unroll
@@ -173,8 +175,8 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
 // What the kernels to come add to.
 template <class F>
 __device__ __forceinline__ void clear_state(const TopkWork<F>& work) {
-  constexpr int kAll = kBins * digit_passes(F::kKeyBits, kDigitBits);
-  for (int b = threadIdx.x; b < kAll; b += kTopkThreads) work.bins[b] = 0;
+  constexpr int kAll = kBins * digit_passes(F::kKeyBits, TopkPolicy::kDigitBits);
+  for (int b = threadIdx.x; b < kAll; b += TopkPolicy::kThreads) work.bins[b] = 0;
   if (threadIdx.x == 0) {
     auto* s = work.state;
     s->active = s->below = s->ties_lo = s->ties_hi = s->between = 0;

@@ -28,7 +28,7 @@ __device__ __forceinline__ bool all_alike(const Bracket<Key>& threshold) {
 
 // Neighbouring threads that count a tile's ties together.
 constexpr int kTieLanes = 8;
-constexpr int kTieGroups = kTopkThreads / kTieLanes;
+constexpr int kTieGroups = TopkPolicy::kThreads / kTieLanes;
 
 // Group `first` of `stride` groups counts the ties of its share of the tiles; no quotas yet.
 template <class F>
@@ -51,15 +51,16 @@ __device__ __forceinline__ void count_ties(const TopkWork<F>& work, int64_t tile
     } else {
       const unsigned begin = load_fresh(&record->begin);
       const unsigned between = load_fresh(&record->between);
-      for (unsigned i = lane; i < between; i += kTopkKeys * kTieLanes) {
-        typename F::Bits keys[kTopkKeys];
+      for (unsigned i = lane; i < between; i += TopkPolicy::kKeysInFlight * kTieLanes) {
+        typename F::Bits keys[TopkPolicy::kKeysInFlight];
 #pragma unroll
-        for (int j = 0; j < kTopkKeys; ++j) {
+        for (int j = 0; j < TopkPolicy::kKeysInFlight; ++j) {
           const unsigned at = i + j * kTieLanes;
           keys[j] = at < between ? load_fresh(work.keys + begin + at) : no_key<F>();
         }
 #pragma unroll
-        for (int j = 0; j < kTopkKeys; ++j) ties += static_cast<Key>(keys[j]) == key;
+        for (int j = 0; j < TopkPolicy::kKeysInFlight; ++j)
+          ties += static_cast<Key>(keys[j]) == key;
       }
 #pragma unroll
       for (int half = kTieLanes / 2; half > 0; half /= 2) {
@@ -94,11 +95,12 @@ constexpr int kTilesTogether = 8;
 template <class Key>
 __device__ __forceinline__ void share_out(unsigned* ties, int64_t tiles,
                                           const Bracket<Key>& threshold) {
-  using Scan = cub::BlockScan<long long, kTopkThreads, cub::BLOCK_SCAN_WARP_SCANS>;
+  using Scan = cub::BlockScan<long long, TopkPolicy::kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
   if (all_alike(threshold)) return;
   long long left = threshold.rank;
-  for (int64_t first = 0; left > 0 && first < tiles; first += kTilesTogether * kTopkThreads) {
+  for (int64_t first = 0; left > 0 && first < tiles;
+       first += kTilesTogether * TopkPolicy::kThreads) {
     const int64_t mine = first + int64_t{threadIdx.x} * kTilesTogether;
     uint4 vectors[kTilesTogether / 4] = {};
     auto* words = reinterpret_cast<uint4*>(ties + mine);
@@ -148,10 +150,10 @@ template <int N, class F, class M>
 __device__ __forceinline__ int settle_entries(const Span<F, M>& span, typename F::Key threshold,
                                               Quota quota, const SelectionOptions& options) {
   using Key = typename F::Key;
-  using Scan = cub::BlockScan<int, kTopkThreads, cub::BLOCK_SCAN_WARP_SCANS>;
+  using Scan = cub::BlockScan<int, TopkPolicy::kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
   int left = quota.due;
-  for (int first = 0; first < span.size; first += kTopkThreads * N) {
+  for (int first = 0; first < span.size; first += TopkPolicy::kThreads * N) {
     const int i = first + static_cast<int>(threadIdx.x) * N;
     const bool there = i < span.size;
     Pack<M, N> values{};

@@ -13,14 +13,14 @@ namespace fastprune::cuda {
 
 // Of the state, `active` alone is set: for the host.
 template <class F, class M>
-__global__ void __launch_bounds__(kTopkThreads, 1)
+__global__ void __launch_bounds__(TopkPolicy::kThreads, 1)
     topk_small_kernel(const SegmentList list, const SelectionOptions options,
                       TopkState<typename F::Key>* state) {
   using Key = typename F::Key;
   FASTPRUNE_SHARED(unsigned[kBins], bins);
   Bracket<Key> bracket{0, max_key<F>(), 0, 0, 0};
   for (int pass = 0; bracket.lo != bracket.hi; ++pass) {
-    const Digit digit = digit_of_range(bracket.lo, bracket.hi, kDigitBits);
+    const Digit digit = digit_of_range(bracket.lo, bracket.hi, TopkPolicy::kDigitBits);
     clear_bins(bins);
     __syncthreads();
     count_everything<F, M>(list, options, bracket, digit, 0, 1, bins);
@@ -44,28 +44,28 @@ __global__ void __launch_bounds__(kTopkThreads, 1)
 }
 
 template <class F, class M>
-__global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
     topk_sample_kernel(const SegmentList list, const SelectionOptions options,
                        const TopkWork<F> work) {
-  take_sample<F, M>(list, options, work, int64_t{blockIdx.x} * kTopkThreads + threadIdx.x,
-                    int64_t{gridDim.x} * kTopkThreads);
+  take_sample<F, M>(list, options, work, int64_t{blockIdx.x} * TopkPolicy::kThreads + threadIdx.x,
+                    int64_t{gridDim.x} * TopkPolicy::kThreads);
 }
 
 // One block. With `gather` it takes the sample itself.
 template <class F, class M>
-__global__ void __launch_bounds__(kTopkThreads, 1)
+__global__ void __launch_bounds__(TopkPolicy::kThreads, 1)
     topk_bracket_kernel(const SegmentList list, const SelectionOptions options,
                         const TopkWork<F> work, bool gather) {
   clear_state<F>(work);
   // A thread ranks what it has taken itself, so there is nothing to wait for.
-  if (gather) take_sample<F, M>(list, options, work, threadIdx.x, kTopkThreads);
+  if (gather) take_sample<F, M>(list, options, work, threadIdx.x, TopkPolicy::kThreads);
   const auto edges = sampled_edges<F>(work, options, list.entries);
   if (threadIdx.x == 0) work.state->edges = edges;
 }
 
 // Before `again` with the sampled edges; then, if the sample misled, with the threshold.
 template <class F, class M>
-__global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
     topk_sweep_kernel(const SegmentList list, const SelectionOptions options,
                       const TopkWork<F> work, bool again) {
   auto* state = work.state;
@@ -85,14 +85,14 @@ __global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
 }
 
 template <class F, class M>
-__global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
     topk_narrow_kernel(const SegmentList list, const SelectionOptions options,
                        const TopkWork<F> work, int pass) {
   FASTPRUNE_SHARED(unsigned[kBins], bins);
   auto* state = work.state;
   const auto bracket = state->bracket;
   if (bracket.lo == bracket.hi) return;
-  const Digit digit = digit_of_range(bracket.lo, bracket.hi, kDigitBits);
+  const Digit digit = digit_of_range(bracket.lo, bracket.hi, TopkPolicy::kDigitBits);
   clear_bins(bins);
   __syncthreads();
   if (state->source == Source::kCandidates) {
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
   }
   __syncthreads();
   unsigned long long* all = work.bins + int64_t{pass} * kBins;
-  for (int b = threadIdx.x; b < kBins; b += kTopkThreads) {
+  for (int b = threadIdx.x; b < kBins; b += TopkPolicy::kThreads) {
     if (bins[b] > 0) atomicAdd(&all[b], static_cast<unsigned long long>(bins[b]));
   }
   if (!last_block(&state->arrived)) return;
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
 }
 
 template <class F>
-__global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
     topk_quota_kernel(const TopkWork<F> work, int64_t tiles) {
   auto* state = work.state;
   const auto threshold = state->bracket;
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
 }
 
 template <class F, class M>
-__global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
     topk_fix_kernel(const SegmentList list, const SelectionOptions options,
                     const TopkWork<F> work) {
   fix_tiles<F, M>(list, options, work, work.state->edges, work.state->bracket);
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
 
 // The sweep, and by its last block all that a large input has further launches for but the fix.
 template <class F, class M>
-__global__ void __launch_bounds__(kTopkThreads, kTopkBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
     topk_medium_kernel(const SegmentList list, const SelectionOptions options,
                        const TopkWork<F> work) {
   using Key = typename F::Key;

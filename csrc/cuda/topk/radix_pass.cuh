@@ -24,7 +24,7 @@ struct Run {
 };
 
 __device__ __forceinline__ void clear_bins(unsigned* bins) {
-  for (int b = threadIdx.x; b < kBins; b += kTopkThreads) bins[b] = 0;
+  for (int b = threadIdx.x; b < kBins; b += TopkPolicy::kThreads) bins[b] = 0;
 }
 
 // The bracket's candidates by their next digit; block `first` of `stride` blocks takes its share.
@@ -33,16 +33,17 @@ __device__ __forceinline__ void count_candidates(const TopkWork<F>& work, int64_
                                                  const Bracket<typename F::Key>& bracket,
                                                  Digit digit, int64_t first, int64_t stride,
                                                  unsigned* bins) {
-  const int64_t step = stride * kTopkThreads;
+  const int64_t step = stride * TopkPolicy::kThreads;
   Run run;
-  for (int64_t i = first * kTopkThreads + threadIdx.x; i < count; i += kTopkKeys * step) {
-    typename F::Bits keys[kTopkKeys];
+  for (int64_t i = first * TopkPolicy::kThreads + threadIdx.x; i < count;
+       i += TopkPolicy::kKeysInFlight * step) {
+    typename F::Bits keys[TopkPolicy::kKeysInFlight];
 #pragma unroll
-    for (int j = 0; j < kTopkKeys; ++j) {
+    for (int j = 0; j < TopkPolicy::kKeysInFlight; ++j) {
       keys[j] = i + j * step < count ? load_fresh(work.keys + i + j * step) : no_key<F>();
     }
 #pragma unroll
-    for (int j = 0; j < kTopkKeys; ++j) {
+    for (int j = 0; j < TopkPolicy::kKeysInFlight; ++j) {
       const typename F::Key key = keys[j];
       if (keys[j] == no_key<F>() || !in_bracket(key, bracket.lo, bracket.hi)) continue;
       run.add(bins, static_cast<int>((key - bracket.lo) >> digit.shift));
@@ -83,7 +84,7 @@ __device__ __forceinline__ void count_everything(const SegmentList& list,
         run.add(bins, static_cast<int>((key - bracket.lo) >> digit.shift));
       }
     };
-    for_each_pack<kEntries, kLoads, kTopkThreads>(span.size, span.wide, load, count);
+    for_each_pack<kEntries, kLoads, TopkPolicy::kThreads>(span.size, span.wide, load, count);
   }
   run.flush(bins);
 }
@@ -95,8 +96,8 @@ template <class Key, class CountOf, class RankOf>
 __device__ __forceinline__ Bracket<Key> narrow_in_block(Bracket<Key> current, Digit digit,
                                                         const CountOf& count_of,
                                                         const RankOf& rank_of) {
-  using Scan = cub::BlockScan<long long, kTopkThreads, cub::BLOCK_SCAN_WARP_SCANS>;
-  constexpr int kPerThread = (kBins + kTopkThreads - 1) / kTopkThreads;
+  using Scan = cub::BlockScan<long long, TopkPolicy::kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
+  constexpr int kPerThread = (kBins + TopkPolicy::kThreads - 1) / TopkPolicy::kThreads;
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
   FASTPRUNE_SHARED(Bracket<Key>, found);
   const int first = static_cast<int>(threadIdx.x) * kPerThread;
@@ -137,7 +138,7 @@ __device__ __forceinline__ Bracket<typename F::Key> narrow_alone(const SegmentLi
                                                                  Bracket<typename F::Key> bracket) {
   FASTPRUNE_SHARED(unsigned[kBins], bins);
   while (bracket.lo != bracket.hi) {
-    const Digit digit = digit_of_range(bracket.lo, bracket.hi, kDigitBits);
+    const Digit digit = digit_of_range(bracket.lo, bracket.hi, TopkPolicy::kDigitBits);
     clear_bins(bins);
     __syncthreads();
     if (source == Source::kCandidates) {

@@ -11,8 +11,11 @@
 
 namespace fastprune::cuda {
 
-constexpr int kBins = 1 << kDigitBits;
-constexpr int kWarps = kTopkThreads / 32;
+constexpr int kBins = 1 << TopkPolicy::kDigitBits;
+constexpr int kWarps = TopkPolicy::kThreads / 32;
+static_assert(TopkPolicy::kThreads % 32 == 0, "whole warps");
+static_assert(kTile % TopkPolicy::kThreads == 0, "every thread has the same share of a tile");
+static_assert(kTile < 1 << 16, "an offset in a tile, and a count of its entries, fit 16 bits");
 
 struct SelectionOptions {
   Amount amount;

@@ -20,15 +20,15 @@ struct Totals {
   unsigned below = 0;
 };
 
-// A thread takes packs of N entries, kTopkThreads packs apart.
+// A thread takes packs of N entries, TopkPolicy::kThreads packs apart.
 template <int N>
 constexpr int packs_of_thread() {
-  return (kTile / kTopkThreads + N - 1) / N;
+  return (kTile / TopkPolicy::kThreads + N - 1) / N;
 }
 
 template <int N>
 __device__ __forceinline__ int entry_of_bit(int bit) {
-  return (bit / N * kTopkThreads + static_cast<int>(threadIdx.x)) * N + bit % N;
+  return (bit / N * TopkPolicy::kThreads + static_cast<int>(threadIdx.x)) * N + bit % N;
 }
 
 // The span's size is a multiple of N.
@@ -91,8 +91,8 @@ __device__ __forceinline__ void sweep_tiles(const SegmentList& list,
                                             const Edges<typename F::Key>& edges, bool totals,
                                             int64_t first, int64_t stride) {
   using Key = typename F::Key;
-  using Scan = cub::BlockScan<unsigned long long, kTopkThreads, cub::BLOCK_SCAN_WARP_SCANS>;
-  using Reduce = cub::BlockReduce<unsigned long long, kTopkThreads>;
+  using Scan = cub::BlockScan<unsigned long long, TopkPolicy::kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
+  using Reduce = cub::BlockReduce<unsigned long long, TopkPolicy::kThreads>;
   constexpr int kEntries = pack_entries<typename F::Bits, M>();
   constexpr int kField = 16;  // bits of a count when three are added up in one scan
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);

@@ -40,7 +40,9 @@ struct Workspace {
   at::Tensor memory;
 
   Workspace(const SegmentList& list, const at::TensorOptions& bytes) {
-    const int64_t wanted = std::clamp(list.entries / kSampleShare, kSampleLeast, kSampleMost);
+    const int64_t wanted =
+        std::clamp(list.entries / TopkPolicy::kSampleShare, int64_t{TopkPolicy::kSampleLeast},
+                   int64_t{TopkPolicy::kSampleMost});
     TopkWork<F>& w = pointers;
     w.stretch = std::max<int64_t>(1, list.entries / wanted);
     w.sample_size = (list.entries + w.stretch - 1) / w.stretch;
@@ -54,7 +56,7 @@ struct Workspace {
     };
     const int64_t state = place(1, sizeof(*w.state));
     const int64_t bins =
-        place(int64_t{kBins} * digit_passes(F::kKeyBits, kDigitBits), sizeof(*w.bins));
+        place(int64_t{kBins} * digit_passes(F::kKeyBits, TopkPolicy::kDigitBits), sizeof(*w.bins));
     const int64_t sample = place(w.sample_size, sizeof(*w.sample));
     const int64_t keys = place(w.room, sizeof(*w.keys));
     const int64_t offsets = place(w.room, sizeof(*w.offsets));
@@ -74,8 +76,8 @@ struct Workspace {
   // The bracket is widest where half is pruned.
   static int64_t candidates(int64_t entries, int64_t sampled) {
     const auto size = static_cast<double>(sampled);
-    const double share = std::min(1.0, (kSampleSigmas * std::sqrt(size) + 6.0) / size);
-    const double room = kCandidateRoom * share * static_cast<double>(entries);
+    const double share = std::min(1.0, (TopkPolicy::kSampleSigmas * std::sqrt(size) + 6.0) / size);
+    const double room = TopkPolicy::kCandidateRoom * share * static_cast<double>(entries);
     return std::min({entries, int64_t{1} << 31, static_cast<int64_t>(room) + kTile});
   }
 };
@@ -108,34 +110,39 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
     return list.entries <= entries && list.tiles <= 2 * (entries / kTile) + 2;
   };
 
-  if (within(kTopkSmall)) {
+  if (within(TopkPolicy::kSmall)) {
     const at::Tensor state = at::empty({static_cast<int64_t>(sizeof(TopkState<Key>))}, bytes);
-    FASTPRUNE_LAUNCH((topk_small_kernel<F, M>), 1, kTopkThreads, list, options,
+    FASTPRUNE_LAUNCH((topk_small_kernel<F, M>), 1, TopkPolicy::kThreads, list, options,
                      reinterpret_cast<TopkState<Key>*>(state.mutable_data_ptr<uint8_t>()));
     look_back<F>(state, options, check, /*sampled=*/false);
     return;
   }
   const Workspace<F> workspace(list, bytes);
   const TopkWork<F>& work = workspace.pointers;
-  const unsigned grid = grid_for(list.tiles, kTopkBlocksPerMultiprocessor);
-  if (within(kTopkMedium)) {
-    FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, kTopkThreads, list, options, work, true);
-    FASTPRUNE_LAUNCH((topk_medium_kernel<F, M>), grid, kTopkThreads, list, options, work);
+  const unsigned grid = grid_for<TopkPolicy>(list.tiles);
+  if (within(TopkPolicy::kMedium)) {
+    FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, TopkPolicy::kThreads, list, options, work,
+                     true);
+    FASTPRUNE_LAUNCH((topk_medium_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work);
   } else {
-    const int64_t sampling = (work.sample_size + kTopkThreads - 1) / kTopkThreads;
-    FASTPRUNE_LAUNCH((topk_sample_kernel<F, M>), grid_for(sampling), kTopkThreads, list, options,
-                     work);
-    FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, kTopkThreads, list, options, work, false);
-    FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, kTopkThreads, list, options, work, false);
-    for (int pass = 0; pass < digit_passes(F::kKeyBits, kDigitBits); ++pass) {
+    const int64_t sampling = (work.sample_size + TopkPolicy::kThreads - 1) / TopkPolicy::kThreads;
+    FASTPRUNE_LAUNCH((topk_sample_kernel<F, M>),
+                     grid_for(sampling, TopkPolicy::kSampleBlocksPerMultiprocessor),
+                     TopkPolicy::kThreads, list, options, work);
+    FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, TopkPolicy::kThreads, list, options, work,
+                     false);
+    FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work,
+                     false);
+    for (int pass = 0; pass < digit_passes(F::kKeyBits, TopkPolicy::kDigitBits); ++pass) {
       // Each block adds its bins to those in memory, so there are no more blocks than help.
-      FASTPRUNE_LAUNCH((topk_narrow_kernel<F, M>), grid_for(list.tiles, 1), kTopkThreads, list,
-                       options, work, pass);
+      FASTPRUNE_LAUNCH((topk_narrow_kernel<F, M>), grid_for(list.tiles, 1), TopkPolicy::kThreads,
+                       list, options, work, pass);
     }
-    FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, kTopkThreads, list, options, work, true);
-    FASTPRUNE_LAUNCH((topk_quota_kernel<F>), grid, kTopkThreads, work, list.tiles);
+    FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work,
+                     true);
+    FASTPRUNE_LAUNCH((topk_quota_kernel<F>), grid, TopkPolicy::kThreads, work, list.tiles);
   }
-  FASTPRUNE_LAUNCH((topk_fix_kernel<F, M>), grid, kTopkThreads, list, options, work);
+  FASTPRUNE_LAUNCH((topk_fix_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work);
   look_back<F>(workspace.memory, options, check, /*sampled=*/true);
 }
 

@@ -64,9 +64,14 @@ void launch_kernel(const char*, void (*kernel)(P...), dim3 grid, dim3 block, Arg
 #endif
 
 // Blocks for a kernel that strides over `tasks`.
-inline unsigned grid_for(int64_t tasks, int per_multiprocessor = kBlocksPerMultiprocessor) {
+inline unsigned grid_for(int64_t tasks, int per_multiprocessor) {
   const int64_t most = int64_t{multiprocessors()} * per_multiprocessor;
   return static_cast<unsigned>(std::max<int64_t>(1, std::min(tasks, most)));
+}
+
+template <class Policy>
+unsigned grid_for(int64_t tasks) {
+  return grid_for(tasks, Policy::kBlocksPerMultiprocessor);
 }
 
 }  // namespace fastprune::cuda

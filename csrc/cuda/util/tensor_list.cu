@@ -6,6 +6,7 @@
 namespace fastprune::cuda {
 
 constexpr int kSegmentsPerStore = 56;
+constexpr int kStoreThreads = 256;
 
 struct SegmentBatch {
   int first;  // of the list
@@ -15,9 +16,9 @@ struct SegmentBatch {
 static_assert(sizeof(SegmentBatch) + sizeof(Segment*) <= 4096,
               "what every GPU takes of parameters");
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kStoreThreads)
     store_segments_kernel(const SegmentBatch batch, Segment* many) {
-  for (int i = threadIdx.x; i < batch.count; i += kThreads) {
+  for (int i = threadIdx.x; i < batch.count; i += kStoreThreads) {
     many[batch.first + i] = batch.segment[i];
   }
 }
@@ -43,7 +44,7 @@ SegmentList TileMap::list(const at::TensorOptions& device) {
   for (int first = 0; first < list.count; first += kSegmentsPerStore) {
     SegmentBatch batch{first, std::min(list.count - first, kSegmentsPerStore), {}};
     std::copy_n(segments_.begin() + first, batch.count, batch.segment);
-    FASTPRUNE_LAUNCH(store_segments_kernel, 1, kThreads, batch, many);
+    FASTPRUNE_LAUNCH(store_segments_kernel, 1, kStoreThreads, batch, many);
   }
   list.many = many;
   return list;

@@ -65,9 +65,10 @@ __device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& pack) {
 }
 
 // Packs of N that a thread has under way: what its share of a tile is, but not above four.
-template <int N>
+template <int N, int kBlockThreads>
 constexpr int packs_in_flight() {
-  constexpr int kShare = kTile / kThreads / N;
+  static_assert(kTile % kBlockThreads == 0, "every thread has the same share of a tile");
+  constexpr int kShare = kTile / kBlockThreads / N;
   return kShare < 1 ? 1 : kShare > 4 ? 4 : kShare;
 }
 
