@@ -53,7 +53,7 @@ def test_products(target: Target, launches: Launches) -> None:
     assert launches(lambda: target.ops.masked_mul(ts[0], masks[0].long())) == ["masked_mul_kernel"]
     assert launches(lambda: target.ops.masked_muls(ts, masks)) == [
         "masked_mul_kernel",
-        "store_segments_kernel",
+        "store_tensors_kernel",
     ]
     assert launches(lambda: target.ops.combine_masks(masks[0], masks[0].bool())) == [
         "combine_masks_kernel"

@@ -1,5 +1,5 @@
-// channel_norms on CUDA: one launch, of the kernel that reads the layout of a
-// channel in whole sectors.
+// channel_norms on CUDA: one launch, of the kernel that reads whole sectors in the layout of a
+// channel.
 #include "cuda/channels/norm_columns.cuh"
 #include "cuda/channels/norm_rows.cuh"
 #include "cuda/channels/norm_strips.cuh"
@@ -13,23 +13,17 @@
 namespace fastprune::cuda {
 namespace {
 
-// How many blocks share the chunks of a group of channels, if one takes
-// `at_once` of them at a time: one if there are blocks enough to keep the GPU
-// busy.
-int64_t spans_of(const NormTask& task, int64_t groups, int64_t at_once) {
-  const int64_t most = (task.chunks + at_once - 1) / at_once;
-  return groups * 100 < int64_t{multiprocessors()} * ChannelsPolicy::kNormOwnersPercent ? most : 1;
-}
-
-// Memory for blocks that share chunks. The counters start from zero, for which
-// ATen fills them: the one launch more of this operator, for a few long
-// channels.
-struct Meeting {
+// Has blocks share the chunks of a group of channels where there are too few groups to keep the GPU
+// busy, and owns the memory for it. A block processes `at_once` chunks at a time. ATen zeroes the
+// counters: one more launch, only for a few long channels.
+struct SharedChunks {
   at::Tensor partial;
   at::Tensor arrived;
 
-  Meeting(NormTask& task, const at::Tensor& norms, int64_t groups) {
-    if (task.spans == 1) return;
+  SharedChunks(NormTask& task, const at::Tensor& norms, int64_t groups, int64_t at_once) {
+    if (groups * 100 >= int64_t{multiprocessors()} * ChannelsPolicy::kNormOwnersPercent) return;
+    task.splits = ceil_div(task.chunks, at_once);
+    if (task.splits == 1) return;
     partial = at::empty({task.shape.channels * task.chunks}, norms.options());
     arrived = at::zeros({groups}, norms.options().dtype(at::kInt));
     task.partial = partial.mutable_data_ptr<double>();
@@ -38,58 +32,54 @@ struct Meeting {
 };
 
 template <NormKind kind, int V, class T>
-void norms_of_rows(const T* data, NormTask task, const at::Tensor& norms) {
+void launch_rows(const T* data, NormTask task, const at::Tensor& norms) {
   constexpr int kGroups = kRowGroups<V>;
   const int chunks = static_cast<int>(std::min<int64_t>(task.chunks, kGroups));
   const RowsPlan plan{chunks, kGroups / chunks};
-  const int64_t groups = (task.shape.channels + plan.channels - 1) / plan.channels;
-  task.spans = spans_of(task, groups, plan.chunks);
-  const Meeting meeting(task, norms, groups);
+  const int64_t groups = ceil_div(task.shape.channels, plan.channels);
+  const SharedChunks shared(task, norms, groups, plan.chunks);
   FASTPRUNE_LAUNCH((channel_norms_rows_kernel<kind, V, T>),
-                   grid_for<ChannelsPolicy>(groups * task.spans), ChannelsPolicy::kThreads, data,
+                   grid_for<ChannelsPolicy>(groups * task.splits), ChannelsPolicy::kThreads, data,
                    task, plan);
 }
 
 template <NormKind kind, int V, class T>
-void norms_of_columns(const T* data, NormTask task, const at::Tensor& norms) {
-  const int64_t strips = (task.shape.channels + kColumnStrip<V> - 1) / kColumnStrip<V>;
-  task.spans = spans_of(task, strips, 1);
-  const Meeting meeting(task, norms, strips);
+void launch_columns(const T* data, NormTask task, const at::Tensor& norms) {
+  const int64_t strips = ceil_div(task.shape.channels, kColumnStrip<V>);
+  const SharedChunks shared(task, norms, strips, 1);
   FASTPRUNE_LAUNCH((channel_norms_columns_kernel<kind, V, T>),
-                   grid_for<ChannelsPolicy>(strips * task.spans), kColumnThreads<V>, data, task);
+                   grid_for<ChannelsPolicy>(strips * task.splits), kColumnThreads<V>, data, task);
 }
 
 template <NormKind kind, class T>
-void norms_of_strips(const T* data, NormTask task, const at::Tensor& norms) {
-  const int64_t strips = (task.shape.channels + kStripChannels - 1) / kStripChannels;
-  task.spans = spans_of(task, strips, 1);
-  const Meeting meeting(task, norms, strips);
+void launch_strips(const T* data, NormTask task, const at::Tensor& norms) {
+  const int64_t strips = ceil_div(task.shape.channels, kStripChannels);
+  const SharedChunks shared(task, norms, strips, 1);
   FASTPRUNE_LAUNCH((channel_norms_strips_kernel<kind, T>),
-                   grid_for<ChannelsPolicy>(strips * task.spans), ChannelsPolicy::kThreads, data,
+                   grid_for<ChannelsPolicy>(strips * task.splits), ChannelsPolicy::kThreads, data,
                    task);
 }
 
-// By packs where these are aligned, and where there are chunks enough to fill
-// the GPU with the few threads this leaves to each.
+// Loads vectors if they are aligned, and if there are enough chunks to fill the GPU although each
+// one then has fewer threads.
 template <NormKind kind, class T>
-void norms_of(const T* data, const NormTask& task, const at::Tensor& norms) {
-  // Powers take the time of their arithmetic, and their code is large.
-  constexpr int kPack = kind == NormKind::kPower ? 1 : pack_entries<T>();
+void launch_norms(const T* data, const NormTask& task, const at::Tensor& norms) {
+  // Powers are bound by arithmetic, and their code is large.
+  constexpr int kVec = kind == NormKind::kPower ? 1 : vec_entries<T>();
   const ChannelShape& s = task.shape;
   const bool by_rows = s.outer <= 1 || s.inner >= kShortRun;
-  const int64_t threads = s.channels * task.chunks * kNormLanes / kPack;
-  const bool wide = (by_rows ? s.inner : s.channels) % kPack == 0 &&
-                    reinterpret_cast<uintptr_t>(data) % kPackBytes == 0 &&
-                    threads >= int64_t{multiprocessors()} * ChannelsPolicy::kNormFill;
+  const int64_t threads = s.channels * task.chunks * kNormLanes / kVec;
+  const bool vectorized = (by_rows ? s.inner : s.channels) % kVec == 0 && is_aligned(data) &&
+                          threads >= int64_t{multiprocessors()} * ChannelsPolicy::kNormFill;
   if (by_rows) {
-    return wide ? norms_of_rows<kind, kPack>(data, task, norms)
-                : norms_of_rows<kind, 1>(data, task, norms);
+    return vectorized ? launch_rows<kind, kVec>(data, task, norms)
+                      : launch_rows<kind, 1>(data, task, norms);
   }
-  // A few channels side by side would leave most threads of a row idle.
+  // With few channels side by side, most threads of a row would be idle.
   const bool few = s.channels < kColumnStrip<1> / 2;
-  if (s.inner > 1 || few) return norms_of_strips<kind>(data, task, norms);
-  return wide ? norms_of_columns<kind, kPack>(data, task, norms)
-              : norms_of_columns<kind, 1>(data, task, norms);
+  if (s.inner > 1 || few) return launch_strips<kind>(data, task, norms);
+  return vectorized ? launch_columns<kind, kVec>(data, task, norms)
+                    : launch_columns<kind, 1>(data, task, norms);
 }
 
 at::Tensor channel_norms(const at::Tensor& t, double p, int64_t dim) {
@@ -105,7 +95,7 @@ at::Tensor channel_norms(const at::Tensor& t, double p, int64_t dim) {
   dispatch_float(t.scalar_type(), [&](auto value) {
     using T = decltype(value);
     dispatch_norm(norm_kind(p), [&](auto kind) {
-      norms_of<decltype(kind)::value, T>(data.const_data_ptr<T>(), task, norms);
+      launch_norms<decltype(kind)::value, T>(data.const_data_ptr<T>(), task, norms);
     });
   });
   return norms;

@@ -1,7 +1,7 @@
-// Which channels are active: one launch before the selection, as that needs to know of all. A flag
-// is a word whose bytes belong to parts of the channel, each written by the one block that reads
-// the part, so nothing is cleared before and nothing is counted. Whoever has found an entry that is
-// not zero reads on no further.
+// Finds the active channels: a launch before the selection, which depends on all of them. A flag is
+// a word with a byte for each part of the channel, written by the block that reads the part; so
+// flags need neither clearing nor atomics. Reading stops once any thread of the group finds a
+// non-zero entry.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@
 namespace fastprune::cuda {
 
 constexpr int kFlagParts = sizeof(uint64_t);
-constexpr int kFlagLoads = 4;     // packs that a thread has under way
-constexpr int kFlagLongRun = 32;  // runs of as many entries and more are read as runs
+constexpr int kFlagLoads = 4;     // loads in flight in a thread
+constexpr int kFlagLongRun = 32;  // runs of at least this length are read as runs
 constexpr int kFewestLanes = 4;
 
 struct FlagTask {
@@ -22,8 +22,8 @@ struct FlagTask {
   int parts;           // of a channel: 1 or kFlagParts
   int lanes;           // runs: threads that share a part
   int strip;           // strips: channels that a block takes at once
-  bool wide;           // runs, or rows, are whole packs
-  uint64_t magnitude;  // the bits of entries that are not a sign, in each that fits
+  bool vectorized;     // runs, or rows, are whole vectors
+  uint64_t magnitude;  // all bits but the signs, of as many entries as fit in the word
   uint64_t* flags;
 };
 
@@ -36,18 +36,18 @@ __device__ __forceinline__ void write_flag(const FlagTask& task, int64_t channel
   }
 }
 
-// The bits of V entries, one over another where they are a pack.
+// The bits of V entries; those of a vector are or-ed into one word.
 template <int V, class B>
 __device__ __forceinline__ uint64_t bits_of(const B* entries) {
   if constexpr (V == 1) {
     return load(entries);
   } else {
-    const auto words = load_pack<2>(reinterpret_cast<const uint64_t*>(entries));
+    const auto words = load_vec<2>(reinterpret_cast<const uint64_t*>(entries));
     return words.at[0] | words.at[1];
   }
 }
 
-// Long runs: `lanes` threads take a part of a channel.
+// Long runs: a group of `lanes` threads reads a part of a channel.
 template <int V, class B>
 __device__ __forceinline__ void flags_of_runs(const B* mask, const FlagTask& task) {
   FASTPRUNE_SHARED(int[ChannelsPolicy::kThreads / kFewestLanes], found);
@@ -56,7 +56,7 @@ __device__ __forceinline__ void flags_of_runs(const B* mask, const FlagTask& tas
   const int lane = static_cast<int>(threadIdx.x) % task.lanes;
   const int64_t tasks = task.shape.channels * task.parts;
   const int64_t size = task.shape.entries();
-  const int64_t per_part = (size / V + task.parts - 1) / task.parts * V;
+  const int64_t per_part = ceil_div(size / V, task.parts) * V;
   const int64_t step = int64_t{task.lanes} * V;
   for (int64_t first = int64_t{blockIdx.x} * at_once; first < tasks;
        first += int64_t{gridDim.x} * at_once) {
@@ -87,7 +87,7 @@ __device__ __forceinline__ void flags_of_runs(const B* mask, const FlagTask& tas
   }
 }
 
-// Short runs: a block takes a part of the rows of a strip of neighbouring channels.
+// Short runs: a block reads a part of the rows of a strip of neighbouring channels.
 template <int V, class B>
 __device__ __forceinline__ void flags_of_strips(const B* mask, const FlagTask& task) {
   FASTPRUNE_SHARED(int[ChannelsPolicy::kThreads], found);
@@ -97,8 +97,8 @@ __device__ __forceinline__ void flags_of_strips(const B* mask, const FlagTask& t
   const int across = task.strip * inner / V;  // threads
   const int down = ChannelsPolicy::kThreads / across;
   const int column = static_cast<int>(threadIdx.x) % across * V;
-  const int64_t strips = (s.channels + task.strip - 1) / task.strip;
-  const int64_t per_part = (s.outer + task.parts - 1) / task.parts;
+  const int64_t strips = ceil_div(s.channels, task.strip);
+  const int64_t per_part = ceil_div(s.outer, task.parts);
   for (int64_t at = blockIdx.x; at < strips * task.parts; at += gridDim.x) {
     const int64_t first = at / task.parts * task.strip;
     const int part = static_cast<int>(at % task.parts);
@@ -110,12 +110,12 @@ __device__ __forceinline__ void flags_of_strips(const B* mask, const FlagTask& t
         static_cast<int>(threadIdx.x) < down * across && column < count * inner && row < end;
     if (static_cast<int>(threadIdx.x) < count) found[threadIdx.x] = 0;
     __syncthreads();
-    unsigned seen = 0;  // of the thread's columns
+    unsigned seen = 0;  // a bit for each of the thread's columns: a non-zero entry was found
     do {
 #pragma unroll
       for (int u = 0; u < kFlagLoads; ++u, row += down) {
         if (!more || row >= end) continue;
-        const Pack<B, V> entries = load_pack<V>(mask + (row * s.channels + first) * inner + column);
+        const Vec<B, V> entries = load_vec<V>(mask + (row * s.channels + first) * inner + column);
 #pragma unroll
         for (int v = 0; v < V; ++v) {
           seen |= static_cast<unsigned>((entries.at[v] & magnitude) != 0) << v;
@@ -143,8 +143,8 @@ __device__ __forceinline__ void flags_of_strips(const B* mask, const FlagTask& t
 template <class B>
 __global__ void __launch_bounds__(ChannelsPolicy::kThreads)
     channel_flags_runs_kernel(const B* mask, const FlagTask task) {
-  if (task.wide) {
-    flags_of_runs<pack_entries<B>()>(mask, task);
+  if (task.vectorized) {
+    flags_of_runs<vec_entries<B>()>(mask, task);
   } else {
     flags_of_runs<1>(mask, task);
   }
@@ -153,8 +153,8 @@ __global__ void __launch_bounds__(ChannelsPolicy::kThreads)
 template <class B>
 __global__ void __launch_bounds__(ChannelsPolicy::kThreads)
     channel_flags_strips_kernel(const B* mask, const FlagTask task) {
-  if (task.wide) {
-    flags_of_strips<pack_entries<B>()>(mask, task);
+  if (task.vectorized) {
+    flags_of_strips<vec_entries<B>()>(mask, task);
   } else {
     flags_of_strips<1>(mask, task);
   }

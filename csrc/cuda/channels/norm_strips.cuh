@@ -1,6 +1,6 @@
-// channel_norms where a channel's entries lie in many short runs. A block takes
-// a strip of neighbouring channels, a warp each, and a chunk at a time: rows of
-// the strip come to shared memory as they lie, and every lane picks its own.
+// channel_norms of channels whose entries are in many short runs. A block processes a strip of
+// neighbouring channels, a warp each, a chunk at a time: it copies rows of the strip to shared
+// memory, coalesced, and each lane picks its entries there.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace fastprune::cuda {
 
 constexpr int kStripChannels = ChannelsPolicy::kThreads / kNormLanes;
 constexpr int kShortRun = 32;      // runs are shorter than this
-constexpr int kStageBytes = 1024;  // of a channel in shared memory
+constexpr int kStageBytes = 1024;  // in shared memory for each channel
 
 template <NormKind kind, class T>
 __global__ void __launch_bounds__(ChannelsPolicy::kThreads)
@@ -24,23 +24,21 @@ __global__ void __launch_bounds__(ChannelsPolicy::kThreads)
   const int64_t channels = task.shape.channels;
   const int inner = static_cast<int>(task.shape.inner);
   const int64_t size = task.shape.entries();
-  const int64_t strips = (channels + kStripChannels - 1) / kStripChannels;
-  for (int64_t at = blockIdx.x; at < strips * task.spans; at += gridDim.x) {
-    const int64_t strip = at / task.spans;
+  const int64_t strips = ceil_div(channels, kStripChannels);
+  for (int64_t at = blockIdx.x; at < strips * task.splits; at += gridDim.x) {
+    const int64_t strip = at / task.splits;
     const int64_t first = strip * kStripChannels;
     const int count =
         static_cast<int>(first + kStripChannels < channels ? kStripChannels : channels - first);
     const int width = count * inner;
-    // Entries j and j + 1 of a channel lie in neighbouring banks, also from one
-    // row to the next.
+    // Entries j and j + 1 of a channel are in neighbouring banks, also across rows.
     const int stride = inner == 1 ? width | 1 : width + ((inner - width) & (kNormLanes - 1));
     const int most = kRun / inner;  // rows
     const int across = ChannelsPolicy::kThreads / width;
     const int rest = ChannelsPolicy::kThreads % width;
 
     T entry[kLoads];
-    // Calls fn(u, row, column) for the thread's entries of `rows` rows of the
-    // strip.
+    // Calls fn(u, row, column) for the thread's entries in `rows` rows of the strip.
     const auto for_each_entry = [&](int rows, const auto& fn) {
       int row = static_cast<int>(threadIdx.x) / width;
       int column = static_cast<int>(threadIdx.x) % width;
@@ -56,8 +54,8 @@ __global__ void __launch_bounds__(ChannelsPolicy::kThreads)
       }
     };
     double total = norm_start<kind>();
-    const int64_t first_chunk = at % task.spans;
-    const int64_t last_chunk = task.spans == 1 ? task.chunks - 1 : first_chunk;
+    const int64_t first_chunk = at % task.splits;
+    const int64_t last_chunk = task.splits == 1 ? task.chunks - 1 : first_chunk;
     for (int64_t chunk = first_chunk; chunk <= last_chunk; ++chunk) {
       const int64_t begin = chunk * kNormChunk;
       const int64_t end = begin + kNormChunk < size ? begin + kNormChunk : size;
@@ -73,12 +71,12 @@ __global__ void __launch_bounds__(ChannelsPolicy::kThreads)
       double sum[1] = {norm_start<kind>()};
       fetch(begin / inner);
       for (int64_t from = begin / inner; from <= last_row; from += most) {
-        __syncthreads();  // the rows before have been read
+        __syncthreads();  // the rows before these have been read
         for_each_entry(rows_from(from), [&](int u, int row, int column) {
           stage[row * stride + column] = entry[u];
         });
         __syncthreads();
-        if (from + most <= last_row) fetch(from + most);  // while these are added up
+        if (from + most <= last_row) fetch(from + most);  // in flight while these are added
         const int64_t origin = from * inner;
         const int low = static_cast<int>(begin > origin ? begin - origin : 0);
         const int64_t left = end - origin;
@@ -99,11 +97,11 @@ __global__ void __launch_bounds__(ChannelsPolicy::kThreads)
       }
       const double own = fold_lanes<kind>(sum);
       total = norm_join<kind>(total, own);
-      if (task.spans > 1 && lane == 0 && warp < count) {
+      if (task.splits > 1 && lane == 0 && warp < count) {
         *partial_norm(task, first, count, chunk, warp) = own;
       }
     }
-    if (task.spans > 1) {
+    if (task.splits > 1) {
       join_chunks<kind, ChannelsPolicy::kThreads>(task, strip, first, count);
     } else if (lane == 0 && warp < count) {
       task.norms[first + warp] = norm_finish<kind>(total, task.p);

@@ -1,5 +1,6 @@
-// What the layouts of channel_norms share: adding to lanes, folding them, and adding up a channel's
-// chunks. The order is the one norms.h fixes, so that the bits are the CPU's.
+// Shared by the layouts of channel_norms: adding to lanes, folding the lanes of a chunk, adding the
+// chunks of a channel. All sums are in the order that norms.h defines, so that the result has the
+// same bits as on the CPU.
 #pragma once
 
 #include <cstdint>
@@ -15,21 +16,19 @@ static_assert(ChannelsPolicy::kThreads % kNormLanes == 0, "whole warps");
 struct NormTask {
   ChannelShape shape;
   int64_t chunks;  // of a channel
-  int64_t spans;   // blocks that share them; 1: a block takes all chunks of its
-                   // channels
+  int64_t splits;  // blocks that share the chunks of a group of channels
   double p;
   double* norms;
-  // Where blocks share chunks, their norms meet in `partial`: by group of
-  // neighbouring channels, in it by chunk, in that by channel. `arrived` counts
-  // the blocks that are done with a group, from zero.
+  // With splits > 1: the norms of chunks, ordered by group of channels, then chunk, then channel,
+  // and for each group the number of blocks that have finished, initially zero.
   double* partial;
   unsigned* arrived;
 };
 
-// Adds `steps` packs of V entries to V lanes; next() loads one and goes on. kLoads are under way.
+// Adds `steps` vectors of V entries to V lanes; next() loads a vector and advances. kLoads are in
+// flight.
 template <NormKind kind, int kLoads, int V, class Next>
-__device__ __forceinline__ void add_packs(double (&lane)[V], int steps, double p,
-                                          const Next& next) {
+__device__ __forceinline__ void add_vecs(double (&lane)[V], int steps, double p, const Next& next) {
   const auto add = [&](int loads) {
     decltype(next()) x[kLoads];
 #pragma unroll
@@ -50,8 +49,8 @@ __device__ __forceinline__ void add_packs(double (&lane)[V], int steps, double p
   if (steps > 0) add(steps);
 }
 
-// A thread holds V neighbouring lanes, kNormLanes / V neighbouring threads all
-// of them; the first of these gets the sum. Whole warps only.
+// Folds the lanes of a chunk: kNormLanes / V neighbouring threads hold V neighbouring lanes each.
+// Returns the sum to the first of them. Called by whole warps.
 template <NormKind kind, int V>
 __device__ __forceinline__ double fold_lanes(double (&lane)[V]) {
 #pragma unroll
@@ -70,20 +69,19 @@ __device__ __forceinline__ double fold_lanes(double (&lane)[V]) {
   return lane[0];
 }
 
-// Where the norm of a chunk of channel `first + c` goes, in a group of `count`
-// channels.
+// Where the norm of a chunk of channel first + c is stored; `count` channels are in its group.
 __device__ __forceinline__ double* partial_norm(const NormTask& task, int64_t first, int count,
                                                 int64_t chunk, int c) {
   return task.partial + first * task.chunks + chunk * count + c;
 }
 
-// Called by all threads of a block that has written its span of a group: the
-// last block to do so adds up the group's chunks, from first to last.
+// Called by all threads of a block that has written its chunks of a group: the last of these blocks
+// to arrive adds the group's chunks, from first to last.
 template <NormKind kind, int kBlock>
 __device__ __forceinline__ void join_chunks(const NormTask& task, int64_t group, int64_t first,
                                             int count) {
   FASTPRUNE_SHARED(double[ChannelsPolicy::kNormStaged], staged);
-  if (!last_block_of(static_cast<unsigned>(task.spans), &task.arrived[group])) return;
+  if (!last_block_of(static_cast<unsigned>(task.splits), &task.arrived[group])) return;
   const double* partial = partial_norm(task, first, count, 0, 0);
   const int most = ChannelsPolicy::kNormStaged / count;
   const int c = static_cast<int>(threadIdx.x);
@@ -91,8 +89,9 @@ __device__ __forceinline__ void join_chunks(const NormTask& task, int64_t group,
   for (int64_t chunk = 0; chunk < task.chunks; chunk += most) {
     const int64_t left = task.chunks - chunk;
     const int chunks = left < most ? static_cast<int>(left) : most;
-    for (int i = c; i < chunks * count; i += kBlock)
+    for (int i = c; i < chunks * count; i += kBlock) {
       staged[i] = load_fresh(partial + chunk * count + i);
+    }
     __syncthreads();
     for (int k = 0; c < count && k < chunks; ++k) {
       total = norm_join<kind>(total, staged[k * count + c]);

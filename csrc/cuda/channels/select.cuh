@@ -1,17 +1,17 @@
-// The selection among channels, by one block: few scores, so that a block may well do it for
-// itself.
+// Selects the channels to prune. One block does it: there are few scores.
 #pragma once
 
 #include <cstdint>
 
 #include "common/selection.h"
+#include "cuda/util/budget.cuh"
 #include "cuda/util/device.cuh"
 
 namespace fastprune::cuda {
 
 struct ChannelScores {
   const uint64_t* bits;   // of float64 scores
-  const uint64_t* flags;  // not zero: the channel is active; nullptr: all are
+  const uint64_t* flags;  // non-zero: the channel is active; nullptr: all are
   int64_t count;
 
   __device__ __forceinline__ bool active(int64_t c) const {
@@ -20,12 +20,12 @@ struct ChannelScores {
   __device__ __forceinline__ uint64_t key(int64_t c) const { return rank_key<Fp64>(bits[c], 0); }
 };
 
-// The last channel to prune, in order of key and then of number: of the active ones all up to it
-// go. Whether an inactive one goes makes no difference: it is all zeros.
+// The last channel to prune, in order of key, then index: all active channels up to it are pruned.
+// prunes() may say either of an inactive channel, which is all zeros already.
 struct LastChannel {
   uint64_t key;
   int64_t channel;
-  int64_t active;  // how many channels are
+  int64_t active;  // number of active channels
 
   __device__ __forceinline__ bool prunes(const ChannelScores& scores, int64_t c) const {
     const uint64_t own = scores.key(c);
@@ -45,7 +45,7 @@ struct JoinRanges {
   }
 };
 
-// Calls fn(channel, key) for the active channels of a bracket, from all threads.
+// The block calls fn(channel, key) for the active channels in the bracket.
 template <int kBlock, class Fn>
 __device__ __forceinline__ void for_each_inside(const ChannelScores& scores,
                                                 const Bracket<uint64_t>& b, const Fn& fn) {
@@ -56,7 +56,7 @@ __device__ __forceinline__ void for_each_inside(const ChannelScores& scores,
   }
 }
 
-// From all active keys to those of them that matter: rank 0 where nothing is to be pruned.
+// The first bracket: from the lowest active key to the highest. Rank 0: nothing is to be pruned.
 template <int kBlock>
 __device__ __forceinline__ void bracket_all(const ChannelScores& scores, const Amount& amount,
                                             Bracket<uint64_t>& bracket, LastChannel& last) {
@@ -67,21 +67,19 @@ __device__ __forceinline__ void bracket_all(const ChannelScores& scores, const A
                           [&](int64_t, uint64_t key) { own = JoinRanges()(own, {key, key, 1}); });
   const KeyRange all = Reduce(reduce).Reduce(own, JoinRanges());
   if (threadIdx.x == 0) {
-    const int64_t wanted = budget(amount, all.count);
-    // The host refuses a count beyond the active channels; until it has looked, stay within bounds.
-    bracket = {all.lo, all.hi, 0, wanted < all.count ? wanted : all.count, all.count};
+    bracket = {all.lo, all.hi, 0, bounded_budget(amount, all.count), all.count};
     last = {0, -1, all.count};
   }
   __syncthreads();
 }
 
-// Narrows the bracket by the first digit in which its ends differ.
+// Narrows the bracket to one bin of a histogram of its keys' next digit.
 template <int kBlock>
-__device__ __forceinline__ void narrow_channels(const ChannelScores& scores,
-                                                Bracket<uint64_t>& bracket) {
+__device__ __forceinline__ void radix_pass(const ChannelScores& scores,
+                                           Bracket<uint64_t>& bracket) {
   using Scan = cub::BlockScan<int64_t, kBlock>;
   constexpr int kBins = 1 << ChannelsPolicy::kDigitBits;
-  constexpr int kPerThread = (kBins + kBlock - 1) / kBlock;
+  constexpr int kPerThread = ceil_div(kBins, kBlock);
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
   FASTPRUNE_SHARED(unsigned[kBins], bins);
   const Bracket<uint64_t> current = bracket;
@@ -104,7 +102,7 @@ __device__ __forceinline__ void narrow_channels(const ChannelScores& scores,
   __syncthreads();
 }
 
-// Few are left: each thread ranks one of them.
+// At most kBlock channels are left: each thread ranks one.
 template <int kBlock>
 __device__ __forceinline__ void rank_channels(const ChannelScores& scores,
                                               const Bracket<uint64_t>& bracket, LastChannel& last) {
@@ -130,13 +128,13 @@ __device__ __forceinline__ void rank_channels(const ChannelScores& scores,
   }
 }
 
-// The bracket is one key, of many channels: the lowest of them go.
+// The bracket is one key that many channels have: those of lowest index are pruned.
 template <int kBlock>
 __device__ __forceinline__ void rank_ties(const ChannelScores& scores,
                                           const Bracket<uint64_t>& bracket, LastChannel& last) {
   using Scan = cub::BlockScan<int64_t, kBlock>;
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
-  const int64_t share = (scores.count + kBlock - 1) / kBlock;
+  const int64_t share = ceil_div(scores.count, kBlock);
   const int64_t first = threadIdx.x * share;
   const int64_t end = first + share < scores.count ? first + share : scores.count;
   const auto is_tie = [&](int64_t c) { return scores.key(c) == bracket.lo && scores.active(c); };
@@ -144,13 +142,13 @@ __device__ __forceinline__ void rank_ties(const ChannelScores& scores,
   for (int64_t c = first; c < end; ++c) own += is_tie(c);
   int64_t before = 0;
   Scan(scan).ExclusiveSum(own, before);
-  if (bracket.rank <= before || bracket.rank > before + own) return;  // but for one thread
+  if (bracket.rank <= before || bracket.rank > before + own) return;  // in all threads but one
   int64_t c = first;
   for (int64_t due = bracket.rank - before; due > 0; ++c) due -= is_tie(c);
   last = {bracket.lo, c - 1, last.active};
 }
 
-// Called by all threads of a block; all get the answer.
+// Called by all threads of a block; all of them get the result.
 template <int kBlock>
 __device__ __forceinline__ LastChannel select_channels(const ChannelScores& scores,
                                                        const Amount& amount) {
@@ -159,7 +157,7 @@ __device__ __forceinline__ LastChannel select_channels(const ChannelScores& scor
   bracket_all<kBlock>(scores, amount, bracket, last);
   if (bracket.rank == 0) return last;
   while (bracket.inside > kBlock && bracket.lo != bracket.hi) {
-    narrow_channels<kBlock>(scores, bracket);
+    radix_pass<kBlock>(scores, bracket);
   }
   if (bracket.inside <= kBlock) {
     rank_channels<kBlock>(scores, bracket, last);
@@ -170,7 +168,7 @@ __device__ __forceinline__ LastChannel select_channels(const ChannelScores& scor
   return last;
 }
 
-// One bit a channel, in words of 32: whether it is pruned.
+// Sets the bits of pruned channels, in words of 32.
 template <int kBlock>
 __device__ __forceinline__ void write_pruned(const ChannelScores& scores, const LastChannel& last,
                                              unsigned* pruned) {

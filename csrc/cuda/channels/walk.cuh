@@ -1,4 +1,4 @@
-// Where the entries of a channel lie in a tensor seen as [outer, channels, inner].
+// Where the entries of a channel are in a tensor seen as [outer, channels, inner].
 #pragma once
 
 #include <cstdint>
@@ -8,14 +8,14 @@
 
 namespace fastprune::cuda {
 
-// A thread's way through one channel: from entry j, in logical order, in equal steps. Divides once.
+// Visits entries j, j + step, ... of one channel, in logical order. Divides only at the start.
 struct ChannelWalk {
   int64_t offset;  // in the tensor
   int64_t place;   // in the run of `inner` neighbours
   int64_t inner;
-  int64_t jump;  // of the offset in a step that does not carry
-  int64_t rest;  // of the place
-  int64_t carry;
+  int64_t jump;   // added to the offset in every step
+  int64_t rest;   // added to the place in every step
+  int64_t carry;  // also added to the offset when the place passes the end of a run
 
   __device__ __forceinline__ ChannelWalk(const ChannelShape& s, int64_t channel, int64_t j,
                                          int64_t step)

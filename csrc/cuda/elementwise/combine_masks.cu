@@ -1,11 +1,11 @@
-// combine_masks on CUDA: old * new in the dtype of the old mask.
+// combine_masks on CUDA: old_mask * new_mask in the dtype of the old mask.
 #include "cuda/elementwise/product.cuh"
 
 namespace fastprune::cuda {
 
 template <class T, class U>
 __global__ void __launch_bounds__(ElementwisePolicy::kThreads)
-    combine_masks_kernel(const SegmentList list) {
+    combine_masks_kernel(const TensorList list) {
   multiply_tiles<T, U>(list);
 }
 
@@ -24,8 +24,8 @@ namespace {
 template <class T, class U>
 void combine(const SameLayout& flat, const at::Tensor& out) {
   TileMap map;
-  map.add(make_segment<T, U, T>(flat.first.const_data_ptr(), flat.second.const_data_ptr(),
-                                out.mutable_data_ptr(), out.numel()));
+  map.add(make_item<T, U, T>(flat.first.const_data_ptr(), flat.second.const_data_ptr(),
+                             out.mutable_data_ptr(), out.numel()));
   if (map.tiles() == 0) return;
   FASTPRUNE_LAUNCH((combine_masks_kernel<T, U>), grid_for<ElementwisePolicy>(map.tiles()),
                    ElementwisePolicy::kThreads, map.list(out.options()));

@@ -1,11 +1,12 @@
-// masked_mul on CUDA: mask.to(t.dtype) * t, bit for bit; a list in one launch.
+// masked_mul, masked_mul_ and masked_muls on CUDA: mask.to(t.dtype) * t, bit for bit; a list in one
+// launch.
 #include "cuda/elementwise/product.cuh"
 
 namespace fastprune::cuda {
 
 template <class T, class M>
 __global__ void __launch_bounds__(ElementwisePolicy::kThreads)
-    masked_mul_kernel(const SegmentList list) {
+    masked_mul_kernel(const TensorList list) {
   multiply_tiles<T, M>(list);
 }
 
@@ -24,13 +25,13 @@ __global__ void __launch_bounds__(ElementwisePolicy::kThreads)
 namespace fastprune::cuda {
 namespace {
 
-// Tensors of one dtype and masks of one dtype, dense and in one order; out[i] may be t[i].
+// Tensors of one dtype and masks of one dtype, dense and of the same layout; out[i] may be t[i].
 template <class T, class M>
 void multiply(const std::vector<SameLayout>& flat, const std::vector<at::Tensor>& out) {
   TileMap map;
   for (size_t i = 0; i < flat.size(); ++i) {
-    map.add(make_segment<T, M, T>(flat[i].first.const_data_ptr(), flat[i].second.const_data_ptr(),
-                                  out[i].mutable_data_ptr(), out[i].numel()));
+    map.add(make_item<T, M, T>(flat[i].first.const_data_ptr(), flat[i].second.const_data_ptr(),
+                               out[i].mutable_data_ptr(), out[i].numel()));
   }
   if (map.tiles() == 0) return;
   FASTPRUNE_LAUNCH((masked_mul_kernel<T, M>), grid_for<ElementwisePolicy>(map.tiles()),
@@ -73,7 +74,7 @@ std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
   std::vector<bool> done(ts.size(), false);
   for (size_t first = 0; first < ts.size(); ++first) {
     if (done[first]) continue;
-    // One launch for all that share dtypes and device with the first that is left.
+    // One launch for all pairs that have the dtypes and the device of the first one left.
     const DeviceGuard guard(ts[first]);
     std::vector<SameLayout> flat;
     std::vector<at::Tensor> products;

@@ -1,4 +1,4 @@
-// What other CUDA operators call of masked_mul.cu.
+// The part of masked_mul.cu that other CUDA operators call.
 #pragma once
 
 #include <ATen/core/Tensor.h>

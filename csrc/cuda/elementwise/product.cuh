@@ -1,5 +1,5 @@
-// mask.to(T) * t over a list of tensors, to the bit: what masked_mul and combine_masks stream
-// through.
+// mask.to(T) * t over a list of tensors, with the bits that ATen gives: shared by masked_mul and
+// combine_masks.
 #pragma once
 
 #include <cstdint>
@@ -10,31 +10,31 @@
 
 namespace fastprune::cuda {
 
-// A block takes a tile of one of the tensors; `scores` of a segment is t. The product may be t.
+// Each block processes tiles; `scores` of an item is t. The output may be t itself.
 template <class T, class M>
-__device__ __forceinline__ void multiply_tiles(const SegmentList& list) {
-  constexpr int kPack = pack_entries<T, M>();
+__device__ __forceinline__ void multiply_tiles(const TensorList& list) {
+  constexpr int kVec = vec_entries<T, M>();
   for (int64_t tile = blockIdx.x; tile < list.tiles; tile += gridDim.x) {
     const auto span = tile_span<T, M, T>(list, tile);
-    for_each_pack<kPack, packs_in_flight<kPack, ElementwisePolicy::kThreads>(),
-                  ElementwisePolicy::kThreads>(
-        span.size, span.wide,
+    for_each_vec<kVec, vecs_in_flight<kVec, ElementwisePolicy::kThreads>(),
+                 ElementwisePolicy::kThreads>(
+        span.size, span.vectorized,
         [&](auto width, int i) {
           constexpr int N = decltype(width)::kEntries;
           struct Factors {
-            Pack<M, N> mask;
-            Pack<T, N> t;
+            Vec<M, N> mask;
+            Vec<T, N> t;
           };
-          return Factors{load_pack<N>(span.mask + i), load_pack<N>(span.scores + i)};
+          return Factors{load_vec<N>(span.mask + i), load_vec<N>(span.scores + i)};
         },
         [&](auto width, int i, const auto& of) {
           constexpr int N = decltype(width)::kEntries;
-          Pack<T, N> product;
+          Vec<T, N> product;
 #pragma unroll
           for (int v = 0; v < N; ++v) {
             product.at[v] = static_cast<T>(static_cast<T>(of.mask.at[v]) * of.t.at[v]);
           }
-          store_pack<N>(span.out + i, product);
+          store_vec<N>(span.out + i, product);
         });
   }
 }

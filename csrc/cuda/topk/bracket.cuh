@@ -1,4 +1,5 @@
-// Bracket: what a sample knows of the threshold.
+// topk_masks on CUDA: sampled bracket (Floyd-Rivest) with a radix-select fallback. Here the
+// bracket: draws a sample and finds the keys between which the threshold is expected.
 #pragma once
 
 #include <type_traits>
@@ -8,10 +9,10 @@
 
 namespace fastprune::cuda {
 
-// A key from a stretch of entries, at a pseudo-random place in it, so that no period in the data
-// can meet the sample's; no_key() if the entry there is not active.
+// The key of one entry of a stretch, or no_key() if it is not active. The entry is picked pseudo-
+// randomly, so that the sample cannot be in step with a period in the data.
 template <class F, class M>
-__device__ __forceinline__ typename F::Bits sampled_key(const SegmentList& list,
+__device__ __forceinline__ typename F::Bits sampled_key(const TensorList& list,
                                                         const SelectionOptions& options,
                                                         int64_t stretch, int64_t slot) {
   uint64_t hash = (static_cast<uint64_t>(slot) + 1) * 0x9e3779b97f4a7c15ull;
@@ -19,11 +20,10 @@ __device__ __forceinline__ typename F::Bits sampled_key(const SegmentList& list,
   const int64_t at =
       slot * stretch + static_cast<int64_t>(((hash >> 32) * static_cast<uint64_t>(stretch)) >> 32);
   if (at >= list.entries) return no_key<F>();
-  const Segment segment = segment_at<&Segment::first_entry>(list, at);
-  const int64_t i = at - segment.first_entry;
-  const auto bits = static_cast<const typename F::Bits*>(segment.scores)[i];
-  if (segment.mask != nullptr &&
-      !is_active<F, M>(static_cast<const M*>(segment.mask)[i], options)) {
+  const TensorItem item = item_at<&TensorItem::first_entry>(list, at);
+  const int64_t i = at - item.first_entry;
+  const auto bits = static_cast<const typename F::Bits*>(item.scores)[i];
+  if (item.mask != nullptr && !is_active<F, M>(static_cast<const M*>(item.mask)[i], options)) {
     return no_key<F>();
   }
   return static_cast<typename F::Bits>(
@@ -31,8 +31,7 @@ __device__ __forceinline__ typename F::Bits sampled_key(const SegmentList& list,
 }
 
 template <class F, class M>
-__device__ __forceinline__ void take_sample(const SegmentList& list,
-                                            const SelectionOptions& options,
+__device__ __forceinline__ void take_sample(const TensorList& list, const SelectionOptions& options,
                                             const TopkWork<F>& work, int64_t first,
                                             int64_t stride) {
   for (int64_t slot = first; slot < work.sample_size; slot += TopkPolicy::kKeysInFlight * stride) {
@@ -49,15 +48,15 @@ __device__ __forceinline__ void take_sample(const SegmentList& list,
   }
 }
 
-// One block finds the keys of three ranks at once, digit by digit: three histograms in shared
-// memory, of which a scan adds up the bins side by side, 21 bits each. Loops over the ranks are
-// unrolled, so that what there is of each stays in registers.
+// One block selects the keys of three ranks at once, digit by digit: three histograms in shared
+// memory, summed by one scan of counts packed in 21 bits each. Loops over the ranks are unrolled to
+// keep the arrays in registers.
 constexpr int kRanks = 3;
 constexpr int kCountBits = 21;
 static_assert(TopkPolicy::kSampleMost < int64_t{1} << (kCountBits - 1),
-              "up to twice as many are sampled");
+              "a sample has up to twice as many keys");
 
-// Where nvcc does not unroll a loop over the ranks, which is inside another one.
+// Unrolls by hand: nvcc does not unroll a loop over the ranks that is inside another loop.
 template <class Fn>
 __device__ __forceinline__ void for_each_rank(const Fn& fn) {
   fn(std::integral_constant<int, 0>{});
@@ -69,7 +68,7 @@ __device__ __forceinline__ int64_t packed_count(unsigned long long packed, int r
   return static_cast<int64_t>(packed >> (r * kCountBits)) & ((int64_t{1} << kCountBits) - 1);
 }
 
-// Three ranks of the sample, kept within it.
+// The three ranks, counted from 1 and clamped to the sample.
 __device__ __forceinline__ void clamp_ranks(const SampleRanks& ranks, int64_t active,
                                             int64_t (&wanted)[kRanks]) {
   const int64_t places[kRanks] = {ranks.low, ranks.pivot, ranks.high};
@@ -86,7 +85,7 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
                                                                 int64_t total) {
   using Key = typename F::Key;
   using Scan = cub::BlockScan<unsigned long long, TopkPolicy::kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
-  constexpr int kPerThread = (kBins + TopkPolicy::kThreads - 1) / TopkPolicy::kThreads;
+  constexpr int kPerThread = ceil_div(kBins, TopkPolicy::kThreads);
   FASTPRUNE_SHARED(unsigned[kRanks * kBins], bins);
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
   FASTPRUNE_SHARED(Bracket<Key>[kRanks], found);
@@ -95,9 +94,9 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
   Bracket<Key> bracket[kRanks];
 #pragma unroll
   for (int r = 0; r < kRanks; ++r) bracket[r] = {Key{0}, max_key<F>(), 0, 0, 0};
-  for (int pass = 0; pass < digit_passes(F::kKeyBits, TopkPolicy::kDigitBits); ++pass) {
+  for (int pass = 0; pass < kPasses<F>; ++pass) {
     const Digit digit = digit_of_pass(F::kKeyBits, TopkPolicy::kDigitBits, pass);
-    // Ranks that are in one bracket still share a histogram.
+    // Ranks whose brackets are still the same share a histogram.
     int table[kRanks];
 #pragma unroll
     for (int r = 0; r < kRanks; ++r) {
@@ -157,7 +156,7 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
       found[r] = shrink_to_bin(bracket[r], digit, first, kPerThread, under,
                                [&](int b) { return bin(b, r); });
     }
-    __syncthreads();  // all have read the bins, and `found` is there
+    __syncthreads();  // `found` is written and the bins have been read
 #pragma unroll
     for (int r = 0; r < kRanks; ++r) bracket[r] = found[r];
   }
@@ -167,15 +166,15 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TopkWork<F
   }
   const Key lo = ranks.low >= 0 && ranks.low < active ? bracket[0].lo : Key{0};
   const Key hi = ranks.high < active ? bracket[2].lo : max_key<F>();
-  Key guess = bracket[1].lo;
-  if (guess <= lo) guess = lo == hi ? lo : lo + 1;
-  return {lo, guess, hi};
+  Key pivot = bracket[1].lo;
+  if (pivot <= lo) pivot = lo == hi ? lo : lo + 1;
+  return {lo, pivot, hi};
 }
 
-// What the kernels to come add to.
+// Clears what later kernels accumulate into.
 template <class F>
 __device__ __forceinline__ void clear_state(const TopkWork<F>& work) {
-  constexpr int kAll = kBins * digit_passes(F::kKeyBits, TopkPolicy::kDigitBits);
+  constexpr int kAll = kBins * kPasses<F>;
   for (int b = threadIdx.x; b < kAll; b += TopkPolicy::kThreads) work.bins[b] = 0;
   if (threadIdx.x == 0) {
     auto* s = work.state;

@@ -1,28 +1,28 @@
-// Settle: the threshold is known. Counts its ties by tile, shares out how many of them are due,
-// lowest index first, and puts right what the guess got wrong.
+// topk_masks on CUDA: sampled bracket (Floyd-Rivest) with a radix-select fallback. Here the fixup,
+// once the threshold is known: counts its ties by tile, assigns each tile the number of ties it
+// prunes, lowest index first, and rewrites what the sweep decided wrongly.
 #pragma once
 
 #include "cuda/topk/state.cuh"
 
 namespace fastprune::cuda {
 
-// How many of a tile's ties are to be pruned: none, all, or the first `due`, for which they have to
-// be told apart by index.
+// How many ties a tile prunes. `ordered`: only some of them, so the first `due` by index.
 struct Quota {
   int due;
   bool ordered;
 };
 
-// ---- which ties are due ----
+// ---- how many ties each tile prunes ----
 
 template <class Key>
 __device__ __forceinline__ bool all_due(const Bracket<Key>& threshold) {
   return threshold.rank > 0 && threshold.rank == threshold.inside;
 }
 
-// Whether the ties share one fate, so that nobody need count them by tile.
+// All ties are pruned, or all kept: per-tile counts are unnecessary.
 template <class Key>
-__device__ __forceinline__ bool all_alike(const Bracket<Key>& threshold) {
+__device__ __forceinline__ bool all_or_none(const Bracket<Key>& threshold) {
   return threshold.rank == 0 || all_due(threshold);
 }
 
@@ -30,14 +30,15 @@ __device__ __forceinline__ bool all_alike(const Bracket<Key>& threshold) {
 constexpr int kTieLanes = 8;
 constexpr int kTieGroups = TopkPolicy::kThreads / kTieLanes;
 
-// Group `first` of `stride` groups counts the ties of its share of the tiles; no quotas yet.
+// Groups of kTieLanes threads count the ties of tiles first, first + stride, ... Quotas are 0 until
+// assign_quotas().
 template <class F>
 __device__ __forceinline__ void count_ties(const TopkWork<F>& work, int64_t tiles,
                                            const Edges<typename F::Key>& edges,
                                            const Bracket<typename F::Key>& threshold, int64_t first,
                                            int64_t stride) {
   using Key = typename F::Key;
-  if (all_alike(threshold)) return;
+  if (all_or_none(threshold)) return;
   const Key key = threshold.lo;
   const unsigned lane = threadIdx.x % kTieLanes;
   const unsigned group = ((1u << kTieLanes) - 1) << (threadIdx.x % 32 / kTieLanes * kTieLanes);
@@ -59,8 +60,9 @@ __device__ __forceinline__ void count_ties(const TopkWork<F>& work, int64_t tile
           keys[j] = at < between ? load_fresh(work.keys + begin + at) : no_key<F>();
         }
 #pragma unroll
-        for (int j = 0; j < TopkPolicy::kKeysInFlight; ++j)
+        for (int j = 0; j < TopkPolicy::kKeysInFlight; ++j) {
           ties += static_cast<Key>(keys[j]) == key;
+        }
       }
 #pragma unroll
       for (int half = kTieLanes / 2; half > 0; half /= 2) {
@@ -71,14 +73,14 @@ __device__ __forceinline__ void count_ties(const TopkWork<F>& work, int64_t tile
   }
 }
 
-// Ties of a tile and how many of them are due; where they share one fate, 1 stands for any number
-// among the candidates.
+// The ties and the quota of a tile. With all_or_none(), ties among the candidates are not counted,
+// and 1 stands for any number of them.
 template <class F>
 __device__ __forceinline__ TileTies ties_of(const TopkWork<F>& work,
                                             const Edges<typename F::Key>& edges,
                                             const Bracket<typename F::Key>& threshold,
                                             int64_t tile) {
-  if (!all_alike(threshold)) return {work.ties[tile]};
+  if (!all_or_none(threshold)) return {work.ties[tile]};
   unsigned ties = 1;
   if (threshold.lo == edges.lo) {
     ties = work.records[tile].ties_lo;
@@ -88,16 +90,14 @@ __device__ __forceinline__ TileTies ties_of(const TopkWork<F>& work,
   return tile_ties(ties, threshold.rank > 0 ? ties : 0);
 }
 
-// Tiles that a thread takes at once, as vectors of four.
-constexpr int kTilesTogether = 8;
-
-// One block: quotas where only some of the ties are due, from the first tile on until none is left.
+// One block: if only some ties are pruned, assigns quotas from the first tile on, until all of them
+// are assigned.
 template <class Key>
-__device__ __forceinline__ void share_out(unsigned* ties, int64_t tiles,
-                                          const Bracket<Key>& threshold) {
+__device__ __forceinline__ void assign_quotas(unsigned* ties, int64_t tiles,
+                                              const Bracket<Key>& threshold) {
   using Scan = cub::BlockScan<long long, TopkPolicy::kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
-  if (all_alike(threshold)) return;
+  if (all_or_none(threshold)) return;
   long long left = threshold.rank;
   for (int64_t first = 0; left > 0 && first < tiles;
        first += kTilesTogether * TopkPolicy::kThreads) {
@@ -111,7 +111,7 @@ __device__ __forceinline__ void share_out(unsigned* ties, int64_t tiles,
     const auto each = [&](const auto& fn) {
 #pragma unroll
       for (int v = 0; v < kTilesTogether / 4; ++v) {
-        const int64_t tile = mine + 4 * v;  // what lies beyond the last tile is not set
+        const int64_t tile = mine + 4 * v;  // words past the last tile are not initialised
         fn(vectors[v].x, tile < tiles);
         fn(vectors[v].y, tile + 1 < tiles);
         fn(vectors[v].z, tile + 2 < tiles);
@@ -142,13 +142,14 @@ __device__ __forceinline__ void share_out(unsigned* ties, int64_t tiles,
   }
 }
 
-// ---- what the guess got wrong ----
+// ---- rewriting ----
 
-// The block writes a tile as it has to be, `quota.due` of the ties pruned. Returns how many ties
-// there are if they are told apart.
+// The block writes a tile by the exact threshold and prunes `quota.due` of its ties. Returns the
+// number of ties in the tile if the quota is ordered.
 template <int N, class F, class M>
-__device__ __forceinline__ int settle_entries(const Span<F, M>& span, typename F::Key threshold,
-                                              Quota quota, const SelectionOptions& options) {
+__device__ __forceinline__ int write_exact_entries(const Span<F, M>& span,
+                                                   typename F::Key threshold, Quota quota,
+                                                   const SelectionOptions& options) {
   using Key = typename F::Key;
   using Scan = cub::BlockScan<int, TopkPolicy::kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
@@ -156,10 +157,10 @@ __device__ __forceinline__ int settle_entries(const Span<F, M>& span, typename F
   for (int first = 0; first < span.size; first += TopkPolicy::kThreads * N) {
     const int i = first + static_cast<int>(threadIdx.x) * N;
     const bool there = i < span.size;
-    Pack<M, N> values{};
+    Vec<M, N> values{};
     unsigned ties = 0;
     if (there) {
-      const auto scores = load_pack<N>(span.scores + i);
+      const auto scores = load_vec<N>(span.scores + i);
       values = old_mask<N, F, M>(span, i, options);
 #pragma unroll
       for (int e = 0; e < N; ++e) {
@@ -188,65 +189,64 @@ __device__ __forceinline__ int settle_entries(const Span<F, M>& span, typename F
 }
 
 template <class F, class M>
-__device__ __forceinline__ int settle_tile(const Span<F, M>& span, typename F::Key threshold,
-                                           Quota quota, const SelectionOptions& options) {
-  constexpr int kEntries = pack_entries<typename F::Bits, M>();
-  return in_packs<F, M>(span) ? settle_entries<kEntries, F, M>(span, threshold, quota, options)
-                              : settle_entries<1, F, M>(span, threshold, quota, options);
+__device__ __forceinline__ int write_exact_tile(const Span<F, M>& span, typename F::Key threshold,
+                                                Quota quota, const SelectionOptions& options) {
+  constexpr int kEntries = vec_entries<typename F::Bits, M>();
+  return is_vectorized<F, M>(span)
+             ? write_exact_entries<kEntries, F, M>(span, threshold, quota, options)
+             : write_exact_entries<1, F, M>(span, threshold, quota, options);
 }
 
-// A warp puts a tile's candidates right that lie on the wrong side of the guess; with all or none
-// of the ties due, these too. What is left, true of whole tiles and of all lanes, is for the block
-// to write anew.
+// A warp rewrites those candidates of a tile that the sweep put on the wrong side of the threshold,
+// ties included if the tile prunes all or none of them. Returns true, in all lanes, if the block
+// has to rewrite the whole tile instead.
 template <class F, class M>
-__device__ __forceinline__ bool fix_candidates(
-    const SegmentList& list, const SelectionOptions& options, const TopkWork<F>& work,
+__device__ __forceinline__ bool fixup_candidates(
+    const TensorList& list, const SelectionOptions& options, const TopkWork<F>& work,
     const Edges<typename F::Key>& edges, const Bracket<typename F::Key>& found, int64_t tile) {
   using Key = typename F::Key;
   const Key threshold = found.lo;
   const TileRecord record = work.records[tile];
   const TileTies ties = ties_of(work, edges, found, tile);
-  const bool partial = ties.quota() > 0 && ties.quota() < ties.ties();
   const bool at_edge = threshold == edges.lo || threshold == edges.hi;
-  const bool all_pruned = threshold < edges.guess;
+  const bool all_pruned = threshold < edges.pivot;
   const bool wrong = all_pruned ? ties.quota() < ties.ties() : ties.quota() > 0;
-  if (at_edge ? wrong : partial) return true;
+  if (at_edge ? wrong : ties.partial()) return true;
   if (record.between == 0) return false;
   const Span<F, M> span = tile_span<typename F::Bits, M>(list, tile);
   for (unsigned j = threadIdx.x % 32; j < record.between; j += 32) {
     const Key key = work.keys[record.begin + j];
     const bool prune = key < threshold || (key == threshold && ties.quota() > 0);
-    if (prune == (key < edges.guess)) continue;
+    if (prune == (key < edges.pivot)) continue;
     const int i = work.offsets[record.begin + j];
-    const Pack<M, 1> old = old_mask<1, F, M>(span, i, options);
-    write<1, F, M>(span, i, prune ? Pack<M, 1>{{M{0}}} : old);
+    const Vec<M, 1> old = old_mask<1, F, M>(span, i, options);
+    write<1, F, M>(span, i, prune ? Vec<M, 1>{{M{0}}} : old);
   }
   return false;
 }
 
-// Tiles by a block's warps, then by the block what they leave. Where much is to be put right, it is
-// so in neighbouring tiles, which therefore go to different blocks.
+// Each warp repairs a tile; the block rewrites tiles its warps could not. Neighbouring tiles go to
+// different blocks, as tiles to be rewritten tend to be neighbours.
 template <class F, class M>
-__device__ __forceinline__ void fix_tiles(const SegmentList& list, const SelectionOptions& options,
-                                          const TopkWork<F>& work,
-                                          const Edges<typename F::Key>& edges,
-                                          const Bracket<typename F::Key>& threshold) {
+__device__ __forceinline__ void fixup_tiles(const TensorList& list, const SelectionOptions& options,
+                                            const TopkWork<F>& work,
+                                            const Edges<typename F::Key>& edges,
+                                            const Bracket<typename F::Key>& threshold) {
   FASTPRUNE_SHARED(bool[kWarps], left);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   for (int64_t first = blockIdx.x; first < list.tiles; first += int64_t{gridDim.x} * kWarps) {
     const auto tile_of = [&](int w) { return first + int64_t{gridDim.x} * w; };
     const int64_t tile = tile_of(warp);
     const bool rest =
-        tile < list.tiles && fix_candidates<F, M>(list, options, work, edges, threshold, tile);
+        tile < list.tiles && fixup_candidates<F, M>(list, options, work, edges, threshold, tile);
     if (threadIdx.x % 32 == 0) left[warp] = rest;
     if (__syncthreads_or(rest) == 0) continue;
     for (int w = 0; w < kWarps; ++w) {
       if (!left[w]) continue;
       const TileTies ties = ties_of(work, edges, threshold, tile_of(w));
-      const Quota quota{static_cast<int>(ties.quota()),
-                        ties.quota() > 0 && ties.quota() < ties.ties()};
-      settle_tile<F, M>(tile_span<typename F::Bits, M>(list, tile_of(w)), threshold.lo, quota,
-                        options);
+      const Quota quota{static_cast<int>(ties.quota()), ties.partial()};
+      write_exact_tile<F, M>(tile_span<typename F::Bits, M>(list, tile_of(w)), threshold.lo, quota,
+                             options);
     }
     __syncthreads();  // before `left` is written again
   }

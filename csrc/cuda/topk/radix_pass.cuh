@@ -1,11 +1,13 @@
-// Narrow: histograms of the next digit of what is still in the bracket, down to one key.
+// topk_masks on CUDA: sampled bracket (Floyd-Rivest) with a radix-select fallback. Here the radix
+// passes: each one histograms the next digit of the keys in the bracket and keeps one bin, until
+// one key is left.
 #pragma once
 
 #include "cuda/topk/state.cuh"
 
 namespace fastprune::cuda {
 
-// A thread adds a run of equal bins at once: equal keys would else queue at one address.
+// Adds a run of equal bins with one atomic: equal keys would otherwise contend for one address.
 struct Run {
   int bin = -1;
   unsigned count = 0;
@@ -27,7 +29,8 @@ __device__ __forceinline__ void clear_bins(unsigned* bins) {
   for (int b = threadIdx.x; b < kBins; b += TopkPolicy::kThreads) bins[b] = 0;
 }
 
-// The bracket's candidates by their next digit; block `first` of `stride` blocks takes its share.
+// Adds the candidates in the bracket to the bins of their next digit. The work is strided over
+// `stride` blocks, of which this is number `first`.
 template <class F>
 __device__ __forceinline__ void count_candidates(const TopkWork<F>& work, int64_t count,
                                                  const Bracket<typename F::Key>& bracket,
@@ -52,25 +55,25 @@ __device__ __forceinline__ void count_candidates(const TopkWork<F>& work, int64_
   run.flush(bins);
 }
 
-// The same of all active entries.
+// The same for all active entries.
 template <class F, class M>
-__device__ __forceinline__ void count_everything(const SegmentList& list,
+__device__ __forceinline__ void count_everything(const TensorList& list,
                                                  const SelectionOptions& options,
                                                  const Bracket<typename F::Key>& bracket,
                                                  Digit digit, int64_t first, int64_t stride,
                                                  unsigned* bins) {
   using Key = typename F::Key;
-  constexpr int kEntries = pack_entries<typename F::Bits, M>();
-  constexpr int kLoads = kEntries < 8 ? 2 : 1;  // at once, as registers allow
+  constexpr int kEntries = vec_entries<typename F::Bits, M>();
+  constexpr int kLoads = kEntries < 8 ? 2 : 1;  // in flight, as registers allow
   Run run;
   for (int64_t tile = first; tile < list.tiles; tile += stride) {
     const Span<F, M> span = tile_span<typename F::Bits, M>(list, tile);
     const auto load = [&](auto width, int i) {
       constexpr int n = decltype(width)::kEntries;
       struct {
-        Pack<typename F::Bits, n> scores;
-        Pack<M, n> old;
-      } fetched{load_pack<n>(span.scores + i), old_mask<n, F, M>(span, i, options)};
+        Vec<typename F::Bits, n> scores;
+        Vec<M, n> old;
+      } fetched{load_vec<n>(span.scores + i), old_mask<n, F, M>(span, i, options)};
       return fetched;
     };
     const auto count = [&](auto width, int, const auto& fetched) {
@@ -84,20 +87,34 @@ __device__ __forceinline__ void count_everything(const SegmentList& list,
         run.add(bins, static_cast<int>((key - bracket.lo) >> digit.shift));
       }
     };
-    for_each_pack<kEntries, kLoads, TopkPolicy::kThreads>(span.size, span.wide, load, count);
+    for_each_vec<kEntries, kLoads, TopkPolicy::kThreads>(span.size, span.vectorized, load, count);
   }
   run.flush(bins);
 }
 
-// One block: the bracket cut down to the bin that the threshold lies in, for all threads.
-// `count_of(bin)` is how many fall in it, `rank_of(total)` the rank among them. After it, the bins
-// may be used again.
+// The same for the candidates or for all entries, as `source` says.
+template <class F, class M>
+__device__ __forceinline__ void count_source(const TensorList& list,
+                                             const SelectionOptions& options,
+                                             const TopkWork<F>& work, Source source,
+                                             const Bracket<typename F::Key>& bracket, Digit digit,
+                                             int64_t first, int64_t stride, unsigned* bins) {
+  if (source == Source::kCandidates) {
+    const auto count = static_cast<int64_t>(load_fresh(&work.state->between));
+    count_candidates<F>(work, count, bracket, digit, first, stride, bins);
+  } else {
+    count_everything<F, M>(list, options, bracket, digit, first, stride, bins);
+  }
+}
+
+// One block: returns the bracket narrowed to the bin that holds the threshold, to all threads.
+// `count_of(bin)` is the bin's count, `rank_of(total)` the threshold's rank among all `total` of
+// them. The bins may be reused afterwards.
 template <class Key, class CountOf, class RankOf>
-__device__ __forceinline__ Bracket<Key> narrow_in_block(Bracket<Key> current, Digit digit,
-                                                        const CountOf& count_of,
-                                                        const RankOf& rank_of) {
+__device__ __forceinline__ Bracket<Key> choose_bin(Bracket<Key> current, Digit digit,
+                                                   const CountOf& count_of, const RankOf& rank_of) {
   using Scan = cub::BlockScan<long long, TopkPolicy::kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
-  constexpr int kPerThread = (kBins + TopkPolicy::kThreads - 1) / TopkPolicy::kThreads;
+  constexpr int kPerThread = ceil_div(kBins, TopkPolicy::kThreads);
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
   FASTPRUNE_SHARED(Bracket<Key>, found);
   const int first = static_cast<int>(threadIdx.x) * kPerThread;
@@ -122,35 +139,30 @@ __device__ __forceinline__ Bracket<Key> narrow_in_block(Bracket<Key> current, Di
   return found;
 }
 
-// Every entry's bracket, before anything is known.
+// The bracket of all keys.
 template <class F>
 __device__ __forceinline__ Bracket<typename F::Key> whole_range(int64_t rank, int64_t active) {
   if (rank == 0) return {0, 0, 0, 0, 0};
   return {0, max_key<F>(), 0, rank, active};
 }
 
-// One block narrows down to the threshold by itself.
-template <class F, class M>
-__device__ __forceinline__ Bracket<typename F::Key> narrow_alone(const SegmentList& list,
-                                                                 const SelectionOptions& options,
-                                                                 const TopkWork<F>& work,
-                                                                 Source source,
-                                                                 Bracket<typename F::Key> bracket) {
+// One block: radix passes until the bracket is one key, the threshold. `count(bracket, digit,
+// bins)` adds the keys in the bracket to the bins; `rank_of(total)` is the rank in the first
+// bracket, given the number of keys in it.
+template <class Key, class Count, class RankOf>
+__device__ __forceinline__ Bracket<Key> radix_select_in_block(Bracket<Key> bracket,
+                                                              const Count& count,
+                                                              const RankOf& rank_of) {
   FASTPRUNE_SHARED(unsigned[kBins], bins);
-  while (bracket.lo != bracket.hi) {
+  for (int pass = 0; bracket.lo != bracket.hi; ++pass) {
     const Digit digit = digit_of_range(bracket.lo, bracket.hi, TopkPolicy::kDigitBits);
     clear_bins(bins);
     __syncthreads();
-    if (source == Source::kCandidates) {
-      const auto count = static_cast<int64_t>(load_fresh(&work.state->between));
-      count_candidates<F>(work, count, bracket, digit, 0, 1, bins);
-    } else {
-      count_everything<F, M>(list, options, bracket, digit, 0, 1, bins);
-    }
+    count(bracket, digit, bins);
     __syncthreads();
-    bracket = narrow_in_block(
+    bracket = choose_bin(
         bracket, digit, [&](int b) { return static_cast<long long>(bins[b]); },
-        [&](long long) { return bracket.rank; });
+        [&](long long total) { return pass == 0 ? rank_of(total) : bracket.rank; });
   }
   return bracket;
 }

@@ -1,9 +1,9 @@
-// topk_masks and topk_prune on CUDA: a fixed list of launches, no host synchronisation for a
+// topk_masks and topk_prune on CUDA: sampled bracket (Floyd-Rivest) with a radix-select fallback.
+// Here the operators: a fixed list of launches, and no host synchronisation if the amount is a
 // fraction.
 #include <ATen/ATen.h>
 
-#include <algorithm>
-#include <cmath>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -12,6 +12,7 @@
 #include "common/op_types.h"
 #include "cuda/elementwise/masked_mul.h"
 #include "cuda/topk/kernels.cuh"
+#include "cuda/topk/workspace.h"
 #include "cuda/util/launch.cuh"
 #include "cuda/util/tile_map.h"
 #include "testing/hooks.h"
@@ -23,7 +24,7 @@ template <class F, class M>
 TileMap tile_map(const TopkArgs& args) {
   TileMap map;
   for (size_t s = 0; s < args.scores.size(); ++s) {
-    map.add(make_segment<typename F::Bits, M>(
+    map.add(make_item<typename F::Bits, M>(
         args.scores[s].const_data_ptr(),
         args.masks[s].defined() ? args.masks[s].const_data_ptr() : nullptr,
         args.outputs[s].work.mutable_data_ptr(), args.scores[s].numel(),
@@ -33,117 +34,86 @@ TileMap tile_map(const TopkArgs& args) {
   return map;
 }
 
-// The memory that kernels hand on to each other, one allocation.
+// Reads the state back where the host has to know it: to reject a count that does not fit, and for
+// tests.
 template <class F>
-struct Workspace {
-  TopkWork<F> pointers{};
-  at::Tensor memory;
-
-  Workspace(const SegmentList& list, const at::TensorOptions& bytes) {
-    const int64_t wanted =
-        std::clamp(list.entries / TopkPolicy::kSampleShare, int64_t{TopkPolicy::kSampleLeast},
-                   int64_t{TopkPolicy::kSampleMost});
-    TopkWork<F>& w = pointers;
-    w.stretch = std::max<int64_t>(1, list.entries / wanted);
-    w.sample_size = (list.entries + w.stretch - 1) / w.stretch;
-    w.room = test_hooks().overflow ? 0 : candidates(list.entries, w.sample_size);
-    const int64_t tiles = (list.tiles + kTilesTogether - 1) / kTilesTogether * kTilesTogether;
-    int64_t size = 0;
-    const auto place = [&](int64_t count, size_t each) {
-      const int64_t at = size;
-      size += (count * static_cast<int64_t>(each) + kPackBytes - 1) / kPackBytes * kPackBytes;
-      return at;
-    };
-    const int64_t state = place(1, sizeof(*w.state));
-    const int64_t bins =
-        place(int64_t{kBins} * digit_passes(F::kKeyBits, TopkPolicy::kDigitBits), sizeof(*w.bins));
-    const int64_t sample = place(w.sample_size, sizeof(*w.sample));
-    const int64_t keys = place(w.room, sizeof(*w.keys));
-    const int64_t offsets = place(w.room, sizeof(*w.offsets));
-    const int64_t records = place(tiles, sizeof(*w.records));
-    const int64_t ties = place(tiles, sizeof(*w.ties));
-    memory = at::empty({size}, bytes);
-    uint8_t* base = memory.mutable_data_ptr<uint8_t>();
-    w.state = reinterpret_cast<TopkState<typename F::Key>*>(base + state);
-    w.bins = reinterpret_cast<unsigned long long*>(base + bins);
-    w.sample = reinterpret_cast<typename F::Bits*>(base + sample);
-    w.keys = reinterpret_cast<typename F::Bits*>(base + keys);
-    w.offsets = reinterpret_cast<uint16_t*>(base + offsets);
-    w.records = reinterpret_cast<TileRecord*>(base + records);
-    w.ties = reinterpret_cast<unsigned*>(base + ties);
-  }
-
-  // The bracket is widest where half is pruned.
-  static int64_t candidates(int64_t entries, int64_t sampled) {
-    const auto size = static_cast<double>(sampled);
-    const double share = std::min(1.0, (TopkPolicy::kSampleSigmas * std::sqrt(size) + 6.0) / size);
-    const double room = TopkPolicy::kCandidateRoom * share * static_cast<double>(entries);
-    return std::min({entries, int64_t{1} << 31, static_cast<int64_t>(room) + kTile});
-  }
-};
-
-template <class F>
-void look_back(const at::Tensor& memory, const SelectionOptions& options, bool check,
-               bool sampled) {
+void read_state(const at::Tensor& memory, const SelectionOptions& options, bool check,
+                bool sampled) {
   if (!check && !test_hooks().watch) return;
-  const at::Tensor host = memory.narrow(0, 0, sizeof(TopkState<typename F::Key>)).cpu();
+  const at::Tensor host = memory.slice(0, 0, sizeof(TopkState<typename F::Key>)).cpu();
   const auto* state =
       reinterpret_cast<const TopkState<typename F::Key>*>(host.const_data_ptr<uint8_t>());
   if (sampled) test_hooks().fallbacks += state->source == Source::kEverything;
   if (check) check_count_fits(options.amount, static_cast<int64_t>(state->active));
 }
 
+// Returns the memory that holds the state.
+template <class F, class M>
+at::Tensor launch_small(const TensorList& list, const SelectionOptions& options,
+                        const at::TensorOptions& bytes) {
+  using State = TopkState<typename F::Key>;
+  at::Tensor state = at::empty({static_cast<int64_t>(sizeof(State))}, bytes);
+  FASTPRUNE_LAUNCH((topk_small_kernel<F, M>), 1, TopkPolicy::kThreads, list, options,
+                   reinterpret_cast<State*>(state.mutable_data_ptr<uint8_t>()));
+  return state;
+}
+
+template <class F, class M>
+void launch_medium(const TensorList& list, const SelectionOptions& options,
+                   const TopkWork<F>& work) {
+  const unsigned grid = grid_for<TopkPolicy>(list.tiles);
+  FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, TopkPolicy::kThreads, list, options, work, true);
+  FASTPRUNE_LAUNCH((topk_medium_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work);
+  FASTPRUNE_LAUNCH((topk_fixup_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work);
+}
+
+template <class F, class M>
+void launch_large(const TensorList& list, const SelectionOptions& options,
+                  const TopkWork<F>& work) {
+  constexpr int kThreads = TopkPolicy::kThreads;
+  const unsigned grid = grid_for<TopkPolicy>(list.tiles);
+  const unsigned sample_grid =
+      grid_for(ceil_div(work.sample_size, kThreads), TopkPolicy::kSampleBlocksPerMultiprocessor);
+  // Each block of a radix pass adds its bins to those in memory, so more blocks cost more atomics.
+  const unsigned radix_grid = grid_for(list.tiles, 1);
+  FASTPRUNE_LAUNCH((topk_sample_kernel<F, M>), sample_grid, kThreads, list, options, work);
+  FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, kThreads, list, options, work, false);
+  FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, kThreads, list, options, work, false);
+  for (int pass = 0; pass < kPasses<F>; ++pass) {
+    FASTPRUNE_LAUNCH((topk_radix_pass_kernel<F, M>), radix_grid, kThreads, list, options, work,
+                     pass);
+  }
+  FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, kThreads, list, options, work, true);
+  FASTPRUNE_LAUNCH((topk_quota_kernel<F>), grid, kThreads, work, list.tiles);
+  FASTPRUNE_LAUNCH((topk_fixup_kernel<F, M>), grid, kThreads, list, options, work);
+}
+
 template <class F, class M>
 void select(const TopkArgs& args, bool active_only, bool largest) {
-  using Key = typename F::Key;
   TileMap map = tile_map<F, M>(args);
   if (map.tiles() == 0) return;
   const auto bytes = args.scores[0].options().dtype(at::kByte);
+  const TensorList list = map.list(bytes);
   const SelectionOptions options{args.amount, one_bits(args.mask_dtype),
                                  largest ? uint64_t{max_key<F>()} : 0, active_only,
                                  test_hooks().forced_miss};
-  const SegmentList list = map.list(bytes);
-  // Whether a count fits is known on the device alone; a fraction always does.
+  // Only the device knows whether a count fits. A fraction always does.
   const bool check = args.amount.is_count && args.any_mask && active_only;
-  // Many tensors make many tiles, which one block alone would take too long to visit.
+  // Many tensors make many partial tiles, which would keep one block busy for too long.
   const auto within = [&](int64_t entries) {
     return list.entries <= entries && list.tiles <= 2 * (entries / kTile) + 2;
   };
-
   if (within(TopkPolicy::kSmall)) {
-    const at::Tensor state = at::empty({static_cast<int64_t>(sizeof(TopkState<Key>))}, bytes);
-    FASTPRUNE_LAUNCH((topk_small_kernel<F, M>), 1, TopkPolicy::kThreads, list, options,
-                     reinterpret_cast<TopkState<Key>*>(state.mutable_data_ptr<uint8_t>()));
-    look_back<F>(state, options, check, /*sampled=*/false);
-    return;
+    const at::Tensor state = launch_small<F, M>(list, options, bytes);
+    return read_state<F>(state, options, check, /*sampled=*/false);
   }
   const Workspace<F> workspace(list, bytes);
-  const TopkWork<F>& work = workspace.pointers;
-  const unsigned grid = grid_for<TopkPolicy>(list.tiles);
   if (within(TopkPolicy::kMedium)) {
-    FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, TopkPolicy::kThreads, list, options, work,
-                     true);
-    FASTPRUNE_LAUNCH((topk_medium_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work);
+    launch_medium<F, M>(list, options, workspace.pointers);
   } else {
-    const int64_t sampling = (work.sample_size + TopkPolicy::kThreads - 1) / TopkPolicy::kThreads;
-    FASTPRUNE_LAUNCH((topk_sample_kernel<F, M>),
-                     grid_for(sampling, TopkPolicy::kSampleBlocksPerMultiprocessor),
-                     TopkPolicy::kThreads, list, options, work);
-    FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, TopkPolicy::kThreads, list, options, work,
-                     false);
-    FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work,
-                     false);
-    for (int pass = 0; pass < digit_passes(F::kKeyBits, TopkPolicy::kDigitBits); ++pass) {
-      // Each block adds its bins to those in memory, so there are no more blocks than help.
-      FASTPRUNE_LAUNCH((topk_narrow_kernel<F, M>), grid_for(list.tiles, 1), TopkPolicy::kThreads,
-                       list, options, work, pass);
-    }
-    FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work,
-                     true);
-    FASTPRUNE_LAUNCH((topk_quota_kernel<F>), grid, TopkPolicy::kThreads, work, list.tiles);
+    launch_large<F, M>(list, options, workspace.pointers);
   }
-  FASTPRUNE_LAUNCH((topk_fix_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work);
-  look_back<F>(workspace.memory, options, check, /*sampled=*/true);
+  read_state<F>(workspace.memory, options, check, /*sampled=*/true);
 }
 
 void run(const TopkArgs& args, bool active_only, bool largest) {

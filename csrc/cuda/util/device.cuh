@@ -1,13 +1,14 @@
-// What kernel code may use beyond plain C++, on a GPU and in the tests that play one on the host.
-// Free of torch headers.
+// What kernels use beyond plain C++, for nvcc and for the CUDA emulator in tests/cuda_on_host. Free
+// of torch headers.
 #pragma once
 
 #ifdef FASTPRUNE_CUDA_ON_HOST
 #include "cuda_on_host.h"
-// A shared variable of the block. The lambda gives each place a type, so a variable, of its own.
+// Declares a __shared__ variable. Each lambda has a type of its own, so each declaration gets a
+// variable of its own.
 #define FASTPRUNE_SHARED(Type, name) auto& name = cuda_on_host::static_shared<Type>([] {}, #name)
 namespace fastprune::cuda {
-using cuda_on_host::load;  // of any type, with its alignment checked
+using cuda_on_host::load;  // checks the alignment
 using cuda_on_host::store;
 }  // namespace fastprune::cuda
 #else
@@ -35,17 +36,22 @@ __device__ __forceinline__ void store(T* p, const T& value) {
 
 namespace fastprune::cuda {
 
-// What another block may have written in this launch: past the cache of this multiprocessor.
+template <class A, class B>
+FASTPRUNE_HD constexpr auto ceil_div(A a, B b) {
+  return (a + b - 1) / b;
+}
+
+// Loads what another block may have written in this launch, bypassing the multiprocessor's L1.
 template <class T>
 __device__ __forceinline__ T load_fresh(const T* p) {
   return __ldcg(p);
 }
 
-// Whether this block is the last of so many to come here, so that it sees what all others wrote
-// before. `arrived` is zero before and after.
+// Whether this block is the last of `blocks` blocks to arrive; it sees the others' earlier writes.
+// `arrived` is zero before the first block arrives and after the last.
 __device__ __forceinline__ bool last_block_of(unsigned blocks, unsigned* arrived) {
   FASTPRUNE_SHARED(bool, last);
-  __syncthreads();  // the block has written all it will
+  __syncthreads();  // all threads of the block have written
   if (threadIdx.x == 0) {
     __threadfence();
     last = atomicInc(arrived, blocks - 1) == blocks - 1;
@@ -55,7 +61,7 @@ __device__ __forceinline__ bool last_block_of(unsigned blocks, unsigned* arrived
   return last;
 }
 
-// The same of all blocks of the grid.
+// The same for all blocks of the grid.
 __device__ __forceinline__ bool last_block(unsigned* arrived) {
   return last_block_of(gridDim.x, arrived);
 }

@@ -1,6 +1,6 @@
-// The one way to launch: on the tensor's device, on torch's current stream, with the launch
+// Every kernel is launched from here: on the tensor's device and torch's current stream, and
 // checked. Under FASTPRUNE_CUDA_ON_HOST the same sources compile for the host and launch on the
-// model of a GPU in tests/cuda_on_host, as operators of the library fastprune_cuda_on_host.
+// CUDA emulator in tests/cuda_on_host, as operators of the library fastprune_cuda_on_host.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -55,7 +55,7 @@ inline int multiprocessors() {
 
 template <class... P, class... Args>
 void launch_kernel(const char*, void (*kernel)(P...), dim3 grid, dim3 block, Args&&... args) {
-  // clang-format off: it takes the launch for shifts
+  // clang-format off: it parses <<< and >>> as shifts
   kernel<<<grid, block, 0, c10::cuda::getCurrentCUDAStream()>>>(static_cast<P>(args)...);
   // clang-format on
   C10_CUDA_KERNEL_LAUNCH_CHECK();
@@ -63,7 +63,7 @@ void launch_kernel(const char*, void (*kernel)(P...), dim3 grid, dim3 block, Arg
 
 #endif
 
-// Blocks for a kernel that strides over `tasks`.
+// Blocks of a kernel that strides over `tasks`.
 inline unsigned grid_for(int64_t tasks, int per_multiprocessor) {
   const int64_t most = int64_t{multiprocessors()} * per_multiprocessor;
   return static_cast<unsigned>(std::max<int64_t>(1, std::min(tasks, most)));
@@ -76,7 +76,7 @@ unsigned grid_for(int64_t tasks) {
 
 }  // namespace fastprune::cuda
 
-// Launches a kernel under its own name, which is what the tests know it by.
+// Launches a kernel under the name by which the tests know it.
 #define FASTPRUNE_LAUNCH(kernel, ...) FASTPRUNE_LAUNCH_AS(#kernel, (kernel), __VA_ARGS__)
 #define FASTPRUNE_LAUNCH_AS(name, kernel, grid, block, ...) \
   ::fastprune::cuda::launch_kernel(name, kernel, grid, block, __VA_ARGS__)

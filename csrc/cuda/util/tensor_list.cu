@@ -1,25 +1,25 @@
-// Brings a list of tensors to the device as parameters of a kernel that stores them.
+// Copies a TensorList to the device: its items are the parameters of a kernel that stores them.
 #include "cuda/util/tensor_list.cuh"
 
 #include <cstdint>
 
 namespace fastprune::cuda {
 
-constexpr int kSegmentsPerStore = 56;
+constexpr int kItemsPerStore = 56;
 constexpr int kStoreThreads = 256;
 
-struct SegmentBatch {
-  int first;  // of the list
+struct ItemBatch {
+  int first;  // index in the list
   int count;
-  Segment segment[kSegmentsPerStore];
+  TensorItem item[kItemsPerStore];
 };
-static_assert(sizeof(SegmentBatch) + sizeof(Segment*) <= 4096,
-              "what every GPU takes of parameters");
+static_assert(sizeof(ItemBatch) + sizeof(TensorItem*) <= 4096,
+              "every GPU takes this many bytes of parameters");
 
 __global__ void __launch_bounds__(kStoreThreads)
-    store_segments_kernel(const SegmentBatch batch, Segment* many) {
+    store_tensors_kernel(const ItemBatch batch, TensorItem* items) {
   for (int i = threadIdx.x; i < batch.count; i += kStoreThreads) {
-    many[batch.first + i] = batch.segment[i];
+    items[batch.first + i] = batch.item[i];
   }
 }
 
@@ -34,19 +34,19 @@ __global__ void __launch_bounds__(kStoreThreads)
 
 namespace fastprune::cuda {
 
-SegmentList TileMap::list(const at::TensorOptions& device) {
-  SegmentList list{static_cast<int>(segments_.size()), tiles_, entries_, {}, nullptr};
-  if (list.count == 1) list.only = segments_[0];
+TensorList TileMap::list(const at::TensorOptions& device) {
+  TensorList list{static_cast<int>(items_.size()), tiles_, entries_, {}, nullptr};
+  if (list.count == 1) list.only = items_[0];
   if (list.count <= 1) return list;
-  const auto bytes = static_cast<int64_t>(segments_.size() * sizeof(Segment));
+  const auto bytes = static_cast<int64_t>(items_.size() * sizeof(TensorItem));
   stored_ = at::empty({bytes}, device.dtype(at::kByte));
-  auto* many = reinterpret_cast<Segment*>(stored_.mutable_data_ptr<uint8_t>());
-  for (int first = 0; first < list.count; first += kSegmentsPerStore) {
-    SegmentBatch batch{first, std::min(list.count - first, kSegmentsPerStore), {}};
-    std::copy_n(segments_.begin() + first, batch.count, batch.segment);
-    FASTPRUNE_LAUNCH(store_segments_kernel, 1, kStoreThreads, batch, many);
+  auto* items = reinterpret_cast<TensorItem*>(stored_.mutable_data_ptr<uint8_t>());
+  for (int first = 0; first < list.count; first += kItemsPerStore) {
+    ItemBatch batch{first, std::min(list.count - first, kItemsPerStore), {}};
+    std::copy_n(items_.begin() + first, batch.count, batch.item);
+    FASTPRUNE_LAUNCH(store_tensors_kernel, 1, kStoreThreads, batch, items);
   }
-  list.many = many;
+  list.items = items;
   return list;
 }
 

@@ -1,4 +1,4 @@
-// Which channel an entry of a tile belongs to, without dividing for each entry.
+// Finds the channel of an entry of a tile without a division for each entry.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,9 @@
 
 namespace fastprune::cuda {
 
-// Quotients of numbers below d + kTile. Of a d of kTile or more they are 0 or 1; of a smaller one
-// the product with 2^32 / d, rounded up, is exact: n < 2^16, and d times its error below 2^32.
+// Divides n < d + kTile by d. For d >= kTile the quotient is 0 or 1. For smaller d it is exactly
+// n * inverse >> 32, where the inverse is 2^32 / d rounded up: n < 2^16 and d < 2^15 keep the error
+// below 1 / d.
 struct TileDivisor {
   int64_t d;
   uint64_t inverse;
@@ -22,13 +23,13 @@ struct TileDivisor {
 };
 static_assert(kTile <= 1 << 15, "quotients are exact");
 
-// Of a tensor seen as [outer, channels, inner].
+// Divisors for a tensor seen as [outer, channels, inner].
 struct TileChannels {
   TileDivisor channels;
   TileDivisor inner;
 };
 
-// An entry's channel, and its place among the neighbours that belong to it.
+// The channel of an entry, and its position in the run of `inner` neighbours of that channel.
 struct ChannelPlace {
   int64_t channel;
   int64_t place;
@@ -44,7 +45,7 @@ __device__ __forceinline__ ChannelPlace place_of(const TileChannels& of, int64_t
   return {at / of.inner.d % of.channels.d, at % of.inner.d};
 }
 
-// The same of entry i of the tile whose first entry has that place.
+// The same for entry i of a tile, given the place of the tile's first entry.
 __device__ __forceinline__ ChannelPlace place_in_tile(const TileChannels& of,
                                                       const ChannelPlace& first, int i) {
   const int64_t runs = of.inner.quotient(first.place + i);

@@ -1,4 +1,4 @@
-// Host side of tensor_list.cuh: numbers the tiles of a list of tensors and brings it to the device.
+// Host side of tensor_list.cuh: numbers the tiles of a list of tensors and copies it to the device.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,23 +12,24 @@ namespace fastprune::cuda {
 
 class TileMap {
  public:
-  void add(Segment segment) {
-    if (segment.size == 0) return;
-    segment.first_tile = tiles_;
-    segment.first_entry = entries_;
-    entries_ += segment.size;
-    tiles_ += (segment.size + kTile - 1) / kTile;
-    segments_.push_back(segment);
+  void add(TensorItem item) {
+    if (item.size == 0) return;
+    item.first_tile = tiles_;
+    item.first_entry = entries_;
+    entries_ += item.size;
+    tiles_ += ceil_div(item.size, kTile);
+    items_.push_back(item);
   }
 
   int64_t tiles() const { return tiles_; }
 
-  // What kernels take; of two tensors or more in memory that lives as long as this map. Work that
-  // was launched before it ends is safe: the allocator gives memory on in order of the stream.
-  SegmentList list(const at::TensorOptions& device);
+  // The list for kernels. The items of two or more tensors are in device memory that this map
+  // owns. Kernels that were launched may outlive the map: the caching allocator reuses memory in
+  // stream order.
+  TensorList list(const at::TensorOptions& device);
 
  private:
-  std::vector<Segment> segments_;
+  std::vector<TensorItem> items_;
   int64_t tiles_ = 0;
   int64_t entries_ = 0;
   at::Tensor stored_;

@@ -1,5 +1,5 @@
-// Packs: neighbouring entries that one thread loads and stores together, 16 bytes of the widest
-// type and as many entries of the narrower ones.
+// Vectorized access: a thread loads and stores neighbouring entries together, 16 bytes of the
+// widest type and as many entries of the narrower ones.
 #pragma once
 
 #include <cstdint>
@@ -9,29 +9,34 @@
 
 namespace fastprune::cuda {
 
-constexpr int kPackBytes = 16;
+constexpr int kVecBytes = 16;
 
 template <class T, int N>
-struct alignas(sizeof(T) * N) Pack {
+struct alignas(sizeof(T) * N) Vec {
   T at[N];
 };
 
+// Entries of a vector, for operands of these types.
 template <class... T>
-constexpr int pack_entries() {
+constexpr int vec_entries() {
   size_t widest = 1;
   for (size_t bytes : {sizeof(T)...}) widest = bytes > widest ? bytes : widest;
-  return static_cast<int>(kPackBytes / widest);
+  return static_cast<int>(kVecBytes / widest);
+}
+
+inline bool is_aligned(const void* p, size_t bytes = kVecBytes) {
+  return reinterpret_cast<uintptr_t>(p) % bytes == 0;
 }
 
 template <int N, class T>
-__device__ __forceinline__ Pack<T, N> load_pack(const T* p) {
+__device__ __forceinline__ Vec<T, N> load_vec(const T* p) {
 #ifdef __CUDA_ARCH__
-  __builtin_assume(__isGlobal(p));  // which nvcc cannot know of a pointer that came from memory
+  __builtin_assume(__isGlobal(p));  // nvcc cannot tell for a pointer that was read from memory
 #endif
-  return cuda::load(reinterpret_cast<const Pack<T, N>*>(p));
+  return cuda::load(reinterpret_cast<const Vec<T, N>*>(p));
 }
 
-// What so many bytes are in a register, or in several.
+// The register type of so many bytes.
 template <int Bytes>
 struct Word;
 template <>
@@ -55,18 +60,18 @@ struct Word<16> {
   using type = uint4;
 };
 
-// In one store whatever comes before it: left to itself, nvcc stores an array whose entries are
-// chosen one by one in as many stores.
+// One store of the whole vector. Without the copy to a word, nvcc splits the store where entries
+// were selected one by one.
 template <int N, class T>
-__device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& pack) {
-  typename Word<sizeof(pack)>::type word;
-  memcpy(&word, static_cast<const void*>(&pack), sizeof(word));
+__device__ __forceinline__ void store_vec(T* p, const Vec<T, N>& vec) {
+  typename Word<sizeof(vec)>::type word;
+  memcpy(&word, static_cast<const void*>(&vec), sizeof(word));
   __stcg(reinterpret_cast<decltype(word)*>(p), word);
 }
 
-// Packs of N that a thread has under way: what its share of a tile is, but not above four.
+// Vectors of N that a thread has in flight: its share of a tile, at most four.
 template <int N, int kBlockThreads>
-constexpr int packs_in_flight() {
+constexpr int vecs_in_flight() {
   static_assert(kTile % kBlockThreads == 0, "every thread has the same share of a tile");
   constexpr int kShare = kTile / kBlockThreads / N;
   return kShare < 1 ? 1 : kShare > 4 ? 4 : kShare;
@@ -77,24 +82,24 @@ struct Width {
   static constexpr int kEntries = N;
 };
 
-// A block's way through entries [0, size): packs of N, then what is left one by one, and all of it
-// one by one where memory is not aligned for packs (`wide`). `load(Width<n>, i)` fetches entries i
-// to i + n, `use(Width<n>, i, fetched)` takes them; a thread has up to kInFlight loads under way.
+// A block visits entries [0, size): vectors of N, then the remaining entries one by one; all
+// entries one by one unless `vectorized`. `load(Width<n>, i)` loads entries [i, i + n), and
+// `use(Width<n>, i, fetched)` processes them. A thread has up to kInFlight loads in flight.
 template <int N, int kInFlight, int kBlockThreads, class Load, class Use>
-__device__ __forceinline__ void for_each_pack(int size, bool wide, const Load& load,
-                                              const Use& use) {
+__device__ __forceinline__ void for_each_vec(int size, bool vectorized, const Load& load,
+                                             const Use& use) {
   constexpr int kStride = kBlockThreads * N;
-  const int packed = wide ? size / N * N : 0;
+  const int in_vecs = vectorized ? size / N * N : 0;
   int i = static_cast<int>(threadIdx.x) * N;
-  for (; i + (kInFlight - 1) * kStride < packed; i += kInFlight * kStride) {
+  for (; i + (kInFlight - 1) * kStride < in_vecs; i += kInFlight * kStride) {
     decltype(load(Width<N>{}, i)) fetched[kInFlight];
 #pragma unroll
     for (int p = 0; p < kInFlight; ++p) fetched[p] = load(Width<N>{}, i + p * kStride);
 #pragma unroll
     for (int p = 0; p < kInFlight; ++p) use(Width<N>{}, i + p * kStride, fetched[p]);
   }
-  for (; i < packed; i += kStride) use(Width<N>{}, i, load(Width<N>{}, i));
-  for (int j = packed + static_cast<int>(threadIdx.x); j < size; j += kBlockThreads) {
+  for (; i < in_vecs; i += kStride) use(Width<N>{}, i, load(Width<N>{}, i));
+  for (int j = in_vecs + static_cast<int>(threadIdx.x); j < size; j += kBlockThreads) {
     use(Width<1>{}, j, load(Width<1>{}, j));
   }
 }
