@@ -27,76 +27,92 @@ uint64_t magnitude_bits(at::ScalarType dtype) {
   return ~signs;
 }
 
-template <class B>
-void launch_flags(const B* mask, FlagTask task) {
-  constexpr int kVec = vec_entries<B>();
-  const ChannelShape& s = task.shape;
-  const bool runs = s.outer == 1 || s.inner >= kFlagLongRun;
-  task.vectorized = (runs ? s.inner : s.channels * s.inner) % kVec == 0 && is_aligned(mask);
-  const int entries = task.vectorized ? kVec : 1;
-  const int64_t few = int64_t{multiprocessors()} * ChannelsPolicy::kBlocksPerMultiprocessor;
-  if (runs) {
-    task.parts = s.channels < few ? kFlagParts : 1;
-    task.lanes = kFewestLanes;
-    while (task.lanes < ChannelsPolicy::kThreads &&
-           int64_t{task.lanes} * entries * kFlagLoads < s.entries() / task.parts) {
-      task.lanes *= 2;
-    }
-    const int at_once = ChannelsPolicy::kThreads / task.lanes;
-    FASTPRUNE_LAUNCH(channel_flags_runs_kernel<B>,
-                     grid_for<ChannelsPolicy>(ceil_div(s.channels * task.parts, at_once)),
-                     ChannelsPolicy::kThreads, mask, task);
-  } else {
-    // Rows of at least 128 bytes, if there are enough channels.
-    const int across = task.vectorized ? 8 : 32;
-    const int wanted = entries * std::max(1, across / static_cast<int>(s.inner));
-    task.strip = std::min(wanted, int{ChannelsPolicy::kThreads});
-    const int64_t strips = ceil_div(s.channels, task.strip);
-    task.parts = strips < few ? kFlagParts : 1;
-    FASTPRUNE_LAUNCH(channel_flags_strips_kernel<B>, grid_for<ChannelsPolicy>(strips * task.parts),
-                     ChannelsPolicy::kThreads, mask, task);
-  }
+// Blocks to launch, below which each channel is split into parts.
+int64_t full_grid() {
+  return int64_t{multiprocessors()} * ChannelsPolicy::kBlocksPerMultiprocessor;
 }
 
+template <class B>
+void launch_flags_of_runs(const B* mask, FlagTask task) {
+  const ChannelShape& s = task.shape;
+  const int entries = task.vectorized ? vec_entries<B>() : 1;
+  task.parts = s.channels < full_grid() ? kFlagParts : 1;
+  task.lanes = kFewestLanes;
+  while (task.lanes < ChannelsPolicy::kThreads &&
+         int64_t{task.lanes} * entries * kFlagLoads < s.entries() / task.parts) {
+    task.lanes *= 2;
+  }
+  const int at_once = ChannelsPolicy::kThreads / task.lanes;
+  FASTPRUNE_LAUNCH(channel_flags_runs_kernel<B>,
+                   grid_for<ChannelsPolicy>(ceil_div(s.channels * task.parts, at_once)),
+                   ChannelsPolicy::kThreads, mask, task);
+}
+
+template <class B>
+void launch_flags_of_strips(const B* mask, FlagTask task) {
+  const ChannelShape& s = task.shape;
+  const int entries = task.vectorized ? vec_entries<B>() : 1;
+  // Rows of at least 128 bytes, if there are enough channels.
+  const int across = task.vectorized ? 8 : 32;
+  const int wanted = entries * std::max(1, across / static_cast<int>(s.inner));
+  task.strip = std::min(wanted, int{ChannelsPolicy::kThreads});
+  const int64_t strips = ceil_div(s.channels, task.strip);
+  task.parts = strips < full_grid() ? kFlagParts : 1;
+  FASTPRUNE_LAUNCH(channel_flags_strips_kernel<B>, grid_for<ChannelsPolicy>(strips * task.parts),
+                   ChannelsPolicy::kThreads, mask, task);
+}
+
+// Returns a flag for each channel: non-zero if it is active.
 at::Tensor find_active(const ChannelMaskArgs& args) {
-  at::Tensor flags = at::empty({args.shape.channels}, args.scores.options().dtype(at::kLong));
+  const ChannelShape& s = args.shape;
+  at::Tensor flags = at::empty({s.channels}, args.scores.options().dtype(at::kLong));
   FlagTask task{};
-  task.shape = args.shape;
+  task.shape = s;
   task.magnitude = magnitude_bits(args.mask.scalar_type());
   task.flags = reinterpret_cast<uint64_t*>(flags.mutable_data_ptr<int64_t>());
   dispatch_mask_width(args.mask.element_size(), [&](auto element) {
     using B = decltype(element);
-    launch_flags(static_cast<const B*>(args.mask.const_data_ptr()), task);
+    constexpr int kVec = vec_entries<B>();
+    const auto* mask = static_cast<const B*>(args.mask.const_data_ptr());
+    const bool runs = s.outer == 1 || s.inner >= kFlagLongRun;
+    task.vectorized = (runs ? s.inner : s.channels * s.inner) % kVec == 0 && is_aligned(mask);
+    runs ? launch_flags_of_runs(mask, task) : launch_flags_of_strips(mask, task);
   });
   return flags;
 }
 
 template <class T>
-void select_and_write(const ChannelMaskArgs& args, const ChannelScores& scores, int64_t* active) {
+WriteTask write_task(const ChannelShape& shape, int64_t size, bool aligned) {
   constexpr int kVec = vec_entries<T>();
-  const ChannelShape& shape = args.shape;
+  return {{TileDivisor(shape.channels), TileDivisor(shape.inner)},
+          size,
+          aligned,
+          shape.inner % kVec == 0,
+          shape.inner == 1 && shape.channels % kVec == 0};
+}
+
+// Stores the number of active channels in `active`.
+template <class T>
+void launch_select_and_write(const ChannelMaskArgs& args, const ChannelScores& scores,
+                             int64_t* active) {
   const T* mask = args.mask.defined() ? args.mask.const_data_ptr<T>() : nullptr;
   T* out = args.output.work.mutable_data_ptr<T>();
   FusedProduct<T> fused{};
   if (args.product.defined()) {
     fused = {args.t.const_data_ptr<T>(), args.product.mutable_data_ptr<T>()};
   }
-  const int64_t size = args.output.work.numel();
-  const WriteTask task{
-      {TileDivisor(shape.channels), TileDivisor(shape.inner)},
-      size,
-      is_aligned(mask) && is_aligned(out) && is_aligned(fused.t) && is_aligned(fused.product),
-      shape.inner % kVec == 0,
-      shape.inner == 1 && shape.channels % kVec == 0};
-  const int64_t tiles = ceil_div(size, kTile);
-  if (shape.channels <= ChannelsPolicy::kSelectByAll) {
+  const WriteTask task = write_task<T>(
+      args.shape, args.output.work.numel(),
+      is_aligned(mask) && is_aligned(out) && is_aligned(fused.t) && is_aligned(fused.product));
+  const int64_t tiles = ceil_div(task.size, kTile);
+  if (scores.count <= ChannelsPolicy::kSelectByAll) {
     FASTPRUNE_LAUNCH(channel_mask_kernel<T>,
                      grid_for(tiles, ChannelsPolicy::kSelectorsPerMultiprocessor),
                      ChannelsPolicy::kThreads, mask, scores, args.amount, task, active, out, fused);
     return;
   }
   at::Tensor pruned =
-      at::empty({ceil_div(shape.channels, 32)}, args.scores.options().dtype(at::kInt));
+      at::empty({ceil_div(scores.count, 32)}, args.scores.options().dtype(at::kInt));
   auto* words = reinterpret_cast<unsigned*>(pruned.mutable_data_ptr<int>());
   FASTPRUNE_LAUNCH(channel_select_kernel<kSelectThreads>, 1, kSelectThreads, scores, args.amount,
                    active, words);
@@ -104,29 +120,22 @@ void select_and_write(const ChannelMaskArgs& args, const ChannelScores& scores, 
                    ChannelsPolicy::kThreads, mask, words, task, out, fused);
 }
 
-void mask_channels(const ChannelMaskArgs& args, bool restricted) {
-  at::Tensor flags;
-  if (restricted) flags = find_active(args);
+void select_and_write(const ChannelMaskArgs& args, bool active_only) {
+  const bool restricted = args.mask.defined() && active_only;
+  const bool empty = args.output.work.numel() == 0;
+  if (!restricted || empty) check_count_fits(args.amount, restricted ? 0 : args.shape.channels);
+  if (empty) return;
+  const at::Tensor flags = restricted ? find_active(args) : at::Tensor();
   at::Tensor active = at::empty({1}, args.scores.options().dtype(at::kLong));
   const ChannelScores scores{
       reinterpret_cast<const uint64_t*>(args.scores.const_data_ptr<double>()),
       restricted ? reinterpret_cast<const uint64_t*>(flags.const_data_ptr<int64_t>()) : nullptr,
       args.shape.channels};
   dispatch_mask(args.output.out.scalar_type(), [&](auto value) {
-    select_and_write<decltype(value)>(args, scores, active.mutable_data_ptr<int64_t>());
+    launch_select_and_write<decltype(value)>(args, scores, active.mutable_data_ptr<int64_t>());
   });
   // Only the device knows whether a count fits. A fraction always does.
-  if (args.amount.is_count && restricted) check_count_fits(args.amount, active.item<int64_t>());
-}
-
-void run(const ChannelMaskArgs& args, bool active_only) {
-  const bool restricted = args.mask.defined() && active_only;
-  if (!restricted) check_count_fits(args.amount, args.shape.channels);
-  if (args.output.work.numel() == 0) {
-    if (restricted) check_count_fits(args.amount, 0);
-  } else {
-    mask_channels(args, restricted);
-  }
+  if (restricted && args.amount.is_count) check_count_fits(args.amount, active.item<int64_t>());
 }
 
 at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
@@ -135,7 +144,7 @@ at::Tensor channel_mask(const at::Tensor& scores, const at::Tensor& like,
   check_channel_mask("channel_mask", scores, "like", like, mask, amount, dim);
   const DeviceGuard guard(like);
   ChannelMaskArgs args = prepare_channel_mask(scores, like, mask, amount, dim);
-  run(args, active_only);
+  select_and_write(args, active_only);
   return args.output.finish();
 }
 
@@ -146,7 +155,7 @@ TensorPair channel_prune(const at::Tensor& scores, const at::Tensor& t,
   const DeviceGuard guard(t);
   ChannelMaskArgs args = prepare_channel_mask(scores, t, mask, amount, dim);
   prepare_channel_prune(args, t);
-  run(args, active_only);
+  select_and_write(args, active_only);
   at::Tensor new_mask = args.output.finish();
   if (!args.product.defined()) args.product = masked_muls({t}, {new_mask})[0];
   return {std::move(new_mask), std::move(args.product)};

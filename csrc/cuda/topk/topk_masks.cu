@@ -89,7 +89,7 @@ void launch_large(const TensorList& list, const SelectionOptions& options,
 }
 
 template <class F, class M>
-void select(const TopkArgs& args, bool active_only, bool largest) {
+void launch_selection(const TopkArgs& args, bool active_only, bool largest) {
   TileMap map = tile_map<F, M>(args);
   if (map.tiles() == 0) return;
   const auto bytes = args.scores[0].options().dtype(at::kByte);
@@ -116,11 +116,11 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
   read_state<F>(workspace.memory, options, check, /*sampled=*/true);
 }
 
-void run(const TopkArgs& args, bool active_only, bool largest) {
+void select_and_write(const TopkArgs& args, bool active_only, bool largest) {
   if (!args.any_mask || !active_only || args.total == 0) check_count_fits(args.amount, args.total);
   dispatch_scores(args.scores[0].scalar_type(), [&](auto format) {
     dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto bits) {
-      select<decltype(format), decltype(bits)>(args, active_only, largest);
+      launch_selection<decltype(format), decltype(bits)>(args, active_only, largest);
     });
   });
 }
@@ -133,7 +133,7 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks,
   if (scores.empty()) return {};
   const DeviceGuard guard(scores[0]);
   TopkArgs args = prepare_topk_masks(scores, old_masks, amount, dtype);
-  run(args, active_only, largest);
+  select_and_write(args, active_only, largest);
   return args.finish();
 }
 
@@ -146,7 +146,7 @@ TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorL
   const DeviceGuard guard(scores[0]);
   TopkArgs args = prepare_topk_masks(scores, old_masks, amount, std::nullopt);
   prepare_topk_prune(args, ts, kFusion);
-  run(args, active_only, /*largest=*/false);
+  select_and_write(args, active_only, /*largest=*/false);
   std::vector<at::Tensor> new_masks = args.finish();
   if (args.products.empty()) args.products = masked_muls(ts, new_masks);
   return {std::move(new_masks), std::move(args.products)};
