@@ -61,7 +61,7 @@ def test_channels_side_by_side(target: Target, dtype: torch.dtype, channels: int
         )
 
 
-#: What decides how CUDA reads a channel: long runs, short ones, entries side by side; whole packs
+#: What decides how CUDA reads a channel: long runs, short ones, entries side by side; whole vectors
 #: or not; one chunk, several for one block, several for many; few channels or many.
 ROWS = [((40, 64), 0), ((40, 63), 0), ((3, 2, 48), 1), ((3, 5, 33), 1), ((65, 3, 40), 1)]
 ROWS += [((1, 9000), 0), ((3, 9000), 0), ((2, 2, 4500), 1), ((1, 17000), 0), ((7, 4100), 0)]

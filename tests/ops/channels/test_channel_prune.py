@@ -10,7 +10,7 @@ from support.compare import assert_layout_of, assert_same_bits
 from support.inputs import FLOATS, LAYOUTS, MASK_DTYPES, SHAPE, mask, name, values
 from support.targets import Target
 
-#: Rows and runs of every kind of length, packs that lie in one channel and packs that do not, and
+#: Rows and runs of every kind of length, vectors in one channel and vectors across several, and
 #: more channels than a block selects from by itself.
 PATHS = [((5, 7), 0), ((5, 7), 1), ((64, 96), 0), ((64, 96), 1), ((6, 4, 100), 1), ((3, 64, 3), 1)]
 PATHS += [((2, 9001), 1), ((300, 2, 5), 0), ((1, 1), 0), ((0, 3), 1), ((3, 0), 1)]

@@ -1,5 +1,5 @@
 """The ways a selection can take: one launch, a sampled bracket that holds, misleads or overflows,
-thresholds among many equal keys, tensors that are not aligned for packs. Every bit is checked.
+thresholds among many equal keys, tensors that are not aligned for vectors. Every bit is checked.
 """
 
 import pytest
@@ -119,7 +119,7 @@ def test_lists_of_every_size(target: Target, kind: str, largest: bool) -> None:
 
 @pytest.mark.parametrize("offset", [1, 2, 3])
 @pytest.mark.parametrize("dtype", FLOATS, ids=name)
-def test_what_is_not_aligned_for_packs(target: Target, dtype: torch.dtype, offset: int) -> None:
+def test_what_is_not_aligned_for_vectors(target: Target, dtype: torch.dtype, offset: int) -> None:
     for size in sizes(target)[:3]:
         base = values("few", size + 8, dtype).to(target.device)
         old = mask("random", size + 8, torch.uint8).to(target.device)
