@@ -21,15 +21,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import fastprune
-import machine
-import memory
-from cases import DTYPES, Case, all_cases
-from compare import report_changes
-from console import make_console, show
-from records import FASTPRUNE, UPSTREAM, Record, Result, load, save
-from tables import devices, families, make_table
-from timing import Budget, Clock, Contender, CpuClock, CudaClock, measure
-from workloads import Workload, build
+from harness import machine, memory
+from harness.compare import report_changes
+from harness.console import make_console, show
+from harness.records import FASTPRUNE, UPSTREAM, Record, Result, load, save
+from harness.tables import devices, families, make_table
+from harness.timing import Budget, Clock, Contender, CpuClock, CudaClock, measure
+from suite.cases import DTYPES, Case, all_cases
+from suite.workloads import Workload, build
 
 FULL = {"cpu": Budget(0.5, 0.15, 51), "cuda": Budget(0.4, 0.2, 101)}
 QUICK = {"cpu": Budget(0.15, 0.05, 21), "cuda": Budget(0.1, 0.05, 51)}
@@ -206,7 +205,7 @@ def keep(result: Result, options: argparse.Namespace, console: Console) -> None:
         save(result, path)
         console.print(f"wrote {path}")
     if options.plot is not None:
-        import plots  # matplotlib takes its time to import
+        from harness import plots  # matplotlib takes its time to import
 
         for path in plots.draw(result, options.plot):
             console.print(f"wrote {path}")

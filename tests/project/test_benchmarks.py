@@ -22,8 +22,11 @@ REGION = re.compile(r"^<!-- figures:.*?^<!-- /figures -->$", re.DOTALL | re.MULT
 
 
 def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    what = [str(BENCHMARKS / name)] if name.endswith(".py") else ["-m", name]
+    command = [sys.executable, *what, *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=BENCHMARKS, capture_output=True, text=True, check=False, timeout=300
+    )
 
 
 def run_case(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -51,7 +54,7 @@ def scaled(path: Path, factors: dict[str, float]) -> Path:
 
 
 def compare(old: Path, new: Path, *arguments: object) -> tuple[int, str]:
-    done = script("compare.py", old, new, *arguments)
+    done = script("harness.compare", old, new, *arguments)
     return done.returncode, done.stdout
 
 
@@ -120,7 +123,7 @@ def test_nothing_to_do(arguments: tuple[str, ...]) -> None:
 
 
 def test_figures_of_the_readmes_are_those_of_the_result_files() -> None:
-    done = script("report.py", "--check", *READMES)
+    done = script("harness.report", "--check", *READMES)
     assert done.returncode == 0, done.stderr
 
 
@@ -133,13 +136,13 @@ def test_readme_claims_no_speed_beside_the_figures(readme: Path) -> None:
 def test_report_renews_regions(result: Path, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"A\n<!-- figures: {result} selection=headline -->\n<!-- /figures -->\nB\n")
-    assert script("report.py", "--check", readme).returncode == 1
-    assert script("report.py", result, "--readme", readme).returncode == 0
+    assert script("harness.report", "--check", readme).returncode == 1
+    assert script("harness.report", result, "--readme", readme).returncode == 0
     text = readme.read_text()
     assert text.startswith("A\n<!--") and text.endswith("-->\nB\n") and "l1_unstructured" in text
-    assert script("report.py", "--check", readme).returncode == 0
+    assert script("harness.report", "--check", readme).returncode == 0
     readme.write_text(text.replace("| 10K", "| 11K"))
-    assert script("report.py", "--check", readme).returncode == 1
+    assert script("harness.report", "--check", readme).returncode == 1
 
 
 def test_report_moves_regions_to_the_new_version(result: Path, tmp_path: Path) -> None:
@@ -148,10 +151,10 @@ def test_report_moves_regions_to_the_new_version(result: Path, tmp_path: Path) -
     readme = tmp_path / "README.md"
     readme.write_text("Text\n")
     for path in (result, newer):
-        assert script("report.py", path, "--readme", readme).returncode == 0
+        assert script("harness.report", path, "--readme", readme).returncode == 0
     text = readme.read_text()
     assert str(newer) in text and str(result) not in text
-    assert script("report.py", "--check", readme).returncode == 0
+    assert script("harness.report", "--check", readme).returncode == 0
 
 
 def sorted_mask(scores: torch.Tensor, old: torch.Tensor, amount: float) -> torch.Tensor:
@@ -163,7 +166,7 @@ def sorted_mask(scores: torch.Tensor, old: torch.Tensor, amount: float) -> torch
 
 
 def test_check_of_a_selection(module: Callable[[str], ModuleType]) -> None:
-    checks: Any = module("checks")
+    checks: Any = module("suite.checks")
     scores = torch.tensor([3.0, -1.0, 1.0, 2.0, 0.5, 1.0, 9.0, -1.0])
     old = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
     right = sorted_mask(scores, old, 0.4)
@@ -190,7 +193,7 @@ def test_check_of_a_selection(module: Callable[[str], ModuleType]) -> None:
 
 
 def test_check_of_channels(module: Callable[[str], ModuleType]) -> None:
-    checks: Any = module("checks")
+    checks: Any = module("suite.checks")
     norms = torch.tensor([2.0, 1.0, 3.0, 4.0], dtype=torch.float64)
     mask = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(3, 4).contiguous()
     checks.check_channels(norms, mask, 0.5, 1)
@@ -216,12 +219,12 @@ def test_check_of_channels(module: Callable[[str], ModuleType]) -> None:
 def test_model_shapes(
     module: Callable[[str], ModuleType], model: str, published: int, others: int
 ) -> None:
-    shapes = getattr(module("models"), model)()
+    shapes = getattr(module("suite.models"), model)()
     assert sum(torch.Size(shape).numel() for shape in shapes) == published - others
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_case_names_are_unique(module: Callable[[str], ModuleType], device: str) -> None:
     pytest.importorskip("numpy")
-    names = [case.name for case in module("cases").all_cases(device)]
+    names = [case.name for case in module("suite.cases").all_cases(device)]
     assert len(names) == len(set(names)) > 100

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from records import FASTPRUNE, FLOOR, UPSTREAM, Timing
+from harness.records import FASTPRUNE, FLOOR, UPSTREAM, Timing
 
 SHORTEST_SAMPLE = 200e-6  # seconds: the clock and what interrupts us weigh little against it
 MOST_LOOPS = 500

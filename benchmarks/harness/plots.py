@@ -7,8 +7,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, StrMethodFormatter
 
-from records import Record, Result
-from tables import devices, families
+from harness.records import Record, Result
+from harness.tables import devices, families
 
 Line = tuple[str, list[Record]]
 

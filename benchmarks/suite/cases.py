@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-import models
+from suite import models
 
 Shape = tuple[int, ...]
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from console import make_console, show
-from records import FASTPRUNE, FLOOR, UPSTREAM, Record, Result, load
-from tables import Table, seconds
+from harness.console import make_console, show
+from harness.records import FASTPRUNE, FLOOR, UPSTREAM, Record, Result, load
+from harness.tables import Table, seconds
 
 #: Two runs of one build on one machine differ by so much in a case now and then.
 LEAST_NOISE = 0.15

@@ -13,7 +13,7 @@ import torch
 
 import fastprune
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def describe(devices: list[str]) -> dict[str, Any]:

@@ -17,11 +17,11 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune
-import models
-from cases import Case
-from checks import check_channels, check_equal, check_selection
-from records import FASTPRUNE, FLOOR, UPSTREAM
-from timing import Contender
+from harness.records import FASTPRUNE, FLOOR, UPSTREAM
+from harness.timing import Contender
+from suite import models
+from suite.cases import Case
+from suite.checks import check_channels, check_equal, check_selection
 
 SEED = 20
 LIBRARIES: dict[str, ModuleType] = {FASTPRUNE: fastprune, UPSTREAM: upstream}

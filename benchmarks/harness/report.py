@@ -14,10 +14,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from records import Result, load
-from tables import Table, devices, families, make_table
+from harness.records import Result, load
+from harness.tables import Table, devices, families, make_table
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 _REGION = re.compile(
     r"^<!-- figures: (?P<file>\S+) selection=(?P<selection>\S+)(?: device=(?P<device>\S+))? -->\n"

@@ -6,7 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from tables import Table
+from harness.tables import Table
 
 
 def make_console() -> Console:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from records import FASTPRUNE, FLOOR, UPSTREAM, Record, Result, Timing
+from harness.records import FASTPRUNE, FLOOR, UPSTREAM, Record, Result, Timing
 
 #: The cases of the short table, by how their names go on after the device.
 HEADLINE = (

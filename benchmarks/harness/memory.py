@@ -22,10 +22,11 @@ from pathlib import Path
 
 import torch
 
-from cases import Case
-from records import UPSTREAM
-from timing import Contender
+from harness.records import UPSTREAM
+from harness.timing import Contender
+from suite.cases import Case
 
+_BENCHMARKS = Path(__file__).resolve().parents[1]
 _CGROUP = Path("/sys/fs/cgroup")
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -83,9 +84,9 @@ def cpu_peak(case: Case, contender: str) -> int | None:
     """Bytes by which a call raises the memory of its process at the peak, results included; None
     where the process fails.
     """
-    command = [sys.executable, __file__, json.dumps(asdict(case)), contender]
+    command = [sys.executable, "-m", "harness.memory", json.dumps(asdict(case)), contender]
     command += ["--threads", str(torch.get_num_threads())]
-    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    child = subprocess.run(command, cwd=_BENCHMARKS, capture_output=True, text=True, check=False)
     return int(child.stdout) if child.returncode == 0 else None
 
 
@@ -117,7 +118,7 @@ def _own_peak(contender: Contender) -> int:
 
 
 def _contender(case: Case, name: str) -> Contender:
-    from workloads import build  # the parent process needs it not
+    from suite.workloads import build  # the parent process needs it not
 
     return next(c for c in build(case).contenders if c.name == name)
 

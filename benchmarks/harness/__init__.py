@@ -1,0 +1,1 @@
+"""How things are timed, kept, compared and shown."""

@@ -1,0 +1,1 @@
+"""What is timed: cases, the work of each, and the check of its result."""
