@@ -1,4 +1,4 @@
-"""Time fastprune against torch.nn.utils.prune and against the floor, on whatever is there.
+"""Time fastprune against torch.nn.utils.prune and against the floor, or compare two result files.
 
 Every case is checked before it is timed. Exit status: 1 if a result was wrong or something got
 slower than allowed, 2 if there was nothing to do.
@@ -21,14 +21,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import fastprune
-from harness import machine, memory
+from harness import machine
 from harness.compare import report_changes
 from harness.console import make_console, show
+from harness.memory import cuda_peak
 from harness.records import FASTPRUNE, UPSTREAM, Record, Result, load, save
 from harness.tables import devices, families, make_table
 from harness.timing import Budget, Clock, Contender, CpuClock, CudaClock, measure
-from suite.cases import DTYPES, Case, all_cases
-from suite.workloads import Workload, build
+from suite.cases import DTYPES, Case
+from suite.families import all_cases, build
+from suite.memory import cpu_peak, lacking
+from suite.workload import Workload
 
 FULL = {"cpu": Budget(0.5, 0.15, 51), "cuda": Budget(0.4, 0.2, 101)}
 QUICK = {"cpu": Budget(0.15, 0.05, 21), "cuda": Budget(0.1, 0.05, 51)}
@@ -52,7 +55,7 @@ class Run:
 
     def do(self, case: Case) -> None:
         """Check a case, time it, and keep the record, or why there is none."""
-        reason = memory.lacking(case, FASTPRUNE)
+        reason = lacking(case, FASTPRUNE)
         if reason is not None:
             self.skipped[case.name] = reason
             return
@@ -70,7 +73,7 @@ class Run:
         _release(case.device)
         skipped = {}
         contenders = workload.contenders
-        reason = memory.lacking(case, UPSTREAM)
+        reason = lacking(case, UPSTREAM)
         if reason is not None:
             skipped[UPSTREAM] = reason
             contenders = [c for c in contenders if c.name != UPSTREAM]
@@ -98,10 +101,10 @@ class Run:
         """
         libraries = [c for c in contenders if c.name in (FASTPRUNE, UPSTREAM)]
         if case.device == "cuda":
-            return {c.name: memory.cuda_peak(c) for c in libraries}
+            return {c.name: cuda_peak(c) for c in libraries}
         if self.options.quick or not case.peak:
             return {}
-        peaks = {c.name: memory.cpu_peak(case, c.name) for c in libraries}
+        peaks = {c.name: cpu_peak(case, c.name) for c in libraries}
         return {name: peak for name, peak in peaks.items() if peak is not None}
 
 
@@ -184,31 +187,34 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--warm", action="store_true", help="on a GPU, leave the L2 cache warm")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="keep the result; what is no .json is a folder"
+        "--json", type=Path, metavar="FILE.jsonl", help="keep the result; or a folder to keep it in"
     )
-    parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print what changed")
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        nargs="+",
+        metavar="FILE.jsonl",
+        help="print what this run changed against an older result; of two, what changed between "
+        "them, and run nothing",
+    )
     parser.add_argument(
         "--max-slowdown", type=float, metavar="FACTOR", help="with --compare: fail beyond it"
     )
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="write a PNG for each family")
     options = parser.parse_args(arguments)
     if options.max_slowdown is not None and options.compare is None:
         parser.error("--max-slowdown needs --compare")
+    if options.compare is not None and len(options.compare) > 2:
+        parser.error("--compare takes one or two files")
+    if options.json is not None and options.json.suffix == ".json":
+        parser.error(f"results are JSON Lines: --json {options.json.with_suffix('.jsonl')}")
     return options
 
 
-def keep(result: Result, options: argparse.Namespace, console: Console) -> None:
-    """Write the files that were asked for."""
-    if options.json is not None:
-        file = options.json.suffix == ".json"
-        path = options.json if file else options.json / machine.file_name(result.machine)
-        save(result, path)
-        console.print(f"wrote {path}")
-    if options.plot is not None:
-        from harness import plots  # matplotlib takes its time to import
-
-        for path in plots.draw(result, options.plot):
-            console.print(f"wrote {path}")
+def keep(result: Result, path: Path, console: Console) -> None:
+    """Write the result file; into a folder, by its conventional name."""
+    file = path if path.suffix == ".jsonl" else path / machine.file_name(result.machine)
+    save(result, file)
+    console.print(f"wrote {file}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -217,11 +223,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     try:
-        old = load(options.compare) if options.compare is not None else None
+        older = [load(path) for path in options.compare or ()]
         cases = choose_cases(options)
     except (OSError, ValueError, re.error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if len(older) == 2:
+        old, new = older
+        return 0 if report_changes(console, old, new, options.max_slowdown) else 1
     if not cases:
         print("error: no case matches, or no such device", file=sys.stderr)
         return 2
@@ -230,10 +239,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     result = run_cases(cases, options, console)
     print_result(result, console)
-    keep(result, options, console)
+    if options.json is not None:
+        keep(result, options.json, console)
     fine = not result.failed
-    if old is not None:
-        fine &= report_changes(console, old, result, options.max_slowdown)
+    if older:
+        fine &= report_changes(console, older[0], result, options.max_slowdown)
     return 0 if fine else 1
 
 

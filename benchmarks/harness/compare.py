@@ -1,28 +1,24 @@
 """What got faster or slower between two result files, beyond the noise.
 
-A machine is never quite as fast as it was yesterday. So a case counts as changed only if fastprune
-changed against three things at once: its time before (with the drift of the whole machine taken
-out), the floor of the same run, and upstream in the same run. What is reported is the least of the
-three.
+The speed of a machine varies from run to run. So a case counts as changed only if fastprune changed
+against three things at once: its earlier time (corrected for the drift of the whole machine), the
+floor of the same run, and upstream in the same run. The smallest of the three changes is reported.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 
-from harness.console import make_console, show
-from harness.records import FASTPRUNE, FLOOR, UPSTREAM, Record, Result, load
+from harness.console import show
+from harness.records import FASTPRUNE, FLOOR, UPSTREAM, Record, Result
 from harness.tables import Table, seconds
 
-#: Two runs of one build on one machine differ by so much in a case now and then.
+#: Two runs of one build on one machine can differ by this much in a case.
 LEAST_NOISE = 0.15
 
 
@@ -133,21 +129,3 @@ def report_changes(
     if too_slow:
         console.print(f"{len(too_slow)} slower by more than {max_slowdown:g} times")
     return not too_slow
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Compare two result files.")
-    parser.add_argument("old", type=Path)
-    parser.add_argument("new", type=Path)
-    parser.add_argument("--max-slowdown", type=float, metavar="FACTOR", help="fail beyond it")
-    options = parser.parse_args(arguments)
-    try:
-        old, new = load(options.old), load(options.new)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0 if report_changes(make_console(), old, new, options.max_slowdown) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -24,3 +24,5 @@ def show(console: Console, table: Table) -> None:
     unlimited = console.options.update(max_width=1000)
     console.width = max(console.width, console.measure(rich, options=unlimited).maximum)
     console.print(rich)
+    for note in table.notes:
+        console.print(note.replace("`", ""))

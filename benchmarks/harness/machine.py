@@ -41,7 +41,7 @@ def describe(devices: list[str]) -> dict[str, Any]:
 
 def file_name(machine: dict[str, Any]) -> str:
     """The name a result file has by convention: machine and version."""
-    return f"{slug(machine)}-{machine['fastprune']}.json"
+    return f"{slug(machine)}-{machine['fastprune']}.jsonl"
 
 
 def slug(machine: dict[str, Any]) -> str:

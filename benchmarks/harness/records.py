@@ -1,17 +1,25 @@
-"""What a run found out, and the JSON file that keeps it."""
+"""What a run measured, and the result file that keeps it.
+
+A result file is JSON Lines. Its first line is the header: schema, machine, versions, commit and
+settings. Then each case has a line of its own: its record, or why it was skipped, or what failed.
+So a rerun changes only the header and the lines of the cases that it ran.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 
 FASTPRUNE = "fastprune"
 UPSTREAM = "upstream"
 FLOOR = "floor"
+
+_DERIVED = ("speedup", "ratio_to_floor", "bytes_per_second")
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Record:
         peaks: by contender, bytes of memory in use above what was in use before the call.
         skipped: by contender, why it was not timed.
 
-    The others are those of cases.Case.
+    The others are those of suite.cases.Case.
     """
 
     name: str
@@ -98,20 +106,18 @@ class Result:
 
 def save(result: Result, path: Path) -> None:
     """Write a result file, with what is derived from the timings beside them."""
-    derived = ("speedup", "ratio_to_floor", "bytes_per_second")
-    content = {
-        "schema": SCHEMA,
-        "machine": result.machine,
-        "settings": result.settings,
-        "cases": [
-            asdict(record) | {name: getattr(record, name) for name in derived}
-            for record in result.records
-        ],
-        "skipped": result.skipped,
-        "failed": result.failed,
-    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(content), indent=1) + "\n", encoding="utf-8")
+    lines = (json.dumps(_rounded(line), ensure_ascii=False) + "\n" for line in _lines(result))
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _lines(result: Result) -> Iterator[dict[str, Any]]:
+    yield {"schema": SCHEMA, "machine": result.machine, "settings": result.settings}
+    for record in result.records:
+        yield asdict(record) | {name: getattr(record, name) for name in _DERIVED}
+    for kind in ("skipped", "failed"):
+        for name, why in getattr(result, kind).items():
+            yield {"name": name, kind: why}
 
 
 def load(path: Path) -> Result:
@@ -121,16 +127,38 @@ def load(path: Path) -> Result:
         OSError: there is none.
         ValueError: it is not a result file of this schema.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise ValueError(f"{path} is no result file of schema {SCHEMA}")
+    text = path.read_text(encoding="utf-8")
+    try:
+        header, *cases = map(json.loads, text.splitlines())
+    except ValueError:
+        header, cases = _whole(text), []
+    if isinstance(header, dict) and header.get("schema") == 1:
+        raise ValueError(
+            f"{path} is a result file of the older form, one JSON document; "
+            f"`python benchmarks/convert.py {path}` writes it as JSON Lines"
+        )
+    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
+        raise ValueError(f"{path} is not a result file of schema {SCHEMA}")
     return Result(
-        machine=content["machine"],
-        settings=content["settings"],
-        records=[_record(case) for case in content["cases"]],
-        skipped=content["skipped"],
-        failed=content["failed"],
+        machine=header["machine"],
+        settings=header["settings"],
+        records=[_record(case) for case in cases if "contenders" in case],
+        skipped={case["name"]: case["skipped"] for case in cases if _is_only(case, "skipped")},
+        failed={case["name"]: case["failed"] for case in cases if _is_only(case, "failed")},
     )
+
+
+def _whole(text: str) -> Any:
+    """The text as one JSON document; None if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _is_only(case: dict[str, Any], kind: str) -> bool:
+    """Whether a line is of a case without a record, for a reason of this kind."""
+    return kind in case and "contenders" not in case
 
 
 def _record(case: dict[str, Any]) -> Record:

@@ -1,8 +1,8 @@
-"""Markdown tables of a result file, and the regions of a Markdown file that hold such tables.
+"""Markdown tables and the plot of a result file, and the regions of a Markdown file that hold them.
 
 A region names the file, relative to the repository, and what to show of it:
 
-    <!-- figures: benchmarks/results/FILE.json selection=headline -->
+    <!-- figures: benchmarks/results/FILE.jsonl selection=headline -->
     <!-- /figures -->
 """
 
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.plot import draw
 from harness.records import Result, load
 from harness.tables import Table, devices, families, make_table
 
@@ -28,9 +29,10 @@ _MARKER = re.compile(r"^<!-- /?figures\b", re.MULTILINE)
 
 
 def to_markdown(table: Table) -> str:
-    """A table in Markdown."""
+    """A table in Markdown, with its notes below it."""
     lines = [table.headings, ["---"] + ["---:"] * (len(table.headings) - 1), *table.rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return text + "".join(f"\n{note}\n" for note in table.notes)
 
 
 def machine_line(result: Result) -> str:
@@ -134,9 +136,10 @@ def problem_with(readme: Path) -> str | None:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Make Markdown tables of a result file.")
+    parser = argparse.ArgumentParser(description="Make the tables and the plot of a result file.")
     parser.add_argument("result", type=Path, nargs="?", help="a result file")
     parser.add_argument("--readme", type=Path, help="put the tables into the regions of this file")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="write the plot to this file")
     parser.add_argument(
         "--check", type=Path, nargs="+", metavar="README", help="fail if a region is out of date"
     )
@@ -157,15 +160,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         path = options.result.resolve()
         file = (path.relative_to(ROOT) if path.is_relative_to(ROOT) else path).as_posix()
-        if options.readme is None:
-            print(section(file), end="")
-        else:
+        if options.plot is not None:
+            options.plot.write_text(draw(load(path)), encoding="utf-8")
+        if options.readme is not None:
             update(options.readme, file)
+        if options.plot is None and options.readme is None:
+            print(section(file), end="")
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

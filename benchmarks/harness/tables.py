@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from harness.records import FASTPRUNE, FLOOR, UPSTREAM, Record, Result, Timing
 
@@ -45,13 +45,40 @@ _WHAT = {
 }
 
 
+#: A median is marked as uncertain if its samples spread by more.
+LARGE_SPREAD = 0.25
+MARK = "~"
+
+_SPREAD_NOTE = (
+    f"{MARK}: the samples of this time, or of one that it is computed from, spread by more than "
+    f"{LARGE_SPREAD:.0%}; it is uncertain by about as much."
+)
+_BELOW_FLOOR = {
+    "cpu": (
+        "x floor below 1: the floor is no bound but a measured time, that of PyTorch's `clone` or "
+        "`weight * mask` into fresh memory in the same run. fastprune can take less where it has "
+        "Linux map the pages of a large output (from 32 MiB) many at a time, reads a bool mask at "
+        "one byte an entry, or converts 16-bit floats with wider instructions."
+    ),
+    "cuda": (
+        "x floor below 1: the floor is the time that the bytes take at the rate of a large copy in "
+        "the same run, which a case whose tensors fit the L2 cache can beat."
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Table:
-    """Headings and rows of text; the first column is to the left, the others to the right."""
+    """Headings and rows of text; the first column is to the left, the others to the right.
+
+    Attributes:
+        notes: sentences that explain what some of the cells show.
+    """
 
     title: str
     headings: list[str]
     rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
 
 
 def families(result: Result, device: str) -> list[str]:
@@ -62,6 +89,11 @@ def families(result: Result, device: str) -> list[str]:
 def devices(result: Result) -> list[str]:
     """The devices with records, in the order they ran."""
     return list(dict.fromkeys(record.device for record in result.records))
+
+
+def default_device(result: Result) -> str:
+    """The GPU if it has records, or else the CPU."""
+    return "cuda" if "cuda" in devices(result) else "cpu"
 
 
 def make_table(result: Result, selection: str, device: str | None = None) -> Table:
@@ -75,8 +107,7 @@ def make_table(result: Result, selection: str, device: str | None = None) -> Tab
     Raises:
         ValueError: there is no such selection, or it has no records.
     """
-    if device is None:
-        device = "cuda" if "cuda" in devices(result) else "cpu"
+    device = device or default_device(result)
     records = [record for record in result.records if record.device == device]
     special: dict[str, Callable[[list[Record]], Table]] = {
         "headline": _headline,
@@ -94,6 +125,12 @@ def make_table(result: Result, selection: str, device: str | None = None) -> Tab
 
 def _headline(records: list[Record]) -> Table:
     headings = ["Operation", "Elements", "dtype", "upstream", "fastprune", "Speed-up", "x floor"]
+    chosen = [
+        record
+        for prefix in HEADLINE
+        for record in records
+        if record.name.startswith(f"{record.device}/{prefix}")
+    ]
     rows = [
         [
             describe(record),
@@ -101,14 +138,12 @@ def _headline(records: list[Record]) -> Table:
             record.dtype,
             _time(record, UPSTREAM),
             _time(record, FASTPRUNE),
-            times(record.speedup),
-            _three_digits(record.ratio_to_floor),
+            _speedup(record),
+            _ratio_to_floor(record),
         ]
-        for prefix in HEADLINE
-        for record in records
-        if record.name.startswith(f"{record.device}/{prefix}")
+        for record in chosen
     ]
-    return Table("headline", headings, rows)
+    return Table("headline", headings, rows, _notes(chosen))
 
 
 def _family(family: str, records: list[Record]) -> Table:
@@ -122,13 +157,13 @@ def _family(family: str, records: list[Record]) -> Table:
         row = [describe(record), count(record.numel), record.dtype, record.data]
         row += [f"{record.amount * 100:g}%"]
         row += [_time(record, UPSTREAM), _spread(record, UPSTREAM)]
-        row += [_time(record, FASTPRUNE), _spread(record, FASTPRUNE), times(record.speedup)]
-        row += [_time(record, FLOOR), _three_digits(record.ratio_to_floor)]
-        row += [_three_digits(record.bytes_per_second / 1e9)]
+        row += [_time(record, FASTPRUNE), _spread(record, FASTPRUNE), _speedup(record)]
+        row += [_time(record, FLOOR), _ratio_to_floor(record)]
+        row += [_mark(record, FASTPRUNE) + _three_digits(record.bytes_per_second / 1e9)]
         if on_gpu:
             row += [_host(record, UPSTREAM), _host(record, FASTPRUNE)]
         rows.append(row)
-    return Table(family, headings, rows)
+    return Table(family, headings, rows, _notes(records))
 
 
 def _alternatives(records: list[Record]) -> Table:
@@ -141,7 +176,8 @@ def _alternatives(records: list[Record]) -> Table:
     for record in records:
         row = [count(record.numel), record.dtype, record.data, f"{record.amount * 100:g}%"]
         rows.append(row + [_time(record, name) for name in (FASTPRUNE, UPSTREAM, *others)])
-    return Table("alternatives", headings, rows)
+    notes = _spread_notes(records, FASTPRUNE, UPSTREAM, *others)
+    return Table("alternatives", headings, rows, notes)
 
 
 def _memory(records: Iterable[Record]) -> Table:
@@ -182,9 +218,9 @@ def count(number: int) -> str:
     return str(number)
 
 
-def times(ratio: float | None) -> str:
+def times(ratio: float) -> str:
     """A speed-up: "12.3x"."""
-    return "-" if ratio is None else f"{_three_digits(ratio)}x"
+    return f"{_three_digits(ratio)}x"
 
 
 def _three_digits(value: float) -> str:
@@ -201,7 +237,34 @@ def _timing(record: Record, contender: str) -> Timing | None:
 
 def _time(record: Record, contender: str) -> str:
     timing = _timing(record, contender)
-    return "-" if timing is None else seconds(timing.median)
+    return "-" if timing is None else _mark(record, contender) + seconds(timing.median)
+
+
+def _speedup(record: Record) -> str:
+    if record.speedup is None:
+        return "-"
+    return _mark(record, UPSTREAM, FASTPRUNE) + times(record.speedup)
+
+
+def _ratio_to_floor(record: Record) -> str:
+    return _mark(record, FASTPRUNE, FLOOR) + _three_digits(record.ratio_to_floor)
+
+
+def _mark(record: Record, *contenders: str) -> str:
+    """The mark of what is computed from these times, if one of them is uncertain."""
+    timings = (_timing(record, name) for name in contenders)
+    return MARK if any(t is not None and (t.spread or 0) > LARGE_SPREAD for t in timings) else ""
+
+
+def _notes(records: Sequence[Record]) -> list[str]:
+    """What explains marks, and ratios to the floor below 1."""
+    below = {r.device for r in records if float(_three_digits(r.ratio_to_floor)) < 1}
+    explained = [note for device, note in _BELOW_FLOOR.items() if device in below]
+    return _spread_notes(records, FASTPRUNE, UPSTREAM, FLOOR) + explained
+
+
+def _spread_notes(records: Iterable[Record], *contenders: str) -> list[str]:
+    return [_SPREAD_NOTE] if any(_mark(record, *contenders) for record in records) else []
 
 
 def _spread(record: Record, contender: str) -> str:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -16,17 +17,16 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 READMES = (ROOT / "README.md", BENCHMARKS / "README.md")
+PLOT = ROOT / "docs" / "l1_unstructured.svg"
+PLOTTED = "amd-epyc-0.1.0.jsonl"
 CASE = "cpu/local/dense/float32/10000/normal/50%"
 CLAIM = re.compile(r"\d\s*(?:x|×|times)\s+(?:faster|as fast)")  # noqa: RUF001
 REGION = re.compile(r"^<!-- figures:.*?^<!-- /figures -->$", re.DOTALL | re.MULTILINE)
 
 
 def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    what = [str(BENCHMARKS / name)] if name.endswith(".py") else ["-m", name]
-    command = [sys.executable, *what, *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=BENCHMARKS, capture_output=True, text=True, check=False, timeout=300
-    )
+    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 def run_case(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -36,25 +36,29 @@ def run_case(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("results") / "machine-1.json"
+    path = tmp_path_factory.mktemp("results") / "machine-1.jsonl"
     done = run_case("--json", path)
     assert done.returncode == 0, done.stdout + done.stderr
     return path
 
 
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def scaled(path: Path, factors: dict[str, float]) -> Path:
     """A copy of a result in which contenders took so many times as long."""
-    content = json.loads(path.read_text())
-    for case in content["cases"]:
+    header, *cases = lines_of(path)
+    for case in cases:
         for name, factor in factors.items():
             case["contenders"][name]["median"] *= factor
-    copy = path.with_name("scaled-1.json")
-    copy.write_text(json.dumps(content))
+    copy = path.with_name("scaled-1.jsonl")
+    copy.write_text("".join(json.dumps(line) + "\n" for line in (header, *cases)))
     return copy
 
 
 def compare(old: Path, new: Path, *arguments: object) -> tuple[int, str]:
-    done = script("harness.compare", old, new, *arguments)
+    done = script("run.py", "--compare", old, new, *arguments)
     return done.returncode, done.stdout
 
 
@@ -65,9 +69,8 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 
 def test_result_file(result: Path) -> None:
-    content = json.loads(result.read_text())
-    (case,) = content["cases"]
-    assert case["name"] == CASE and not content["failed"]
+    header, case = lines_of(result)
+    assert case["name"] == CASE and not case["skipped"]
     assert set(case["contenders"]) == {"fastprune", "upstream", "floor"}
     for timing in case["contenders"].values():
         assert timing["median"] > 0 and timing["samples"] >= 3 and timing["loops"] >= 1
@@ -75,7 +78,7 @@ def test_result_file(result: Path) -> None:
     assert case["bytes"] == 3 * 4 * 10_000
     assert case["speedup"] == pytest.approx(times["upstream"] / times["fastprune"], rel=1e-3)
     assert case["ratio_to_floor"] == pytest.approx(times["fastprune"] / times["floor"], rel=1e-3)
-    assert content["machine"]["torch"] == torch.__version__
+    assert header["machine"]["torch"] == torch.__version__ and header["settings"]["quick"]
 
 
 def test_no_change_against_itself(result: Path) -> None:
@@ -109,10 +112,118 @@ def test_run_compares(result: Path) -> None:
     assert done.returncode == 1 and "1 slower" in done.stdout
 
 
-def test_plots(result: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    done = run_case("--plot", tmp_path)
-    assert done.returncode == 0 and (tmp_path / "cpu-local.png").stat().st_size > 0
+@pytest.fixture
+def old_form(result: Path, tmp_path: Path) -> Path:
+    """The result as version 0.1.0 wrote it, with a case that was skipped and one that failed."""
+    header, *cases = lines_of(result)
+    document = {
+        "schema": 1,
+        "machine": header["machine"],
+        "settings": header["settings"],
+        "cases": cases,
+        "skipped": {"cpu/a": "too large"},
+        "failed": {"cpu/b": "WrongResult: why"},
+    }
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(document, indent=1))
+    return path
+
+
+def test_a_result_of_the_older_form_is_refused(old_form: Path, result: Path) -> None:
+    done = script("run.py", "--compare", old_form, result)
+    assert done.returncode == 2
+    assert f"benchmarks/convert.py {old_form}" in done.stderr
+
+
+def test_conversion_keeps_everything(
+    old_form: Path, result: Path, module: Callable[[str], ModuleType]
+) -> None:
+    assert script("convert.py", old_form).returncode == 0
+    old = json.loads(old_form.read_text())
+    header, *lines = lines_of(old_form.with_suffix(".jsonl"))
+    assert header == {"schema": 2, "machine": old["machine"], "settings": old["settings"]}
+    assert lines == [
+        *old["cases"],
+        {"name": "cpu/a", "skipped": "too large"},
+        {"name": "cpu/b", "failed": "WrongResult: why"},
+    ]
+    converted = module("harness.records").load(old_form.with_suffix(".jsonl"))
+    assert converted.skipped == old["skipped"] and converted.failed == old["failed"]
+    assert converted.records == module("harness.records").load(result).records
+
+
+def test_no_other_file_is_a_result(tmp_path: Path, result: Path) -> None:
+    for text in ("", "no JSON", '{"schema": 3}\n', "[]"):
+        path = tmp_path / "other.jsonl"
+        path.write_text(text)
+        done = script("run.py", "--compare", path, result)
+        assert done.returncode == 2 and "not a result file of schema 2" in done.stderr, text
+
+
+def test_json_is_no_name_for_a_result(tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    done = script("run.py", "--json", tmp_path / "result.json")
+    assert done.returncode == 2 and "result.jsonl" in done.stderr
+
+
+def test_committed_results_are_as_they_would_be_saved(
+    module: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    """One line a case, in the form of a run: so a rerun changes no line for its form alone."""
+    records: Any = module("harness.records")
+    paths = sorted((BENCHMARKS / "results").iterdir())
+    assert paths
+    for path in paths:
+        records.save(records.load(path), tmp_path / path.name)
+        kept, saved = lines_of(path), lines_of(tmp_path / path.name)
+        assert len(kept) == len(saved)
+        for before, after in zip(kept, saved, strict=True):
+            derived = {key for key in after if isinstance(after[key], float)} - {"amount"}
+            assert before.keys() == after.keys() and list(before) == list(after)
+            assert {k: v for k, v in before.items() if k not in derived} == {
+                k: v for k, v in after.items() if k not in derived
+            }
+            # Of medians to five digits, where the run divided those it had measured.
+            for key in derived:
+                assert before[key] == pytest.approx(after[key], rel=1e-4)
+
+
+def test_plot_of_the_readme_is_that_of_the_result_file(tmp_path: Path) -> None:
+    path = tmp_path / "plot.svg"
+    done = script("report.py", BENCHMARKS / "results" / PLOTTED, "--plot", path)
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes() == PLOT.read_bytes(), f"make it anew: report.py --plot {PLOT}"
+    assert f"]({PLOT.relative_to(ROOT).as_posix()})" in READMES[0].read_text(encoding="utf-8")
+
+
+def test_a_plot_takes_two_sizes(result: Path, tmp_path: Path) -> None:
+    done = script("report.py", result, "--plot", tmp_path / "plot.svg")
+    assert done.returncode == 1 and "at least two sizes" in done.stderr
+
+
+def test_large_spreads_and_times_below_the_floor_are_explained(
+    result: Path, module: Callable[[str], ModuleType]
+) -> None:
+    records: Any = module("harness.records")
+    tables: Any = module("harness.tables")
+
+    def table(**changes: float) -> Any:
+        loaded = records.load(result)
+        (record,) = loaded.records
+        quiet = {name: replace(t, spread=0.01) for name, t in record.contenders.items()}
+        ours = replace(quiet["fastprune"], **changes)
+        floor = replace(quiet["floor"], median=1.0)
+        contenders = quiet | {"fastprune": ours, "floor": floor}
+        return tables.make_table(
+            replace(loaded, records=[replace(record, contenders=contenders)]), "local"
+        )
+
+    assert table(median=1.0).notes == []
+    (note,) = table(median=0.9).notes
+    assert note.startswith("x floor below 1: ")
+    assert table(median=0.9999).notes == []  # it is shown as 1.00
+    spread = table(median=2.0, spread=0.3)
+    assert "~2.00 s" in spread.rows[0] and spread.notes[0].startswith("~: ")
 
 
 @pytest.mark.parametrize("arguments", [("--filter", "nothing is called so"), ("--filter", "(")])
@@ -123,7 +234,7 @@ def test_nothing_to_do(arguments: tuple[str, ...]) -> None:
 
 
 def test_figures_of_the_readmes_are_those_of_the_result_files() -> None:
-    done = script("harness.report", "--check", *READMES)
+    done = script("report.py", "--check", *READMES)
     assert done.returncode == 0, done.stderr
 
 
@@ -136,25 +247,25 @@ def test_readme_claims_no_speed_beside_the_figures(readme: Path) -> None:
 def test_report_renews_regions(result: Path, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"A\n<!-- figures: {result} selection=headline -->\n<!-- /figures -->\nB\n")
-    assert script("harness.report", "--check", readme).returncode == 1
-    assert script("harness.report", result, "--readme", readme).returncode == 0
+    assert script("report.py", "--check", readme).returncode == 1
+    assert script("report.py", result, "--readme", readme).returncode == 0
     text = readme.read_text()
     assert text.startswith("A\n<!--") and text.endswith("-->\nB\n") and "l1_unstructured" in text
-    assert script("harness.report", "--check", readme).returncode == 0
+    assert script("report.py", "--check", readme).returncode == 0
     readme.write_text(text.replace("| 10K", "| 11K"))
-    assert script("harness.report", "--check", readme).returncode == 1
+    assert script("report.py", "--check", readme).returncode == 1
 
 
 def test_report_moves_regions_to_the_new_version(result: Path, tmp_path: Path) -> None:
-    newer = result.with_name("machine-2.json")
+    newer = result.with_name("machine-2.jsonl")
     newer.write_text(result.read_text())
     readme = tmp_path / "README.md"
     readme.write_text("Text\n")
     for path in (result, newer):
-        assert script("harness.report", path, "--readme", readme).returncode == 0
+        assert script("report.py", path, "--readme", readme).returncode == 0
     text = readme.read_text()
     assert str(newer) in text and str(result) not in text
-    assert script("harness.report", "--check", readme).returncode == 0
+    assert script("report.py", "--check", readme).returncode == 0
 
 
 def sorted_mask(scores: torch.Tensor, old: torch.Tensor, amount: float) -> torch.Tensor:
@@ -206,6 +317,14 @@ def test_check_of_channels(module: Callable[[str], ModuleType]) -> None:
         checks.check_channels(norms, mask.flip(1), 0.5, 1)
 
 
+def test_peak_memory_of_a_call(module: Callable[[str], ModuleType]) -> None:
+    cases: Any = module("suite.cases")
+    case = cases.Case("local", "dense", "cpu", shapes=((2048, 2048),))
+    made = 2 * 4 * case.numel  # a mask and a product
+    peak = module("suite.memory").cpu_peak(case, "fastprune")
+    assert peak is not None and 0.9 * made < peak < 2 * made
+
+
 # Published parameters, less those that are no linear or convolution weight.
 @pytest.mark.parametrize(
     ("model", "published", "others"),
@@ -226,5 +345,5 @@ def test_model_shapes(
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_case_names_are_unique(module: Callable[[str], ModuleType], device: str) -> None:
     pytest.importorskip("numpy")
-    names = [case.name for case in module("suite.cases").all_cases(device)]
+    names = [case.name for case in module("suite.families").all_cases(device)]
     assert len(names) == len(set(names)) > 100

@@ -1,0 +1,66 @@
+"""What a user could write instead to get the mask of an l1_unstructured prune."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.timing import Contender
+
+
+def alternatives(weight: Tensor, k: int) -> list[Contender]:
+    """What a user could write instead: each makes the mask that prunes the ``k`` smallest entries.
+
+    Those that compare with a threshold prune all entries equal to it, which may be more.
+    """
+    ways: dict[str, Callable[[Tensor, int], Any]] = {
+        "torch.kthvalue": _by_kthvalue,
+        "torch.topk": _by_topk,
+        "torch.sort": _by_sort,
+    }
+    if weight.device.type == "cpu":
+        ways["numpy.partition"] = _by_numpy
+    elif importlib.util.find_spec("cupy") is not None:
+        ways["cupy.partition"] = _by_cupy
+    return [
+        Contender(name, lambda _, way=way: way(weight, k))  # type: ignore[misc]
+        for name, way in ways.items()
+    ]
+
+
+def _by_kthvalue(weight: Tensor, k: int) -> Tensor:
+    magnitude = weight.abs()
+    return (magnitude > magnitude.flatten().kthvalue(k).values).to(weight.dtype)
+
+
+def _by_topk(weight: Tensor, k: int) -> Tensor:
+    mask = torch.ones_like(weight)
+    indices = weight.abs().flatten().topk(k, largest=False, sorted=False).indices
+    mask.view(-1).scatter_(0, indices, 0)
+    return mask
+
+
+def _by_sort(weight: Tensor, k: int) -> Tensor:
+    mask = torch.ones_like(weight)
+    indices = weight.abs().flatten().sort(stable=True).indices[:k]
+    mask.view(-1).scatter_(0, indices, 0)
+    return mask
+
+
+def _by_numpy(weight: Tensor, k: int) -> Any:
+    magnitude = np.abs(weight.numpy())
+    threshold = np.partition(magnitude.ravel(), k - 1)[k - 1]
+    return (magnitude > threshold).astype(magnitude.dtype)
+
+
+def _by_cupy(weight: Tensor, k: int) -> Any:
+    cupy = importlib.import_module("cupy")
+    magnitude = cupy.abs(cupy.from_dlpack(weight))
+    threshold = cupy.partition(magnitude.ravel(), k - 1)[k - 1]
+    return (magnitude > threshold).astype(magnitude.dtype)
