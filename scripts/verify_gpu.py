@@ -1,7 +1,7 @@
 """What verify_gpu.sh runs.
 
-Every step has a time limit, and a step that fails does not hide the rest: the result file is
-written anew after each.
+Every step has a time limit, and a step that fails does not hide the rest: each adds a line to the
+result file, JSON Lines, when it ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,30 +106,21 @@ def tests() -> dict[str, Any]:
     }
 
 
-def sanitize() -> dict[str, Any]:
+def sanitize(tool: str) -> dict[str, Any]:
     sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    result: dict[str, Any] = {}
-    for tool in SANITIZER_TOOLS:
-        command = [sanitizer, "--tool", tool, "--error-exitcode", "3", "--print-limit", "20"]
-        command += [sys.executable, "scripts/sanitizer_cases.py"]
-        # Without torch's cache every tensor is an allocation of its own, whose ends are checked.
-        status, seconds, output = run(
-            command, SANITIZER_LIMIT_S, PYTORCH_NO_CUDA_MEMORY_CACHING="1"
-        )
-        summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", output)
-        result[tool] = {"status": status, "seconds": seconds, "summary": summary[-1:]}
-    return result
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "3", "--print-limit", "20"]
+    command += [sys.executable, "scripts/sanitizer_cases.py"]
+    # Without torch's cache every tensor is an allocation of its own, whose ends are checked.
+    status, seconds, output = run(command, SANITIZER_LIMIT_S, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", output)
+    return {"status": status, "seconds": seconds, "summary": summary[-1:]}
 
 
-def benchmarks() -> dict[str, Any]:
-    out = ROOT / "build" / "verify-gpu-benchmarks.json"
+def benchmarks(out: Path) -> dict[str, Any]:
     out.unlink(missing_ok=True)
     command = [sys.executable, "benchmarks/run.py", "--device", "cuda", "--quick"]
     status, seconds, output = run([*command, "--json", str(out)], BENCHMARK_LIMIT_S)
-    result: dict[str, Any] = {"status": status, "seconds": seconds, "table": output[-6000:]}
-    if out.exists():
-        result["result"] = json.loads(out.read_text())
-    return result
+    return {"status": status, "seconds": seconds, "table": output[-6000:]}
 
 
 def main() -> int:
@@ -137,20 +130,27 @@ def main() -> int:
         print("verify_gpu: no GPU is visible to torch", file=sys.stderr)
         return 2
     path = Path(sys.argv[1]).resolve()
-    result: dict[str, Any] = {
+    machine = {
         "device": torch.cuda.get_device_name(),
         "capability": list(torch.cuda.get_device_capability()),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
     }
-    for step in (build, tests, sanitize, benchmarks):
-        result[step.__name__] = step()
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        if step is build and result["build"]["status"] != 0:
+    path.write_text(json.dumps(machine) + "\n")
+    steps: dict[str, Callable[[], dict[str, Any]]] = {
+        "build": build,
+        "tests": tests,
+        **{f"sanitize, {tool}": partial(sanitize, tool) for tool in SANITIZER_TOOLS},
+        "benchmarks": partial(benchmarks, path.with_name(f"{path.stem}-benchmarks.jsonl")),
+    }
+    ok = True
+    for name, step in steps.items():
+        result = {"step": name, **step()}
+        with path.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+        ok &= result["status"] == 0
+        if name == "build" and not ok:
             break
-    steps = [result.get(name, {}) for name in ("build", "tests", "benchmarks")]
-    steps += list(result.get("sanitize", {}).values())
-    ok = len(steps) == 3 + len(SANITIZER_TOOLS) and all(s.get("status") == 0 for s in steps)
     print(f"verify_gpu: {'passed' if ok else 'FAILED'}; result in {path}")
     return 0 if ok else 1
 

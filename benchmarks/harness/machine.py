@@ -1,4 +1,4 @@
-"""What a run is run on."""
+"""The machine and the versions of a run."""
 
 from __future__ import annotations
 
