@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,6 +41,88 @@ def decide_cuda() -> tuple[bool, str]:
         return False, "no CUDA toolkit was found; set CUDA_HOME to build with CUDA"
     why = "FORCE_CUDA=1" if forced else f"CUDA {torch.version.cuda} at {cpp_extension.CUDA_HOME}"
     return True, why
+
+
+def is_program(command: str) -> bool:
+    """Whether a command can be started: a program, or one with arguments."""
+    return any(shutil.which(word) for word in (command, *shlex.split(command)[:1]))
+
+
+def cuda_home() -> Path:
+    """The CUDA toolkit that torch found."""
+    assert cpp_extension.CUDA_HOME is not None
+    return Path(cpp_extension.CUDA_HOME)
+
+
+def cudart_files() -> list[Path]:
+    """The toolkit's shared libcudart, in the layouts of NVIDIA, conda and wheels."""
+    folders = [cuda_home() / name for name in ("lib64", "lib", "lib/x64")]
+    folders += sorted((cuda_home() / "targets").glob("*/lib"))
+    return [file for folder in folders for file in sorted(folder.glob("libcudart.so*"))]
+
+
+class BuildExtension(cpp_extension.BuildExtension):
+    """Says in one sentence what a build lacks, before anything is compiled."""
+
+    def build_extensions(self) -> None:
+        self.check_compiler()
+        if with_cuda:
+            self.check_toolkit()
+        super().build_extensions()
+
+    def check_compiler(self) -> None:
+        """CXX compiles and links; without it, c++ compiles and what built this Python links."""
+        given = os.environ.get("CXX")
+        if given is not None:
+            if not is_program(given):
+                raise SystemExit(
+                    f"no C++ compiler was found: CXX is {given!r}, which is no program"
+                )
+            return
+        used = ["c++"] if self.use_ninja else []
+        missing = [c for c in (*used, self.compiler.compiler_cxx[0]) if not is_program(c)]
+        if missing:
+            raise SystemExit(
+                f"no C++ compiler was found: {' and '.join(missing)} not on PATH; install one "
+                "(Debian, Ubuntu: apt-get install g++), or set CXX to the one to use"
+            )
+
+    def check_toolkit(self) -> None:
+        """The CUDA sources take nvcc, and linking takes libcudart."""
+        instead = "set CUDA_HOME to a whole CUDA toolkit, or FORCE_CUDA=0 to build without CUDA"
+        if not (cuda_home() / "bin" / "nvcc").exists():
+            raise SystemExit(f"CUDA_HOME, which is {cuda_home()}, has no bin/nvcc; {instead}")
+        # Asking the linker covers LIBRARY_PATH, LDFLAGS and its own folders too. If it cannot link
+        # anything, the fault is not the toolkit's.
+        if self.links_with("cudart") or not self.links_with("m"):
+            return
+        found = next(iter(cudart_files()), None)
+        if found is not None:
+            instead = f"a link of that name to {found} is enough"
+        raise SystemExit(
+            f"the linker finds no libcudart.so in CUDA_HOME, which is {cuda_home()}; {instead}"
+        )
+
+    def links_with(self, library: str) -> bool:
+        """Whether a shared object of this library alone can be linked."""
+        (extension,) = self.extensions
+        spawn = self.compiler.spawn
+        self.compiler.spawn = partial(subprocess.run, check=True, capture_output=True)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                self.compiler.link_shared_object(
+                    [],
+                    f"{folder}/trial.so",
+                    libraries=[library],
+                    library_dirs=extension.library_dirs,
+                    extra_postargs=extension.extra_link_args,
+                    target_lang="c++",
+                )
+        except subprocess.CalledProcessError:
+            return False
+        finally:
+            self.compiler.spawn = spawn
+        return True
 
 
 def check_sdist() -> None:
@@ -82,13 +169,16 @@ def extension(with_cuda: bool) -> Extension:
     if not torch.cuda.is_available():
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_archs())
     nvcc = ["-O3", "-Xcompiler", "-fvisibility=hidden", "-Xptxas", "-v"]
-    return cpp_extension.CUDAExtension(
+    made = cpp_extension.CUDAExtension(
         "fastprune._C",
         sorted(map(str, sources)),
         define_macros=[("FASTPRUNE_WITH_CUDA", None)],
         extra_compile_args={"cxx": cxx, "nvcc": nvcc},
         **common,
     )
+    # After torch's own: a conda environment may hold another torch beside libcudart.
+    made.library_dirs += [str(file.parent) for file in cudart_files()]
+    return made
 
 
 # One build folder a torch: objects built against one do not link with another.
@@ -99,5 +189,5 @@ print(f"fastprune: building {'CPU and CUDA' if with_cuda else 'CPU only'} ({why}
 setup(
     ext_modules=[extension(with_cuda)],
     options={"build": {"build_base": build_base}},
-    cmdclass={"build_ext": cpp_extension.BuildExtension.with_options(use_ninja=True)},
+    cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True)},
 )
