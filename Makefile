@@ -8,7 +8,16 @@
 #   make sdist       an sdist, unpacked elsewhere, built there and tested; SDIST_TESTS for a part
 #   make cuda-build  a second environment with a CUDA torch: compile, link, run the CPU tests
 #   make cuda-report registers, shared memory and width of accesses of every compiled CUDA kernel
+#
+# What they download and keep: torch, and about 40 MB of tools. On Linux PyPI's torch comes with the
+# CUDA libraries: 2.7 GB to download and 5 GB of disk for each of the two environments. So for
+# everything but cuda-build there is
+#   make test SYSTEM_TORCH=1     the torch of $(PYTHON), 2.9 or newer: nothing of it is downloaded
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test TORCH=torch==2.13.0+cpu
+#                                a build without CUDA: 0.2 GB to download, 1 GB of disk
+# An environment that is there already is kept: `make clean` first to change its torch.
 PYTHON ?= python3
+SYSTEM_TORCH ?=
 TORCH ?= torch==2.13.0
 CUDA_TORCH ?= torch==2.11.0
 CUDA_ARCHS ?= 8.0;9.0;10.0+PTX
@@ -27,6 +36,24 @@ CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.
 PY_SOURCES := setup.py python tests benchmarks examples scripts
 INSTALL := -m pip install --quiet --disable-pip-version-check
 BUILD := -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps .
+
+# $(call install_torch,environment,requirement): or the torch of $(PYTHON), by a path file, since
+# --system-site-packages would miss it if that python stands in a virtual environment itself.
+define install_torch
+$(PYTHON) -m venv $(1)
+$(if $(SYSTEM_TORCH),\
+  $(PYTHON) -c 'import torch; print(torch.__path__[0].rpartition("/")[0])' \
+    > $$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch.pth,\
+  $(1)/bin/python $(INSTALL) '$(2)')
+touch $(1)/.torch
+endef
+
+# $(call install_tools,environment): what of a system torch's python is inconsistent is not ours.
+define install_tools
+$(1)/bin/python $(INSTALL) $(foreach tool,$(BUILD_TOOLS) $(TEST_TOOLS),'$(tool)')
+$(if $(SYSTEM_TORCH),,$(1)/bin/python -m pip check --disable-pip-version-check)
+touch $(1)/.tools
+endef
 
 .PHONY: test demo bench sdist broken compatibility sanitize cuda-build cuda-report lint format clean
 
@@ -59,7 +86,7 @@ sanitize: $(VENV)/.built build/sanitize/.built
 	$(PRELOAD) PYTHONPATH=build/sanitize/lib $(VENV)/bin/python -m pytest --capture=sys \
 	  -k "not cuda_on_host" $(SANITIZED_TESTS) $(PYTEST_ARGS)
 
-build/sanitize/.built: $(VENV)/.torch $(SOURCES)
+build/sanitize/.built: $(VENV)/.tools $(SOURCES)
 	FORCE_CUDA=0 FASTPRUNE_BUILD_BASE=build/sanitize/objects FASTPRUNE_LDFLAGS="$(SANITIZE)" \
 	FASTPRUNE_CXXFLAGS="-O1 -g1 $(SANITIZE) -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
 	  $(VENV)/bin/python $(INSTALL) --no-build-isolation --no-deps --upgrade \
@@ -79,6 +106,7 @@ sdist: $(VENV)/.built
 
 # The kernels on the host are the same in every environment: `make test` has run them.
 cuda-build: $(CUDA_VENV)/.built
+	$(if $(SYSTEM_TORCH),,$(CUDA_VENV)/bin/python -m pip check --disable-pip-version-check)
 	$(CUDA_VENV)/bin/python -m pytest -k "not cuda_on_host and not broken_kernels" $(PYTEST_ARGS)
 
 # The toolkit of a build need not have the disassemblers.
@@ -101,14 +129,15 @@ format: $(VENV)/.lint
 clean:
 	rm -rf build $(VENV) $(CUDA_VENV)
 
-# The stamps: .torch is the environment, .built the extension in it, .demo and .lint what those need.
+# The stamps: .torch is the environment, .tools what building and testing need, anew when this file
+# changes, .built the extension, .demo, .bench and .lint what those need.
 $(VENV)/.torch:
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python $(INSTALL) '$(TORCH)'
-	$(VENV)/bin/python $(INSTALL) $(foreach tool,$(BUILD_TOOLS) $(TEST_TOOLS),'$(tool)')
-	touch $@
+	$(call install_torch,$(VENV),$(TORCH))
 
-$(VENV)/.built: $(VENV)/.torch $(SOURCES)
+$(VENV)/.tools: $(VENV)/.torch Makefile
+	$(call install_tools,$(VENV))
+
+$(VENV)/.built: $(VENV)/.tools $(SOURCES)
 	mkdir -p build
 	$(VENV)/bin/python $(BUILD) > build/cpu.log 2>&1 || { tail -50 build/cpu.log; exit 1; }
 	grep -a '^ *fastprune:' build/cpu.log | tail -1
@@ -127,12 +156,12 @@ $(VENV)/.lint: $(VENV)/.torch
 	touch $@
 
 $(CUDA_VENV)/.torch:
-	$(PYTHON) -m venv $(CUDA_VENV)
-	$(CUDA_VENV)/bin/python $(INSTALL) '$(CUDA_TORCH)'
-	$(CUDA_VENV)/bin/python $(INSTALL) $(foreach tool,$(BUILD_TOOLS) $(TEST_TOOLS),'$(tool)')
-	touch $@
+	$(call install_torch,$(CUDA_VENV),$(CUDA_TORCH))
 
-$(CUDA_VENV)/.built: $(CUDA_VENV)/.torch $(SOURCES)
+$(CUDA_VENV)/.tools: $(CUDA_VENV)/.torch Makefile
+	$(call install_tools,$(CUDA_VENV))
+
+$(CUDA_VENV)/.built: $(CUDA_VENV)/.tools $(SOURCES)
 	mkdir -p build
 	FORCE_CUDA=1 CUDA_HOME='$(CUDA_HOME)' TORCH_CUDA_ARCH_LIST='$(CUDA_ARCHS)' \
 	  $(CUDA_VENV)/bin/python $(BUILD) > build/cuda.log 2>&1 || { tail -50 build/cuda.log; exit 1; }
