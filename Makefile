@@ -9,13 +9,12 @@
 #   make cuda-build  a second environment with a CUDA torch: compile, link, run the CPU tests
 #   make cuda-report registers, shared memory and width of accesses of every compiled CUDA kernel
 #
-# What they download and keep: torch, and about 40 MB of tools. On Linux PyPI's torch comes with the
-# CUDA libraries: 2.7 GB to download and 5 GB of disk for each of the two environments. So for
-# everything but cuda-build there is
-#   make test SYSTEM_TORCH=1     the torch of $(PYTHON), 2.9 or newer: nothing of it is downloaded
+# An environment is torch and about 40 MB of tools. On Linux PyPI's torch comes with the CUDA
+# libraries: about 3 GB to download and 5 GB on disk, for each of the two environments. Instead:
+#   make test SYSTEM_TORCH=1     uses the torch of $(PYTHON), 2.9 or newer, and downloads none
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test TORCH=torch==2.13.0+cpu
-#                                a build without CUDA: 0.2 GB to download, 1 GB of disk
-# An environment that is there already is kept: `make clean` first to change its torch.
+#                                a torch without CUDA: 0.2 GB to download, 1 GB on disk
+# An existing environment keeps its torch: run `make clean` before you choose another.
 PYTHON ?= python3
 SYSTEM_TORCH ?=
 TORCH ?= torch==2.13.0

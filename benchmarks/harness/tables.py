@@ -16,6 +16,8 @@ HEADLINE = (
     "structured/dim0/float32/16777216/normal/50%",
     "random/unstructured/float32/16777216/normal/50%",
     "global/dense/float32/16777216/normal/50%",
+    "masked_mul/forward/float32/1048576/normal/50%",
+    "masked_mul/backward/float32/1048576/normal/50%",
     "masked_mul/forward/float32/16777216/normal/50%",
     "hook/hook/float32/4096/normal/50%",
     "model/minilm-global/float32/",
