@@ -39,7 +39,7 @@ QUICK = {"cpu": Budget(0.15, 0.05, 21), "cuda": Budget(0.1, 0.05, 51)}
 
 @dataclass
 class Run:
-    """A run as far as it has come."""
+    """A run and its results so far."""
 
     options: argparse.Namespace
     records: list[Record] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Run:
         return self.clocks[device]
 
     def do(self, case: Case) -> None:
-        """Check a case, time it, and keep the record, or why there is none."""
+        """Check and time a case; keep its record, or the reason why there is none."""
         reason = lacking(case, FASTPRUNE)
         if reason is not None:
             self.skipped[case.name] = reason
@@ -109,7 +109,7 @@ class Run:
 
 
 def _release(device: str) -> None:
-    """Free what the last case held."""
+    """Free the memory of the last case."""
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -133,7 +133,7 @@ def choose_cases(options: argparse.Namespace) -> list[Case]:
 
 
 def run_cases(cases: list[Case], options: argparse.Namespace, console: Console) -> Result:
-    """Run cases one after the other; an interrupt ends the run with what there is."""
+    """Run cases one after the other; an interrupt ends the run and keeps its results."""
     start = time.perf_counter()
     run = Run(options)
     described = machine.describe(list(dict.fromkeys(case.device for case in cases)))
@@ -143,7 +143,7 @@ def run_cases(cases: list[Case], options: argparse.Namespace, console: Console) 
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
     )
-    # Refreshed by hand: a thread that redraws would compete with what is being timed.
+    # Refreshed explicitly: a thread that redraws would take time from the measurement.
     with Progress(*columns, console=console, auto_refresh=False) as progress:
         task = progress.add_task("", total=len(cases))
         try:

@@ -83,10 +83,10 @@ def _change(old: Record, new: Record, drift: float) -> Change:
     assert own is not None
     references = [drift, _growth(old, new, FLOOR), _growth(old, new, UPSTREAM)]
     factors = [own / reference for reference in references if reference is not None]
-    # The factor nearest to 1, and 1 itself where some say faster and some slower.
+    # The factor nearest to 1; or 1 if they disagree on faster or slower.
     factor = max(min(factors), 1.0) * min(max(factors), 1.0)
     spreads = (record.contenders[FASTPRUNE].spread or 0.0 for record in (old, new))
-    # Where the references moved as well, something was in the way of this case.
+    # If the references changed too, something else disturbed this case.
     noise = math.hypot(*spreads, math.log(_drift(old, new)))
     return Change(old, new, factor, max(noise, LEAST_NOISE))
 

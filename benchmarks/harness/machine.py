@@ -63,7 +63,7 @@ def _commit() -> str | None:
     """The commit of the checkout, "+" if it has changes; None outside of one."""
     try:
         commit = _git("rev-parse", "--short=12", "HEAD").strip()
-        # Results are what a run writes, not what it measures.
+        # A run writes results; they are no change of what it measures.
         changes = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
     except (OSError, subprocess.CalledProcessError):
         return None

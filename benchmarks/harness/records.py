@@ -46,7 +46,7 @@ class Record:
     """One case, as measured.
 
     Attributes:
-        bytes: that must move, whoever does the work.
+        bytes: that the work must move at least.
         contenders: timing by contender.
         peaks: by contender, bytes of memory in use above what was in use before the call.
         skipped: by contender, why it was not timed.
@@ -81,7 +81,7 @@ class Record:
 
     @property
     def bytes_per_second(self) -> float:
-        """What must move over the time of fastprune."""
+        """The bytes that must move over the time of fastprune."""
         return self.bytes / self.contenders[FASTPRUNE].median
 
 
@@ -105,7 +105,7 @@ class Result:
 
 
 def save(result: Result, path: Path) -> None:
-    """Write a result file, with what is derived from the timings beside them."""
+    """Write a result file, with the figures derived from the timings."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(_rounded(line), ensure_ascii=False) + "\n" for line in _lines(result))
     path.write_text("".join(lines), encoding="utf-8")

@@ -15,9 +15,9 @@ import torch
 
 from harness.records import FASTPRUNE, FLOOR, UPSTREAM, Timing
 
-SHORTEST_SAMPLE = 200e-6  # seconds: the clock and what interrupts us weigh little against it
+SHORTEST_SAMPLE = 200e-6  # seconds: long against the clock's resolution and interrupts
 MOST_LOOPS = 500
-WARM_ENOUGH = 1.0  # seconds of a first call from which on warming up makes no difference
+WARM_ENOUGH = 1.0  # seconds: a first call this long needs no warm-up
 
 
 def _nothing() -> None:
@@ -68,7 +68,7 @@ class Budget:
 
 
 class Clock(Protocol):
-    """Times on one device."""
+    """Measures times on one device."""
 
     def sample(self, contender: Contender, loops: int) -> float:
         """Seconds a call takes, from ``loops`` calls."""
@@ -77,7 +77,7 @@ class Clock(Protocol):
         """Seconds until a call returns to the host, where that differs."""
 
     def loops(self, seconds: float) -> int:
-        """How many calls of so many seconds make a sample."""
+        """How many calls make a sample, if one takes ``seconds``."""
 
 
 class CpuClock:
@@ -109,7 +109,7 @@ class CudaClock:
     everything, so that launch latency does not count, unless the work itself waits for the device.
 
     Args:
-        warm: leave in the L2 cache what is there, instead of writing over all of it first.
+        warm: keep the contents of the L2 cache instead of overwriting all of it first.
     """
 
     def __init__(self, warm: bool) -> None:
@@ -189,7 +189,7 @@ def spread_of(seconds: Sequence[float]) -> float | None:
 
 
 def fewest_samples(seconds: float) -> int:
-    """At least so many samples of a call of so many seconds, whatever the budget."""
+    """The least number of samples of a call that takes ``seconds``, whatever the budget."""
     return 3 if seconds < 2 else 2 if seconds < 10 else 1
 
 

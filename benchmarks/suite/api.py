@@ -64,7 +64,7 @@ def _model_cases(device: str) -> Iterator[Case]:
 
 
 def _build_random(case: Case) -> Workload:
-    """Both libraries draw the same numbers, which are then what is ranked."""
+    """Both libraries draw the same numbers and rank these."""
     weights = make_data(case)
     structured = case.variant == "structured-dim0"
 
@@ -139,7 +139,7 @@ def _build_hook(case: Case) -> Workload:
         return weight * mask if alone else F.linear(inputs, weight * mask)
 
     def check() -> None:
-        del layer.__dict__["weight"]  # so that what is found there is new
+        del layer.__dict__["weight"]  # so that the hook has to set it
         ours.once()
         check_products([layer], [weight])
 

@@ -1,4 +1,4 @@
-"""Which cases are run: every axis is varied around a centre, rather than all of them crossed."""
+"""A case and its axes: each axis is varied alone around a centre case, not crossed with others."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Case:
     """One thing to time.
 
     Attributes:
-        family: what kind of work, one table and one plot each.
-        variant: which work of that family.
+        family: the kind of work; each has a table.
+        variant: the work within the family.
         device: "cpu" or "cuda".
         dtype: of the tensors, as a name in torch.
         shapes: of the tensors to prune.
-        data: what is in them, a name that workloads.py knows.
+        data: the kind of values, a name that suite/data.py knows.
         amount: the share to prune.
-        quick: belongs to the short run too.
-        peak: on the CPU, measure the peak memory too.
+        quick: whether the short run includes it.
+        peak: whether to measure its peak memory on the CPU.
     """
 
     family: str
@@ -76,9 +76,7 @@ def sizes_of(device: str) -> tuple[Shape, ...]:
 
 
 def by_size(centre: Case, sizes: Sequence[Shape]) -> Iterator[Case]:
-    """The case at each size; the short run has a small and a middling one, and a large one where
-    there is a GPU.
-    """
+    """The case at each size; the short run has two of them, on a GPU three."""
     quick = {SMALL, QUICK} | ({LARGE} if centre.device == "cuda" else set())
     for shape in sizes:
         peak = centre.peak and shape in (CENTRE, LARGE)
@@ -86,7 +84,7 @@ def by_size(centre: Case, sizes: Sequence[Shape]) -> Iterator[Case]:
 
 
 def selection(centre: Case, sizes: Sequence[Shape]) -> Iterator[Case]:
-    """What selects among elements depends on all axes."""
+    """Selection among elements depends on every axis."""
     yield from by_size(centre, sizes)
     centre = replace(centre, peak=False)
     yield from (replace(centre, dtype=dtype) for dtype in DTYPES[1:])

@@ -1,7 +1,7 @@
-"""Whether a result is right, by the definition and not by any library: raises WrongResult if not.
+"""Checks of a result against the definition, not against a library; a wrong one raises WrongResult.
 
-Each check holds the whole result to account and needs no sort, so that it is affordable at every
-size that is timed. The data have no NaN.
+Each checks the whole result, without a sort, so that it is affordable at every size that is timed.
+The data have no NaN.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
 
 
 class WrongResult(Exception):
-    """A result is not what the definition says."""
+    """A result contradicts the definition."""
 
 
 def require(condition: object, message: str) -> None:
@@ -60,7 +60,7 @@ class Extremes:
         self.lowest_kept = math.inf
 
     def add(self, ranks: Tensor, old: Tensor | None, new: Tensor) -> None:
-        """Take in a tensor's ranks and masks.
+        """Add a tensor's ranks and masks.
 
         Raises:
             WrongResult: an entry that is not pruned differs from the old mask.

@@ -30,7 +30,7 @@ class Workload:
     Attributes:
         contenders: fastprune first.
         bytes: that must move: read scores and old mask, write new mask and product.
-        check: raises WrongResult if fastprune's result is not what it must be.
+        check: raises WrongResult if fastprune's result is wrong.
     """
 
     contenders: list[Contender]
