@@ -69,12 +69,15 @@ def try_out(variant: build.Variant, *tests: str) -> Outcome:
     return Outcome(done.returncode, done.stdout)
 
 
-def run_copy(folder: Path, broken: Broken | None) -> Outcome:
-    """Test a broken kernel, or the unbroken ones on all tests that the broken ones must fail."""
+def run_broken(folder: Path, broken: Broken) -> Outcome:
     csrc = copy_sources(folder, broken)
-    if broken is None:
-        return try_out(build.Variant(csrc=csrc), *sorted({entry.tests for entry in BROKEN}))
     return try_out(build.Variant(csrc=csrc, folders=broken.folders), broken.tests)
+
+
+def run_unbroken(folder: Path, entries: list[Broken]) -> Outcome:
+    """Run all the tests that the copies of some entries must fail, on a copy that is not broken."""
+    csrc = copy_sources(folder, None)
+    return try_out(build.Variant(csrc=csrc), *sorted({entry.tests for entry in entries}))
 
 
 Outcomes = dict[Broken | None, "Future[Outcome]"]
@@ -96,7 +99,9 @@ def outcomes(
         if "broken" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("skip")
     ]
     with ThreadPoolExecutor(build.JOBS) as pool:
-        yield {broken: pool.submit(run_copy, folder, broken) for broken in [None, *chosen]}
+        futures: Outcomes = {None: pool.submit(run_unbroken, folder, chosen or BROKEN)}
+        futures.update({entry: pool.submit(run_broken, folder, entry) for entry in chosen})
+        yield futures
         pool.shutdown(cancel_futures=True)
 
 
