@@ -92,6 +92,18 @@ def compiler_without_torch() -> list[str]:
     return [os.environ.get("CXX", "g++"), *flags, "-DFASTPRUNE_CUDA_ON_HOST", *includes]
 
 
+def compiler_with_torch(variant: Variant) -> list[str]:
+    """A compiler command with torch's headers precompiled."""
+    compiler = [os.environ.get("CXX", "g++"), *_flags(variant)]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    header = FOLDER / f"torch-{_digest(sys.version, torch.__version__, *compiler)}.h"
+    if not header.exists():
+        header.write_text(PRECOMPILED)
+    os.utime(header)
+    _make(Path(f"{header}.gch"), [*compiler, "-x", "c++-header", str(header)])
+    return [*compiler, "-include", str(header)]
+
+
 _compilers = threading.BoundedSemaphore(JOBS)
 
 
@@ -157,19 +169,14 @@ def build(variant: Variant | None = None) -> Path:
     variant = variant or Variant()
     FOLDER.mkdir(parents=True, exist_ok=True)
     _forget_old()
-    compiler = [os.environ.get("CXX", "g++"), *_flags(variant)]
-    # The paths of the project are not part of it: all variants share what they can.
-    common = _digest(sys.version, torch.__version__, *compiler)
-    header = FOLDER / f"torch-{common}.h"
-    if not header.exists():
-        header.write_text(PRECOMPILED)
-    os.utime(header)
-    _make(Path(f"{header}.gch"), [*compiler, "-x", "c++-header", str(header)])
+    compiler = compiler_with_torch(variant)
+    # Of versions and flags, but of no path of the project: all variants share what they can.
+    common = Path(compiler[-1]).stem
     commands = {}
     for source, csrc in _sources(variant):
         include_path = variant.include_path(csrc)
         key = _digest(common, *_included(source.resolve(), include_path).values())
-        use = [*(f"-I{path}" for path in include_path), "-include", str(header), "-x", "c++", "-c"]
+        use = [*(f"-I{path}" for path in include_path), "-x", "c++", "-c"]
         commands[FOLDER / f"{source.stem}-{key}.o"] = [*compiler, *use, str(source)]
     with ThreadPoolExecutor(JOBS) as pool:
         list(pool.map(_make, commands.keys(), commands.values()))

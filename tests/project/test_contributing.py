@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+from torch.utils import cpp_extension
+
 import fastprune
+from cuda_on_host import build
+from project.flip_mask import edits
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,8 +33,8 @@ def code(text: str, language: str) -> str:
     return str(block)
 
 
-def changed(before: Path, after: Path) -> list[str]:
-    """The files that differ between two folders, or are in one of them alone."""
+def changed(before: Path, after: Path, folder: str = "") -> list[str]:
+    """The files that differ between two trees, or are in one of them alone, as paths in folder."""
     here, there = (
         {str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()}
         for root in (before, after)
@@ -35,7 +42,7 @@ def changed(before: Path, after: Path) -> list[str]:
     names = {name for name in here | there if "__pycache__" not in name}
     both = here & there
     return sorted(
-        name
+        str(Path(folder, name))
         for name in names
         if name not in both or not filecmp.cmp(before / name, after / name, shallow=False)
     )
@@ -80,3 +87,79 @@ def test_adding_a_method(tmp_path: Path) -> None:
         [sys.executable, "-c", USE], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def copy_sources(to: Path) -> None:
+    for folder in ("csrc", "python", "tests"):
+        shutil.copytree(ROOT / folder, to / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", to)
+    # Objects of unchanged kernels are found there by their content.
+    (to / "build").mkdir()
+    (to / "build" / "cuda_on_host").symlink_to(build.FOLDER)
+
+
+def add_operator(tree: Path) -> None:
+    for name, path in edits.NEW.items():
+        shutil.copy(ROOT / "tests" / "project" / "flip_mask" / name, tree / path)
+    for name, replacements in edits.CHANGED.items():
+        text = (tree / name).read_text()
+        for old, new in replacements:
+            assert text.count(old) == 1, f"{name}: {old!r}"
+            text = text.replace(old, new)
+        (tree / name).write_text(text)
+
+
+def objects() -> dict[str, Path]:
+    """What the build of this checkout compiled, by the source's path in csrc."""
+    folder = ROOT / "build" / f"torch-{torch.__version__}"
+    found = {}
+    for source in (ROOT / "csrc").rglob("*.cpp"):
+        path = source.relative_to(ROOT / "csrc")
+        compiled = list(folder.glob(f"temp*/csrc/{path.with_suffix('.o')}"))
+        if len(compiled) != 1 or compiled[0].stat().st_mtime < source.stat().st_mtime:
+            pytest.skip("links with the objects of a build in this checkout: make test")
+        found[str(path)] = compiled[0]
+    return found
+
+
+def compile_and_link(tree: Path, library: Path) -> None:
+    """The native part of a copy, of which only what changed is compiled."""
+    linked = objects()
+    compiler = build.compiler_with_torch(build.Variant())
+    changed_sources = [p for p in (*edits.CHANGED, *edits.NEW.values()) if p.endswith(".cpp")]
+    for source in changed_sources:
+        path = source.removeprefix("csrc/")
+        linked[path] = tree / f"{Path(path).stem}.o"
+        command = [*compiler, f"-I{tree / 'csrc'}", "-c", str(tree / source)]
+        subprocess.run([*command, "-o", str(linked[path])], check=True)
+    paths = [f"-L{path}" for path in cpp_extension.library_paths()]
+    libraries = ["-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python", "-fopenmp"]
+    command = [compiler[0], "-shared", *map(str, linked.values()), *paths, *libraries]
+    subprocess.run([*command, "-o", str(library)], check=True)
+
+
+def test_adding_an_operator(tmp_path: Path) -> None:
+    if fastprune._C.build_info()["cuda"]:
+        pytest.skip("links with the objects of a build without CUDA")
+    tree = tmp_path / "tree"
+    copy_sources(tree)
+    add_operator(tree)
+    places = changed(ROOT / "csrc", tree / "csrc", "csrc")
+    places += changed(ROOT / "python", tree / "python", "python")
+    places += changed(ROOT / "tests", tree / "tests", "tests")
+    told = re.findall(r"^\d\. `([^`]+)`", section("Adding an operator"), re.MULTILINE)
+    assert places == sorted(told)
+    assert len(places) <= 8
+    native = next(Path(fastprune.__file__).parent.glob("_C.*.so"))
+    compile_and_link(tree, tree / "python" / "fastprune" / native.name)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "tests/ops/elementwise/test_flip_mask.py"],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree / "python")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for target in ("cpu", "cuda_on_host"):
+        assert re.search(rf"test_dtypes\[{target}-.* PASSED", done.stdout), done.stdout

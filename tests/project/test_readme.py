@@ -38,6 +38,16 @@ def test_example_ends_as_its_comments_say(ran: dict[str, Any]) -> None:
     assert down.weight_orig.grad is not None
 
 
+def test_example_of_own_scores(ran: dict[str, Any]) -> None:
+    layer = ran["layer"]
+    scores = (layer.weight_orig * layer.weight_orig.grad).abs()
+    kept = layer.weight_mask == 1
+    assert kept.sum() == kept.numel() // 2
+    assert scores[kept].min() >= scores[~kept].max()
+    lowest = layer.bias_orig.topk(2, largest=False).indices
+    assert (layer.bias_mask == 0).nonzero().flatten().tolist() == sorted(lowest.tolist())
+
+
 def test_example_of_the_operators(ran: dict[str, Any]) -> None:
     scores, mask = ran["scores"], ran["mask"]
     assert mask.dtype == torch.bool and (~mask).sum() == round(0.2 * scores.numel())

@@ -17,7 +17,7 @@
 namespace fastprune::cuda {
 namespace {
 
-// All bits but the sign of an element, repeated in each element of the word.
+// All bits but the signs, of as many elements as fit in the word.
 uint64_t magnitude_bits(at::ScalarType dtype) {
   const int bits = static_cast<int>(at::elementSize(dtype)) * 8;
   uint64_t signs = 0;
@@ -27,7 +27,7 @@ uint64_t magnitude_bits(at::ScalarType dtype) {
   return ~signs;
 }
 
-// Blocks to launch, below which each channel is split into parts.
+// Fewer channels, or strips, than this are split into parts.
 int64_t full_grid() {
   return int64_t{multiprocessors()} * ChannelsPolicy::kBlocksPerMultiprocessor;
 }

@@ -1,5 +1,4 @@
-// channel_norms on CUDA: one launch, of the kernel that reads whole sectors in the layout of a
-// channel.
+// channel_norms on CUDA: one launch, of the kernel that reads the layout at hand in whole sectors.
 #include "cuda/channels/norm_columns.cuh"
 #include "cuda/channels/norm_rows.cuh"
 #include "cuda/channels/norm_strips.cuh"
@@ -13,7 +12,7 @@
 namespace fastprune::cuda {
 namespace {
 
-// Has blocks share the chunks of a group of channels where there are too few groups to keep the GPU
+// Lets blocks share the chunks of a group of channels if there are too few groups to keep the GPU
 // busy, and owns the memory for it. A block processes `at_once` chunks at a time. ATen zeroes the
 // counters: one more launch, only for a few long channels.
 struct SharedChunks {

@@ -1,5 +1,5 @@
-// Writes the masks of channel_mask, and the products of channel_prune, once the channels to prune
-// are selected: the kernels.
+// Kernels of channel_mask and channel_prune: select the channels to prune, then write the mask and
+// the product.
 #pragma once
 
 #include <cstdint>
