@@ -20,6 +20,8 @@ def random_entries(
 
     With an old mask the number of active entries is read back to the host.
     """
+    if len(ts) == 1 and (masks[0] is None or not active_only):
+        return [_random_like(ts[0], amount)]
     active = [mask == 1 if active_only and mask is not None else None for mask in masks]
     sizes = [t.numel() if a is None else int(a.sum()) for t, a in zip(ts, active, strict=True)]
     count = upstream._compute_nparams_toprune(amount, sum(sizes))
@@ -32,6 +34,15 @@ def random_entries(
         else torch.zeros_like(t, dtype=draws.dtype).masked_scatter_(a, part)
         for t, a, part in zip(ts, active, draws.split(sizes), strict=True)
     ]
+
+
+def _random_like(t: Tensor, amount: int | float) -> Tensor:
+    """The numbers upstream draws for all entries of a tensor."""
+    count = upstream._compute_nparams_toprune(amount, t.numel())
+    upstream._validate_pruning_amount(count, t.numel())
+    if count == 0:  # upstream draws nothing for nothing
+        return torch.zeros_like(t)
+    return _laid_out_like(t, torch.rand(t.shape, dtype=t.dtype, device=t.device))
 
 
 def random_channels(

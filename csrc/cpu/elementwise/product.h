@@ -23,6 +23,13 @@ FASTPRUNE_MULTIVERSION_STREAM void product_baseline(const M* a, const T* b, T* o
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(static_cast<T>(a[i]) * b[i]);
 }
 
+// A bool is compared as a byte: compilers do not vectorise its conversion.
+template <class T>
+FASTPRUNE_MULTIVERSION_STREAM void product_baseline(const bool* a, const T* b, T* out, int64_t n) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(a);
+  for (int64_t i = 0; i < n; ++i) out[i] = (bytes[i] != 0 ? T(1) : T(0)) * b[i];
+}
+
 // Rounding to 16 bits is enough arithmetic to gain from wider vectors.
 FASTPRUNE_MULTIVERSION inline void product_baseline(const c10::BFloat16* a, const c10::BFloat16* b,
                                                     c10::BFloat16* out, int64_t n) {
