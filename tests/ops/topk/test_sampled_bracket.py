@@ -1,4 +1,4 @@
-"""The CPU's sampled bracket: when it misleads, the exact one gives the same bits."""
+"""The CPU's sampled bracket: when it misses the threshold, the exact one gives the same bits."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The ways a selection can take: one launch, a sampled bracket that holds, misleads or overflows,
+"""The ways a selection can take: one launch, a sampled bracket that holds, misses or overflows,
 thresholds among many equal keys, tensors that are not aligned for vectors. Every bit is checked.
 """
 
