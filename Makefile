@@ -47,7 +47,7 @@ $(if $(SYSTEM_TORCH),\
 touch $(1)/.torch
 endef
 
-# $(call install_tools,environment): what of a system torch's python is inconsistent is not ours.
+# $(call install_tools,environment). With SYSTEM_TORCH other packages may conflict: no pip check.
 define install_tools
 $(1)/bin/python $(INSTALL) $(foreach tool,$(BUILD_TOOLS) $(TEST_TOOLS),'$(tool)')
 $(if $(SYSTEM_TORCH),,$(1)/bin/python -m pip check --disable-pip-version-check)

@@ -19,7 +19,7 @@ from support.unchanged import assert_unchanged, snapshot
 
 @contextmanager
 def raises_and_leaves(module: nn.Module, error: type[BaseException], *words: str) -> Iterator[None]:
-    """The exception comes, its message has the words, and the module is as it was."""
+    """Expects an exception with these words, and an unchanged module."""
     before = snapshot(module)
     with pytest.raises(error) as caught:
         yield

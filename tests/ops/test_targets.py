@@ -1,4 +1,4 @@
-"""The operators of another namespace are called as those of fastprune.ops, whichever there are."""
+"""Operators of another namespace have the signatures of fastprune.ops, without a list of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What eager cases of the other files do, inside of ``torch.compile``."""
+"""Cases of the other files, under ``torch.compile``."""
 
 from __future__ import annotations
 

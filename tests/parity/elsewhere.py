@@ -64,7 +64,7 @@ def pruned(prune: ModuleType, method: str) -> Any:
 
 
 def products() -> list[torch.Tensor]:
-    """What the forms of masked_mul give there, less what they should."""
+    """The results of masked_mul's forms there, minus the expected ones."""
     t, mask = torch.randn(3, 4), torch.ones(3, 4).tril()
     there = t.to(NAME), mask.to(NAME)
     ops = fastprune.ops

@@ -1,4 +1,4 @@
-"""Whether two results are the same: values to the bit, and what else can be seen of a tensor."""
+"""Whether two results are equal: values bit for bit, and every visible attribute of a tensor."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def _(prune: ModuleType) -> Any:
 
 
 class Caching(nn.Module):
-    """Keeps what it is given under another name too."""
+    """Stores each attribute under a second name, too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ def _(prune: ModuleType) -> Any:
 
 
 class Renaming(nn.Module):
-    """Finds its tensors by names of its own."""
+    """Looks its tensors up under other names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ def _(prune: ModuleType) -> Any:
 
 
 class Intercepting(nn.Linear):
-    """Answers for its weight itself."""
+    """Overrides how its weight is read."""
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
@@ -232,7 +232,7 @@ class Intercepting(nn.Linear):
 
 
 class Doubling(nn.Linear):
-    """Gives twice the original."""
+    """Returns twice the original parameter."""
 
     def __getattribute__(self, name: str) -> Any:
         if name == "weight_orig":
@@ -249,7 +249,7 @@ def _(prune: ModuleType) -> Any:
 
 
 class Registering(nn.Linear):
-    """Notes what is registered."""
+    """Records what is registered."""
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         self.__dict__.setdefault("noted", []).append(name)

@@ -321,7 +321,7 @@ def _(prune: ModuleType) -> Any:
 
 
 class Names(TorchDispatchMode):
-    """Notes the operators that reach the dispatcher."""
+    """Records the operators that reach the dispatcher."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -333,7 +333,7 @@ class Names(TorchDispatchMode):
 
 
 class Functions(TorchFunctionMode):
-    """Notes the functions of torch that are called."""
+    """Records the functions of torch that are called."""
 
     def __init__(self) -> None:
         super().__init__()

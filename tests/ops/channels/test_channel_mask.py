@@ -88,12 +88,13 @@ def test_masks(target: Target, dtype: torch.dtype, mask_dtype: torch.dtype, kind
         check(target, scores, like, old, amount, dim, active_only=active_only)
 
 
-#: Long runs, short ones, entries side by side; whole vectors or not; few channels or many.
+#: Channels in long runs, in short runs, and interleaved; runs of whole vectors or not; few
+#: channels and many.
 PATHS = [((33, 64), 0), ((33, 61), 0), ((2, 3, 48), 1), ((2, 3, 37), 1), ((3, 5000), 0)]
 PATHS += [((5000, 3), 1), ((70, 64), 1), ((70, 61), 1), ((1, 300), 1), ((40, 5, 9), 1)]
 PATHS += [((40, 32, 9), 1), ((9, 16, 2), 1), ((1, 700), 0), ((700, 1), 0), ((700, 20), 0)]
 PATHS += [((50, 300), 1), ((300, 2, 5), 0), ((3, 700, 3), 1)]
-#: The least there is, the sign bit alone, what equals nothing.
+#: Denormals, a value whose only set bit is the sign, NaN.
 NOT_ZERO = [(torch.bool, 1), (torch.int8, -128), (torch.float16, 6e-8), (torch.float32, -1e-45)]
 NOT_ZERO += [(torch.float64, float("nan"))]
 

@@ -67,8 +67,8 @@ def test_normal_data_does_not_fall_back() -> None:
 
 
 def test_more_candidates_than_there_is_room_for() -> None:
-    # The threshold is where very many equal keys end, or between two such runs, or in the third of
-    # four: the bracket's ends, what lies between them and at last the histograms have it.
+    # The threshold is at the end of many equal keys, between two such groups, or in the third of
+    # four: it is found at the bracket's ends, between them, or by the histograms.
     run = 1 << 18
     t = torch.cat([torch.full((run,), key) for key in (1.0, 1.5, 2.0, 3.0)])
     near = t + torch.rand(4 * run) * 1e-4 * (torch.rand(4 * run) > 0.5)

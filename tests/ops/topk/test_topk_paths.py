@@ -20,8 +20,8 @@ SIZES = {
     "cuda_on_host_shipped": (20_011, 50_003),
 }
 
-# Values by where their keys pile up. What counts is how often each comes, so all are shuffled but
-# the sorted ones.
+# Data by the distribution of its keys. Only the number of equal keys matters, so all but the sorted
+# data are shuffled.
 KINDS = {
     "normal": lambda n: torch.randn(n),
     "halves": lambda n: torch.tensor([0.25, -3.0])[torch.arange(n) % 2][torch.randperm(n)],
@@ -109,10 +109,10 @@ def test_lists_of_every_size(target: Target, kind: str, largest: bool) -> None:
     for amount in (0.1, 0.5, 100):
         check(target, scores, [], amount, largest=largest)
         check(target, scores, masks, amount, largest=largest)
-    # More tiles than one round of the quotas takes, all with ties of one key.
+    # More tiles than one round of assign_quotas handles, with ties in each of them.
     many = [values("equal", 1 + i % 3, torch.float32) for i in range(1200)]
     check(target, many, [], 0.7, largest=largest)
-    # A list that is taken in one launch, and one of two tensors.
+    # A list that fits one launch, and a list shorter than the table of tensors.
     check(target, scores[:6], [], 0.5, largest=largest)
     check(target, scores[:3], masks[:3], 0.5, largest=largest)
 
@@ -124,7 +124,7 @@ def test_what_is_not_aligned_for_vectors(target: Target, dtype: torch.dtype, off
         base = values("few", size + 8, dtype).to(target.device)
         old = mask("random", size + 8, torch.uint8).to(target.device)
         t = torch.randn(size + 8).to(dtype).to(target.device)
-        # One operand at a time is off, then all of them.
+        # One misaligned operand at a time, then all three.
         for starts in ((offset, 0, 0), (0, offset, 0), (0, 0, offset), (offset,) * 3):
             s, o, u = (x[at : at + size] for x, at in zip((base, old, t), starts, strict=True))
             check_product(target, s, [o], u, 0.4)

@@ -7,7 +7,7 @@ NEW = {
     "tests.py": "tests/ops/elementwise/test_flip_mask.py",
 }
 
-#: Files that change: pairs of a text that stands in the file once, and what it becomes.
+#: Files that change: pairs of a text that occurs once in the file, and its replacement.
 CHANGED = {
     "csrc/ops.cpp": [
         (
