@@ -1,4 +1,4 @@
-"""Whether two results are equal: values bit for bit, and every visible attribute of a tensor."""
+"""Whether two results are equal: kind, shape, dtype and flags of tensors, and each bit of them."""
 
 from __future__ import annotations
 
