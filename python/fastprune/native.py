@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.nn.utils.prune as upstream
 from torch import Tensor
 from torch.compiler import is_compiling
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 #: What a method may define; attributes of these names in a user's class may mean something else.
 _PROTOCOL = ("accepts", "pattern", "rank", "scores", "select")
+
+
+_STRUCTURED_UPSTREAM = (upstream.LnStructured, upstream.RandomStructured)
 
 
 class Native:
@@ -158,6 +162,8 @@ def select_one(
     if not is_native(method):
         return None
     kind = type(method)
+    if active_only and scores.dim() < 2 and isinstance(method, _STRUCTURED_UPSTREAM):
+        return None  # upstream's container makes a matrix of one row of it
     if t is None or t is scores:
         if not kind.accepts(method, mask, scores) and not _accepts_integers(method, mask, scores):
             return None

@@ -387,6 +387,21 @@ for _name in SECOND:
         return shared, old, trained(layer, X)
 
 
+@case("what is left on the module", "a pruned vector, pruned structurally")
+def _(prune: ModuleType) -> Any:
+    results: list[Any] = []
+    for amount, dim in ((1, 0), (0, 0), (0.4, -1), (1, 1)):
+        for method in (prune.LnStructured(amount, 2, dim), prune.RandomStructured(amount, dim)):
+            layer = linear(prune)
+            prune.l1_unstructured(layer, "bias", 1)
+            try:
+                type(method).apply(layer, "bias", **vars(method))
+                results.append([layer.bias_mask, trained(layer, X)])
+            except Exception as error:
+                results.append(type(error).__name__)
+    return results
+
+
 @case("what is left on the module", "the given mask after `custom_from_mask`")
 def _(prune: ModuleType) -> Any:
     given = torch.ones(3, 4).tril()
