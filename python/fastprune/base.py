@@ -12,7 +12,7 @@ import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
-from .attach import attach
+from .apply import apply_method
 from .hook import Hook
 from .native import select_one
 from .rollback import transaction
@@ -57,7 +57,7 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
         """
         method = cls(*args, **kwargs)
         with transaction(module):
-            hook: BasePruningMethod = attach(method, module, name, importance_scores)
+            hook: BasePruningMethod = apply_method(method, module, name, importance_scores)
         return hook
 
     def prune(

@@ -10,7 +10,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.nn.utils.prune import is_pruned, remove
 
-from .attach import attach
+from .apply import apply_method
 from .container import PruningContainer
 from .methods import (
     CustomFromMask,
@@ -249,7 +249,7 @@ def global_unstructured(
             # The new mask holds the old one already, so there is nothing to combine it with.
             mask = new[i].to(getattr(module, name).dtype)
             product = None if products is None else products[i]
-            attach(CustomFromMask(mask), module, name, selected=(mask, product))
+            apply_method(CustomFromMask(mask), module, name, selected=(mask, product))
 
 
 def _scores_of(
@@ -279,7 +279,7 @@ def _scores_of(
 
 
 def _originals(pairs: list[tuple[nn.Module, str]]) -> list[Tensor] | None:
-    """The unpruned parameter of each pair; None if one has none, which attaching it will report."""
+    """The unpruned parameter of each pair; None if one has none, which apply_method will report."""
     originals = [
         module._parameters.get(name + "_orig", module._parameters.get(name))
         for module, name in pairs

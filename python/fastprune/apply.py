@@ -14,7 +14,7 @@ from .native import ranks_original, select_one
 from .slots import original_and_mask, store
 
 
-def attach(
+def apply_method(
     method: Any,
     module: nn.Module,
     name: str,
