@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .copying import remember_module
 from .hook import Hook
 from .native import ranks_original, select_one
+from .reading import READ_BY_PARENT, start_reading
 from .slots import original_and_mask, store
 
 
@@ -28,6 +29,11 @@ def apply_method(
     Returns:
         The hook: the method, or the container that holds it and its predecessors.
     """
+    if "parametrizations" in module._modules:
+        from . import parametrization  # which imports this file
+
+        if parametrization.find_masked(module, name) is not None:
+            return parametrization.add_method(method, module, name, importance_scores, selected)
     old = _find_hook(module, name)
     t = orig = _check_prunable(module, name, importance_scores, pruned=old is not None)
     method._tensor_name = name
@@ -37,29 +43,51 @@ def apply_method(
         del module._parameters[name]
     else:
         del module._forward_pre_hooks[old[0]]
-        hook, decides = _stack(old[1], method)
+        hook, decides = stack(old[1], method)
         t, mask = original_and_mask(module, name)
         mask = mask.detach()
     if selected is None:
         scores = importance_scores
         if scores is None:  # upstream ranks what earlier pruning left, a product without a gradient
             scores = t if ranks_original(method) else orig
-        if decides:
-            selected = select_one(method, scores, mask, t, old is not None)
-        if selected is None:  # upstream's way, which writes into the mask it is given
-            if mask is None:
-                mask = torch.ones_like(orig)
-            else:
-                mask = mask.clone(memory_format=torch.contiguous_format)
-            selected = hook.compute_mask(scores, default_mask=mask), None
+        selected = select(hook, method if decides else None, scores, mask, t, orig)
     mask, product = selected
     module.register_buffer(name + "_mask", mask)
-    if product is None or not _applies_as_ours(hook):
-        product = hook.apply_mask(module)
-    store(module, name, product, was_parameter=old is None)  # type: ignore[arg-type]
+    if isinstance(module, READ_BY_PARENT):
+        module.__dict__.pop(name, None)
+        start_reading(module)
+    else:
+        if product is None or not _applies_as_ours(hook):
+            product = hook.apply_mask(module)
+        store(module, name, product, was_parameter=old is None)  # type: ignore[arg-type]
     module.register_forward_pre_hook(hook)
     remember_module(hook, module)
     return hook
+
+
+def select(
+    hook: Any, method: Any, scores: Tensor, mask: Tensor | None, t: Tensor, like: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The new mask of one tensor, and its product with ``t`` if one operator computes both.
+
+    Args:
+        hook: the method, or the container whose last method it is.
+        method: None if the hook has a ``compute_mask`` of its own.
+        scores: what to rank.
+        mask: the old mask, or None if this is the first one.
+        t: what the mask will be multiplied with.
+        like: gives a first mask its shape and dtype.
+    """
+    if method is not None:
+        selected = select_one(method, scores, mask, t, mask is not None)
+        if selected is not None:
+            return selected
+    # Upstream's way, which writes into the mask it is given.
+    if mask is None:
+        mask = torch.ones_like(like)
+    else:
+        mask = mask.clone(memory_format=torch.contiguous_format)
+    return hook.compute_mask(scores, default_mask=mask), None
 
 
 def _applies_as_ours(hook: Any) -> bool:
@@ -67,7 +95,7 @@ def _applies_as_ours(hook: Any) -> bool:
     return type(hook).apply_mask is Hook.apply_mask and "apply_mask" not in hook.__dict__
 
 
-def _stack(hook: upstream.BasePruningMethod, method: Any) -> tuple[Any, bool]:
+def stack(hook: upstream.BasePruningMethod, method: Any) -> tuple[Any, bool]:
     """The hook as a container with one more method, and whether its ``compute_mask`` is ours.
 
     Only upstream's own container is replaced by ours, not one that derives from it.
@@ -108,17 +136,23 @@ def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, prun
     orig = getattr(module, name) if parameter is None else parameter
     if not pruned and parameter is None:
         raise TypeError(f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}")
-    if scores is not None:
-        if scores.shape != orig.shape:
-            raise AssertionError(
-                "importance_scores should have the same shape as parameter "
-                f"{name} of {module}, got {scores.shape} vs {orig.shape}"
-            )
-        # Upstream writes by the indices of the scores, which may be on the CPU.
-        if scores.device != orig.device and not scores.is_cpu and not orig.is_meta:
-            raise RuntimeError(
-                "importance_scores should be on the device of parameter "
-                f"{name} of {module}, got {scores.device} vs {orig.device}"
-            )
+    check_scores(module, name, scores, orig)
     result: Tensor = orig
     return result
+
+
+def check_scores(module: nn.Module, name: str, scores: Tensor | None, orig: Tensor) -> None:
+    """Raise if ``scores`` cannot be ranked in place of ``module.<name>``, which is ``orig``."""
+    if scores is None:
+        return
+    if scores.shape != orig.shape:
+        raise AssertionError(
+            "importance_scores should have the same shape as parameter "
+            f"{name} of {module}, got {scores.shape} vs {orig.shape}"
+        )
+    # Upstream writes by the indices of the scores, which may be on the CPU.
+    if scores.device != orig.device and not scores.is_cpu and not orig.is_meta:
+        raise RuntimeError(
+            "importance_scores should be on the device of parameter "
+            f"{name} of {module}, got {scores.device} vs {orig.device}"
+        )

@@ -17,15 +17,19 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from .reading import ReadsProducts
+
 _Method = TypeVar("_Method")
 
 
 class _Home(weakref.ref):  # type: ignore[type-arg]
     """A weak reference to a method, with one to its module."""
 
-    __slots__ = ("key", "module")
+    __slots__ = ("key", "module", "reads")
     key: int
     module: weakref.ref[nn.Module]
+    #: Whether the module computes its product where it is read, so that the hook has nothing to do.
+    reads: bool
 
 
 #: By the id of the method; an entry goes when its method dies.
@@ -36,12 +40,14 @@ def _forget(home: Any, homes: dict[int, _Home] = homes) -> None:
     homes.pop(home.key, None)
 
 
-def remember_module(method: Any, module: nn.Module) -> None:
+def remember_module(method: Any, module: nn.Module) -> _Home:
     """Note that ``method`` is a hook of ``module``; neither is kept alive."""
     home = _Home(method, _forget)
     home.key = key = id(method)
     home.module = weakref.ref(module)
+    home.reads = isinstance(module, ReadsProducts)
     homes[key] = home
+    return home
 
 
 def module_of(method: Any) -> nn.Module | None:

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
-from torch.nn.utils.prune import is_pruned, remove
 
 from .apply import apply_method
 from .container import PruningContainer
@@ -21,6 +20,7 @@ from .methods import (
     RandomUnstructured,
 )
 from .native import is_native, ranks_original
+from .parametrization import find_masked, mask_of, masks_in, original_of, remove_masked
 from .patterns import common_dtype
 from .rollback import transaction
 
@@ -170,6 +170,49 @@ def ln_structured(
     return module
 
 
+def remove(module: _Module, name: str) -> _Module:
+    """Make ``module.<name>`` a parameter again, pruned for good.
+
+    As :func:`torch.nn.utils.prune.remove`; pruning is not undone.
+
+    Args:
+        module: holds the pruned tensor.
+        name: of the tensor.
+
+    Returns:
+        The module, without ``<name>_orig``, ``<name>_mask`` and the hook (or parametrization).
+
+    Raises:
+        ValueError: nothing prunes a tensor of that name.
+        RuntimeError: it has other parametrizations than its mask.
+    """
+    if find_masked(module, name) is not None:
+        remove_masked(module, name)
+        return module
+    result: _Module = upstream.remove(module, name)
+    return result
+
+
+def is_pruned(module: nn.Module) -> bool:
+    """Whether anything in ``module`` is pruned, by a hook or by a parametrization.
+
+    As :func:`torch.nn.utils.prune.is_pruned`.
+
+    Args:
+        module: with all its submodules.
+
+    Returns:
+        True or False.
+
+    Raises:
+        AttributeError: it is no module.
+    """
+    if any(masks_in(submodule) for submodule in module.modules()):
+        return True
+    result: bool = upstream.is_pruned(module)
+    return result
+
+
 def custom_from_mask(module: _Module, name: str, mask: Tensor) -> _Module:
     """Prune what ``mask`` prunes of ``module.<name>``.
 
@@ -232,7 +275,7 @@ def global_unstructured(
     dtype = common_dtype(scores)
     if not ranks_original(method):  # which may need the gradient of its argument
         scores = [score.to(dtype) for score in scores]
-    old = [getattr(module, name + "_mask", None) for module, name in pairs]
+    old = [mask_of(module, name) for module, name in pairs]
     masks = [None if mask is None else mask.to(dtype) for mask in old]
     originals = _originals(pairs)
     once = len(set(pairs)) == len(pairs)
@@ -263,7 +306,7 @@ def _scores_of(
         param = getattr(module, name)
         score = given.get((module, name))
         if score is None:
-            score = getattr(module, name + "_orig", param) if ranks_original(method) else param
+            score = original_of(module, name) if ranks_original(method) else param
         if score.numel() != param.numel():
             raise AssertionError(
                 "importance_scores should have the same shape as parameter "

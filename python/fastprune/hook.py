@@ -9,6 +9,7 @@ from torch.compiler import is_compiling
 
 from . import _C
 from .copying import copy_method, homes, remember_module
+from .reading import ReadsProducts, stop_reading
 from .slots import original_and_mask, store
 
 
@@ -20,11 +21,14 @@ class Hook:
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         """Forward pre-hook: refresh ``module.<name>`` from ``<name>_orig`` and ``<name>_mask``."""
         if is_compiling():  # what upstream does, and nothing else that dynamo would guard on
-            setattr(module, self._tensor_name, self.apply_mask(module))
+            if not isinstance(module, ReadsProducts):
+                setattr(module, self._tensor_name, self.apply_mask(module))
             return
-        if id(self) not in homes and isinstance(module, nn.Module):  # copied, or read from a file
-            remember_module(self, module)
-        store(module, self._tensor_name, self.apply_mask(module))
+        home = homes.get(id(self))
+        if home is None and isinstance(module, nn.Module):  # copied, or read from a file
+            home = remember_module(self, module)
+        if home is None or not home.reads:
+            store(module, self._tensor_name, self.apply_mask(module))
 
     def apply_mask(self, module: nn.Module) -> Tensor:
         """``<name>_orig`` times ``<name>_mask``, with the gradient of the former.
@@ -46,6 +50,21 @@ class Hook:
         orig: Tensor = getattr(module, self._tensor_name + "_orig")
         pruned_tensor = mask.to(dtype=orig.dtype) * orig  # fx names the node after this variable
         return pruned_tensor
+
+    def remove(self, module: nn.Module) -> None:
+        """Make ``<name>`` a parameter again, pruned for good; the hook is the caller's to remove.
+
+        As :meth:`torch.nn.utils.prune.BasePruningMethod.remove`.
+
+        Args:
+            module: whose hook this is.
+
+        Raises:
+            AssertionError: the method has not been applied to a tensor.
+        """
+        super().remove(module)  # type: ignore[misc]
+        if isinstance(module, ReadsProducts):
+            stop_reading(module, self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
         return copy_method(self, memo)

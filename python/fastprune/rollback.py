@@ -7,6 +7,8 @@ from typing import Any
 import torch.nn.utils.prune as upstream
 from torch import nn
 
+from .parametrization import masks_in
+from .reading import READ_BY_PARENT
 from .slots import has_own_setattr
 
 
@@ -32,6 +34,11 @@ class transaction:
             for hook in hooks.values():
                 if isinstance(hook, upstream.BasePruningMethod):
                     self.before.append((hook.__dict__, hook.__dict__.copy()))
+            for masked in masks_in(module):
+                self.before.append((masked._buffers, masked._buffers.copy()))
+                self.before.append((masked.__dict__, masked.__dict__.copy()))
+            if isinstance(module, READ_BY_PARENT):
+                self.before.append((module, type(module)))
             if has_own_setattr(module):  # an RNN puts the product into a list, too
                 lists = [value for value in module.__dict__.values() if type(value) is list]
                 self.before += [(value, value.copy()) for value in lists]
@@ -44,6 +51,8 @@ class transaction:
             for holder, content in self.before:
                 if type(holder) is list:
                     holder[:] = content
+                elif isinstance(holder, READ_BY_PARENT):
+                    holder.__class__ = content
                 else:
                     holder.clear()
                     holder.update(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -144,6 +145,97 @@ for _name, (_make, _inputs) in MODULES.items():
     case("modules of torch.nn", f"`{_name}`, every parameter, pruned twice and removed")(
         of_module(_make, _inputs)
     )
+
+
+# ---- modules whose weights are read by others, and RNNs with their lists ----
+
+
+def _pruned(prune: ModuleType, name: str) -> tuple[nn.Module, tuple[Any, ...]]:
+    make, inputs = MODULES[name]
+    module = make()
+    for owner in list(module.modules()):
+        for weight, _ in list(owner.named_parameters(recurse=False)):
+            prune.l1_unstructured(owner, weight, 0.4)
+    return module, inputs
+
+
+def _steps(module: nn.Module, inputs: tuple[Any, ...]) -> list[Any]:
+    """Three training steps."""
+    optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.5)
+    results: list[Any] = []
+    for _ in range(3):
+        results.append(trained(module, *inputs))
+        optimizer.step()
+        optimizer.zero_grad()
+    return results
+
+
+def training_removing_training(name: str) -> Callable[[ModuleType], Any]:
+    def run(prune: ModuleType) -> Any:
+        module, inputs = _pruned(prune, name)
+        results = _steps(module, inputs)
+        for owner in list(module.modules()):
+            for weight in [n for n, _ in owner.named_parameters(recurse=False)]:
+                prune.remove(owner, weight.removesuffix("_orig"))
+        return results, _steps(module, inputs), _flat_weights(module)
+
+    return run
+
+
+def copying_after_training(name: str) -> Callable[[ModuleType], Any]:
+    def run(prune: ModuleType) -> Any:
+        module, inputs = _pruned(prune, name)
+        results = _steps(module, inputs)
+        twin = copy.deepcopy(module)
+        return results, _steps(twin, inputs), _flat_weights(twin)
+
+    return run
+
+
+def saving_after_training(name: str) -> Callable[[ModuleType], Any]:
+    def run(prune: ModuleType) -> Any:
+        module, inputs = _pruned(prune, name)
+        results = _steps(module, inputs)
+        file = io.BytesIO()
+        torch.save(module, file)
+        file.seek(0)
+        twin = torch.load(file, weights_only=False)
+        return results, _steps(twin, inputs), _flat_weights(twin)
+
+    return run
+
+
+def moving(name: str) -> Callable[[ModuleType], Any]:
+    def run(prune: ModuleType) -> Any:
+        module, inputs = _pruned(prune, name)
+        results = _steps(module, inputs)
+        module.double()
+        results += _steps(module, tuple(x.double() for x in inputs))
+        results.append(_flat_weights(module))
+        module.half()
+        return results, module(*(x.half() for x in inputs)), _flat_weights(module)
+
+    return run
+
+
+_LIVES = {
+    "trained, `remove`, trained": training_removing_training,
+    "trained, deep-copied": copying_after_training,
+    "trained, saved, loaded": saving_after_training,
+    "trained, `double`, trained, `half`": moving,
+}
+for _name in [
+    "MultiheadAttention",
+    "MultiheadAttention, other dims",
+    "TransformerEncoderLayer",
+    "TransformerDecoderLayer",
+    "RNN, two layers, both directions",
+    "LSTM",
+    "LSTM, projections",
+    "GRU",
+]:
+    for _life, _make_run in _LIVES.items():
+        case("modules of torch.nn", f"`{_name}`: {_life}")(_make_run(_name))
 
 
 # ---- modules that know what they hold ----
