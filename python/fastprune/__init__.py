@@ -23,8 +23,9 @@ from torch.nn.utils.prune import (
     _validate_structured_pruning as _validate_structured_pruning,
 )
 
-from . import functional, methods, ops, parametrization, scored
+from . import caching, functional, methods, ops, parametrization, scored
 from .base import BasePruningMethod
+from .caching import *  # noqa: F403
 from .container import PruningContainer
 from .functional import *  # noqa: F403, by their __all__
 from .methods import *  # noqa: F403
@@ -34,6 +35,7 @@ from .scored import *  # noqa: F403
 __version__ = "0.1.0"
 
 __all__ = ["BasePruningMethod", "PruningContainer", "ops"]
+__all__ += caching.__all__
 __all__ += functional.__all__
 __all__ += methods.__all__
 __all__ += parametrization.__all__

@@ -8,6 +8,7 @@ import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
+from .caching import Cached, resumed
 from .copying import remember_module
 from .hook import Hook
 from .native import ranks_original, select_one
@@ -29,6 +30,19 @@ def apply_method(
     Returns:
         The hook: the method, or the container that holds it and its predecessors.
     """
+    if isinstance(module, Cached):
+        with resumed(module):
+            return _apply(method, module, name, importance_scores, selected)
+    return _apply(method, module, name, importance_scores, selected)
+
+
+def _apply(
+    method: Any,
+    module: nn.Module,
+    name: str,
+    importance_scores: Tensor | None,
+    selected: tuple[Tensor, Tensor | None] | None,
+) -> Any:
     if "parametrizations" in module._modules:
         from . import parametrization  # which imports this file
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 from .apply import apply_method
+from .caching import Cached, resumed
 from .container import PruningContainer
 from .methods import (
     CustomFromMask,
@@ -189,7 +191,8 @@ def remove(module: _Module, name: str) -> _Module:
     if find_masked(module, name) is not None:
         remove_masked(module, name)
         return module
-    result: _Module = upstream.remove(module, name)
+    with resumed(module) if isinstance(module, Cached) else nullcontext():
+        result: _Module = upstream.remove(module, name)
     return result
 
 
@@ -207,7 +210,7 @@ def is_pruned(module: nn.Module) -> bool:
     Raises:
         AttributeError: it is no module.
     """
-    if any(masks_in(submodule) for submodule in module.modules()):
+    if any(masks_in(m) or isinstance(m, Cached) for m in module.modules()):
         return True
     result: bool = upstream.is_pruned(module)
     return result

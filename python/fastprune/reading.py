@@ -15,6 +15,8 @@ import torch.nn.utils.prune as upstream
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from .derived import derive, underlying
+
 #: Modules that torch.nn makes for a parent that reads their weights.
 READ_BY_PARENT = NonDynamicallyQuantizableLinear
 
@@ -35,38 +37,27 @@ class ReadsProducts(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> Any:
         reduced: Any = super().__reduce_ex__(max(2, protocol))
         function, arguments, *state = reduced
-        return _make, (function, type(self).__bases__[1], *arguments[1:]), *state
+        return _make, (function, underlying(self), *arguments[1:]), *state
 
 
 def start_reading(module: nn.Module) -> None:
     """Compute the products of ``module`` where they are read, from now on."""
     if not isinstance(module, ReadsProducts):
-        module.__class__ = _reading(type(module))
+        module.__class__ = derive(ReadsProducts, type(module))
 
 
 def stop_reading(module: nn.Module, but: Any) -> None:
     """Give ``module`` its class back, if no hook but ``but`` prunes it."""
     hooks = module._forward_pre_hooks.values()
     if not any(isinstance(h, upstream.BasePruningMethod) and h is not but for h in hooks):
-        module.__class__ = type(module).__bases__[1]
+        module.__class__ = underlying(module)
 
 
 def _is_pruned(module: nn.Module, name: str) -> bool:
     return name + "_orig" in module._parameters and name + "_mask" in module._buffers
 
 
-#: By the class they derive from.
-_classes: dict[type[nn.Module], type[nn.Module]] = {}
-
-
-def _reading(kind: type[nn.Module]) -> type[nn.Module]:
-    if kind not in _classes:
-        names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-        _classes.setdefault(kind, type(kind.__name__, (ReadsProducts, kind), names))
-    return _classes[kind]
-
-
 def _make(function: Any, kind: type[nn.Module], *arguments: Any) -> nn.Module:
     """What pickle calls for a module of such a class, which it does not find by name."""
-    module: nn.Module = function(_reading(kind), *arguments)
+    module: nn.Module = function(derive(ReadsProducts, kind), *arguments)
     return module
