@@ -23,16 +23,18 @@ from torch.nn.utils.prune import (
     _validate_structured_pruning as _validate_structured_pruning,
 )
 
-from . import functional, methods, ops, scored
+from . import checkpoints, functional, methods, ops, scored
 from .base import BasePruningMethod
+from .checkpoints import *  # noqa: F403, by their __all__
 from .container import PruningContainer
-from .functional import *  # noqa: F403, by their __all__
+from .functional import *  # noqa: F403
 from .methods import *  # noqa: F403
 from .scored import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 __all__ = ["BasePruningMethod", "PruningContainer", "ops"]
+__all__ += checkpoints.__all__
 __all__ += functional.__all__
 __all__ += methods.__all__
 __all__ += scored.__all__

@@ -54,7 +54,7 @@ def apply_method(
             selected = hook.compute_mask(scores, default_mask=mask), None
     mask, product = selected
     module.register_buffer(name + "_mask", mask)
-    if product is None or not _applies_as_ours(hook):
+    if product is None or not applies_as_ours(hook):
         product = hook.apply_mask(module)
     store(module, name, product, was_parameter=old is None)  # type: ignore[arg-type]
     module.register_forward_pre_hook(hook)
@@ -62,7 +62,7 @@ def apply_method(
     return hook
 
 
-def _applies_as_ours(hook: Any) -> bool:
+def applies_as_ours(hook: Any) -> bool:
     """Whether ``apply_mask`` is ours, so that it need not be asked for the product."""
     return type(hook).apply_mask is Hook.apply_mask and "apply_mask" not in hook.__dict__
 
