@@ -12,6 +12,7 @@ from .copying import remember_module
 from .hook import Hook
 from .native import ranks_original, select_one
 from .slots import original_and_mask, store
+from .tying import holders, tied_mask
 
 
 def apply_method(
@@ -35,6 +36,8 @@ def apply_method(
     if old is None:
         module.register_parameter(name + "_orig", orig)  # type: ignore[arg-type]
         del module._parameters[name]
+        if id(orig) in holders:  # another module has it, too
+            mask = tied_mask(orig, module, name)
     else:
         del module._forward_pre_hooks[old[0]]
         hook, decides = _stack(old[1], method)
@@ -58,7 +61,7 @@ def apply_method(
         product = hook.apply_mask(module)
     store(module, name, product, was_parameter=old is None)  # type: ignore[arg-type]
     module.register_forward_pre_hook(hook)
-    remember_module(hook, module)
+    remember_module(hook, module, orig if old is None else None)
     return hook
 
 

@@ -17,31 +17,56 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from .tying import holders
+
 _Method = TypeVar("_Method")
 
 
-class _Home(weakref.ref):  # type: ignore[type-arg]
+class Home(weakref.ref):  # type: ignore[type-arg]
     """A weak reference to a method, with one to its module."""
 
-    __slots__ = ("key", "module")
+    __slots__ = ("key", "module", "older", "original")
     key: int
     module: weakref.ref[nn.Module]
+    original: int  # the id of the Parameter that it prunes, if that is known
+    older: Home | None  # another that prunes it
 
 
 #: By the id of the method; an entry goes when its method dies.
-homes: dict[int, _Home] = {}
+homes: dict[int, Home] = {}
 
 
-def _forget(home: Any, homes: dict[int, _Home] = homes) -> None:
+def _forget(home: Any, homes: Any = homes, holders: Any = holders) -> None:
     homes.pop(home.key, None)
+    key = home.original
+    if holders.get(key) is home:
+        if home.older is None:
+            del holders[key]
+        else:
+            holders[key] = home.older
+        return
+    newer = holders.get(key)
+    while newer is not None:
+        if newer.older is home:
+            newer.older = home.older
+        newer = newer.older
 
 
-def remember_module(method: Any, module: nn.Module) -> None:
-    """Note that ``method`` is a hook of ``module``; neither is kept alive."""
-    home = _Home(method, _forget)
+def remember_module(method: Any, module: nn.Module, original: Tensor | None) -> None:
+    """Note that ``method`` is a hook of ``module``, and of which Parameter; none is kept alive.
+
+    ``original`` is None where that is known by an earlier method of the same tensor.
+    """
+    home = Home(method, _forget)
     home.key = key = id(method)
     home.module = weakref.ref(module)
     homes[key] = home
+    if original is None:
+        home.original = 0
+    else:
+        home.original = key = id(original)
+        home.older = holders.get(key)
+        holders[key] = home
 
 
 def module_of(method: Any) -> nn.Module | None:

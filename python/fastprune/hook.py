@@ -23,7 +23,7 @@ class Hook:
             setattr(module, self._tensor_name, self.apply_mask(module))
             return
         if id(self) not in homes and isinstance(module, nn.Module):  # copied, or read from a file
-            remember_module(self, module)
+            remember_module(self, module, module._parameters.get(self._tensor_name + "_orig"))
         store(module, self._tensor_name, self.apply_mask(module))
 
     def apply_mask(self, module: nn.Module) -> Tensor:

@@ -318,17 +318,6 @@ def _(prune: ModuleType) -> Any:
     return [trained(layer, X.to(layer.bias.dtype)) for layer in layers]
 
 
-@case("global_unstructured", "a pair that is listed twice")
-def _(prune: ModuleType) -> Any:
-    results = []
-    for method, amount in (("L1Unstructured", 3), ("RandomUnstructured", 0.5)):
-        layer = nn.Linear(4, 3)
-        pairs = [(layer, "weight")] * 2
-        prune.global_unstructured(pairs, getattr(prune, method), amount=amount)
-        results.append(trained(layer, X))
-    return results
-
-
 @case("global_unstructured", "a method written from scratch, one of upstream's, `Identity`")
 def _(prune: ModuleType) -> Any:
     class Own(prune.BasePruningMethod):  # type: ignore[misc, name-defined]
@@ -631,13 +620,37 @@ def _(prune: ModuleType) -> Any:
     return results
 
 
-@case("training", "tied weights: one Parameter in two modules")
+def tied() -> nn.Sequential:
+    """Two layers with one weight."""
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    layers[2].weight = layers[0].weight
+    return layers
+
+
+@case("training", "tied weights: one Parameter in two modules, the same amount in both")
 def _(prune: ModuleType) -> Any:
-    a, b = nn.Linear(4, 4), nn.Linear(4, 4)
-    b.weight = a.weight
-    prune.l1_unstructured(a, "weight", 0.5)
-    prune.l1_unstructured(b, "weight", 0.25)
-    return trained(nn.Sequential(a, b), X)
+    results = []
+    for function, options in (
+        (prune.l1_unstructured, {"amount": 0.5}),
+        (prune.ln_structured, {"amount": 2, "n": 2, "dim": 0}),
+        (prune.custom_from_mask, {"mask": torch.ones(4, 4).tril()}),
+        (prune.identity, {}),
+    ):
+        layers = tied()
+        for layer in (layers[0], layers[2]):
+            function(layer, "weight", **options)
+        results.append(trained(layers, X))
+    return results
+
+
+@case("training", "tied weights pruned in one of two modules, and removed")
+def _(prune: ModuleType) -> Any:
+    layers = tied()
+    prune.l1_unstructured(layers[0], "weight", 0.5)
+    first = trained(layers, X)
+    prune.remove(layers[0], "weight")
+    prune.random_unstructured(layers[2], "weight", 0.25)
+    return first, trained(layers, X)
 
 
 @case("training", "`nn.DataParallel` without a GPU, gradient accumulation")
