@@ -9,7 +9,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 from .copying import remember_module
-from .hook import Hook
+from .hook import applies_as_ours
 from .native import ranks_original, select_one
 from .slots import original_and_mask, store
 from .tying import holders, tied_mask
@@ -63,11 +63,6 @@ def apply_method(
     module.register_forward_pre_hook(hook)
     remember_module(hook, module, orig if old is None else None)
     return hook
-
-
-def applies_as_ours(hook: Any) -> bool:
-    """Whether ``apply_mask`` is ours, so that it need not be asked for the product."""
-    return type(hook).apply_mask is Hook.apply_mask and "apply_mask" not in hook.__dict__
 
 
 def _stack(hook: upstream.BasePruningMethod, method: Any) -> tuple[Any, bool]:

@@ -11,7 +11,8 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .apply import applies_as_ours, apply_method
+from .apply import apply_method
+from .hook import detached_product
 from .methods import CustomFromMask
 from .rollback import transaction
 
@@ -203,7 +204,9 @@ def _products(model: nn.Module, state: Mapping[str, Any]) -> dict[str, tuple[str
             name = hook._tensor_name
             plain = f"{path}.{name}" if path else name
             orig, mask = state.get(plain + "_orig"), state.get(plain + "_mask")
-            if orig is None and mask is None:  # taken out by a hook, or converted by torch.ao
+            if (
+                orig is None and mask is None
+            ):  # taken out by a hook, or converted by torch.ao.quantization
                 continue
             if orig is None:
                 raise RuntimeError(
@@ -233,6 +236,5 @@ def _product(hook: Any, module: nn.Module, orig: Tensor, mask: Tensor) -> Tensor
     name = hook._tensor_name
     kept = module._parameters.get(name + "_orig"), module._buffers.get(name + "_mask")
     if orig is kept[0] and mask is kept[1]:
-        product: Tensor = hook.apply_mask(module).detach()
-        return product if applies_as_ours(hook) else product.clone()  # it may be the original
+        return detached_product(hook, module)
     return mask.to(orig.dtype) * orig.detach()  # a hook of the state dict has replaced one

@@ -1,8 +1,9 @@
 """How a pruned module is copied: what ``__deepcopy__`` of a pruning method does.
 
 A pruned tensor is a product, which torch refuses to deep-copy while it has a gradient. A module
-copies its hooks before the attributes that were set later, so the hook leaves a detached copy of
-the product in the memo, which is what the module's copy gets; its first forward makes it anew.
+copies its hooks before the attributes that were set later, so the hook leaves the product of now,
+detached, in the memo, which is what the module's copy gets; its first forward makes it anew. What
+reads the copy's weight without a forward, as torch.ao.quantization does, gets what remove would.
 
 For this a method has to know its module. That is not kept as an attribute, as ``vars(method)`` is
 to hold what upstream's does, nor in a slot, as a user's class with slots could not be mixed with it
@@ -78,10 +79,21 @@ def module_of(method: Any) -> nn.Module | None:
 def copy_method(method: _Method, memo: dict[int, Any]) -> _Method:
     """``copy.deepcopy`` of a method, which lets its module be copied too."""
     module = module_of(method)
-    pruned = None if module is None else module.__dict__.get(method._tensor_name)  # type: ignore[attr-defined]
-    if isinstance(pruned, Tensor) and not pruned.is_leaf:
-        memo.setdefault(id(pruned), pruned.detach().clone())
+    if module is not None:
+        name = method._tensor_name  # type: ignore[attr-defined]
+        pruned = module.__dict__.get(name)
+        if isinstance(pruned, Tensor) and not pruned.is_leaf and id(pruned) not in memo:
+            memo[id(pruned)] = _copy_of_product(pruned, method, module, name)
     return _default_deepcopy(method, memo)
+
+
+def _copy_of_product(pruned: Tensor, method: Any, module: nn.Module, name: str) -> Tensor:
+    """The product of now: an optimizer may have changed the original since the last forward."""
+    from .hook import detached_product  # which imports this file
+
+    if hasattr(module, name + "_orig") and hasattr(module, name + "_mask"):
+        return detached_product(method, module)
+    return pruned.detach().clone()  # one of both was deleted by hand
 
 
 def _default_deepcopy(method: _Method, memo: dict[int, Any]) -> _Method:
