@@ -7,9 +7,11 @@ from typing import Any
 import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .copying import remember_module
 from .hook import applies_as_ours
+from .lazy import no_shape
 from .native import ranks_original, select_one
 from .slots import original_and_mask, store
 from .tying import holders, tied_mask
@@ -106,6 +108,8 @@ def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, prun
     orig = getattr(module, name) if parameter is None else parameter
     if not pruned and parameter is None:
         raise TypeError(f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}")
+    if is_lazy(orig):  # torch's error for a shape that is asked for, or for a mask that is made
+        raise no_shape(orig, module, name, ValueError if scores is None else RuntimeError)
     if scores is not None:
         if scores.shape != orig.shape:
             raise AssertionError(

@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.prune import is_pruned, remove
 
 from .apply import apply_method
 from .container import PruningContainer
+from .lazy import no_shape
 from .methods import (
     CustomFromMask,
     Identity,
@@ -290,6 +292,8 @@ def _scores_of(
     scores: list[Tensor] = []
     for module, name in pairs:
         param = getattr(module, name)
+        if is_lazy(param):
+            raise no_shape(param, module, name)
         score = given.get((module, name))
         if score is None:
             score = getattr(module, name + "_orig", param) if ranks_original(method) else param

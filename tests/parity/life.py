@@ -10,6 +10,7 @@ import threading
 import types
 from collections.abc import Callable
 from fractions import Fraction
+from multiprocessing.reduction import ForkingPickler
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,11 @@ from torch import Tensor, nn
 
 from .make import X, gradients, linear, model, trained
 from .registry import case
+
+try:
+    import torch.ao.quantization as ao
+except ImportError:  # which torch means to drop
+    ao = None  # type: ignore[assignment]
 
 # ---- methods of users ----
 
@@ -584,6 +590,45 @@ def _(prune: ModuleType) -> Any:
     return torch.optim.swa_utils.AveragedModel(linear(prune))(X)
 
 
+@case("copies and files", "EMA by `.data`, and by `AveragedModel` while no gradient is carried")
+def _(prune: ModuleType) -> Any:
+    layers = model(prune)
+    with torch.no_grad():
+        layers(X)
+        average, by_data = torch.optim.swa_utils.AveragedModel(layers), copy.deepcopy(layers)
+    for _ in range(3):
+        layers(X).square().sum().backward()
+        torch.optim.SGD(layers.parameters(), lr=0.1).step()
+        average.update_parameters(layers)
+        for ours, new in zip(by_data.parameters(), layers.parameters(), strict=True):
+            ours.data.mul_(0.9).add_(new.data, alpha=0.1)
+    return trained(average, X), trained(by_data, X)
+
+
+@case("copies and files", "`half`, `bfloat16`, `cpu`, to meta and `to_empty`, `share_memory`")
+def _(prune: ModuleType) -> Any:
+    layer = linear(prune)
+    first = [trained(layer.half().float(), X), trained(layer.bfloat16().float(), X)]
+    layer.to("meta")
+    shapes = layer(X.to("meta"))
+    layer.to_empty(device="cpu").zero_grad()
+    layer.load_state_dict({key: torch.ones_like(t) for key, t in layer.state_dict().items()})
+    return first, shapes, trained(layer.cpu().share_memory(), X), layer.weight_mask.is_shared()
+
+
+@case("copies and files", "`ForkingPickler`, while no gradient is carried")
+def _(prune: ModuleType) -> Any:
+    layers = model(prune)
+    with torch.no_grad():
+        layers(X)
+    return trained(pickle.loads(ForkingPickler.dumps(layers)), X)
+
+
+@case("copies and files", "`ForkingPickler`, while a gradient is carried")
+def _(prune: ModuleType) -> Any:
+    return trained(pickle.loads(ForkingPickler.dumps(model(prune))), X)
+
+
 @case("copies and files", "`copy.copy`")
 def _(prune: ModuleType) -> Any:
     layer = linear(prune)
@@ -686,7 +731,68 @@ def _(prune: ModuleType) -> Any:
     return quantized(X)
 
 
+def quantized(quantize: Callable[[nn.Module], Any]) -> Callable[[ModuleType], Any]:
+    def run(prune: ModuleType) -> Any:
+        torch.backends.quantized.engine = torch.backends.quantized.supported_engines[-1]
+        layers = nn.Sequential(ao.QuantStub(), linear(prune), ao.DeQuantStub())
+        layers.qconfig = ao.default_qconfig
+        return quantize(layers)(X)
+
+    return run
+
+
+def prepared(layers: nn.Module) -> nn.Module:
+    copy_of = ao.prepare(layers.eval())
+    copy_of(X)
+    return copy_of
+
+
+def prepared_for_training(layers: nn.Module) -> nn.Module:
+    layers.qconfig = ao.default_qat_qconfig
+    return ao.prepare_qat(layers, inplace=True)
+
+
+if ao is not None:
+    for _title, _quantize in {
+        "`quantize_dynamic`": lambda m: ao.quantize_dynamic(m, {nn.Linear}),
+        "`prepare`": prepared,
+        "`prepare` and `convert`": lambda m: ao.convert(prepared(m)),
+        "`prepare_qat`, which moves Parameters; prune afterwards": prepared_for_training,
+    }.items():
+        case("training", f"`torch.ao.quantization` of a pruned model: {_title}")(
+            quantized(_quantize)
+        )
+
+
 # ---- errors ----
+
+
+def before_the_first_forward(
+    make: Callable[[], nn.Module], do: Callable[[ModuleType, nn.Module], Any]
+) -> Callable[[ModuleType], Any]:
+    return lambda prune: do(prune, make())
+
+
+LAZY: dict[str, Callable[[], nn.Module]] = {
+    "LazyLinear": lambda: nn.LazyLinear(3),
+    "LazyConv2d": lambda: nn.LazyConv2d(3, 2),
+    "LazyBatchNorm1d": nn.LazyBatchNorm1d,
+}
+LAZILY: dict[str, Callable[[ModuleType, nn.Module], Any]] = {
+    **SECOND,
+    "l1_unstructured with scores": lambda p, m: p.l1_unstructured(
+        m, "weight", 1, importance_scores=torch.ones(3, 4)
+    ),
+    "global_unstructured": lambda p, m: p.global_unstructured(
+        [(nn.Linear(4, 3), "weight"), (m, "weight")], p.L1Unstructured, amount=1
+    ),
+}
+for _title, _make in LAZY.items():
+    for _function, _do in LAZILY.items():
+        case("errors", f"`{_title}` before its first forward: `{_function}`")(
+            before_the_first_forward(_make, _do)
+        )
+
 
 ERRORS: dict[str, Callable[[ModuleType], Any]] = {
     "a name that is nothing": lambda p: p.l1_unstructured(nn.Linear(4, 3), "nothing", 1),
