@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import safetensors.torch as safetensors
 import torch
+import torch.distributed as dist
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
@@ -448,6 +449,33 @@ def test_dense_on_the_meta_device() -> None:
     state = prune.dense_state_dict(model)
     assert list(state) == ["weight"]
     assert state["weight"].is_meta
+
+
+def test_tensors_of_several_ranks() -> None:
+    """DTensors stay DTensors; here of one rank."""
+    from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
+
+        def sharded(t: Tensor) -> DTensor:
+            return distribute_tensor(t, mesh, [Shard(0)])
+
+        source, model, dense = (nn.Linear(4, 3, bias=False) for _ in range(3))
+        for layer in (source, model, dense):
+            layer.weight = nn.Parameter(sharded(layer.weight.detach()))
+        mask = torch.ones(3, 4).tril()
+        prune.custom_from_mask(source, "weight", sharded(mask))
+        prune.attach(model, source.state_dict()).load_state_dict(source.state_dict())
+        dense.load_state_dict(prune.dense_state_dict(source))
+        expected = source.weight_orig.full_tensor() * mask
+        for weight in (model.weight, dense.weight):
+            assert isinstance(weight, DTensor)
+            assert torch.equal(weight.full_tensor(), expected)
+        assert torch.equal(model.weight_mask.full_tensor(), mask)
+    finally:
+        dist.destroy_process_group()
 
 
 # ---- safetensors ----
