@@ -234,11 +234,9 @@ def global_unstructured(
             f"the `pruning_method`. Found method {pruning_method} of type {method.PRUNING_TYPE}"
         )
     given = importance_scores or {}
-    groups = by_parameter(pairs)
     of_pairs = _scores_of(method, pairs, given)
-    scores = [
-        of_pairs[_first_given(group, pairs, given) if given else group[0]] for group in groups
-    ]
+    groups = by_parameter(pairs)
+    scores = [of_pairs[_first_given(group, pairs, given)] for group in groups]
     dtype = common_dtype(scores)
     if not ranks_original(method):  # which may need the gradient of its argument
         scores = [score.to(dtype) for score in scores]
@@ -254,6 +252,7 @@ def global_unstructured(
         for g, group in enumerate(groups):
             for i in group:
                 module, name = pairs[i]
+                # A module that is not listed may have pruned the Parameter, too.
                 tied = i != group[0] or id(module._parameters.get(name)) in holders
                 if not native or tied:
                     custom_from_mask(module, name, new[g])

@@ -733,10 +733,14 @@ def _(prune: ModuleType) -> Any:
 
 def quantized(quantize: Callable[[nn.Module], Any]) -> Callable[[ModuleType], Any]:
     def run(prune: ModuleType) -> Any:
-        torch.backends.quantized.engine = torch.backends.quantized.supported_engines[-1]
         layers = nn.Sequential(ao.QuantStub(), linear(prune), ao.DeQuantStub())
         layers.qconfig = ao.default_qconfig
-        return quantize(layers)(X)
+        before = torch.backends.quantized.engine
+        torch.backends.quantized.engine = torch.backends.quantized.supported_engines[-1]
+        try:
+            return quantize(layers)(X)
+        finally:
+            torch.backends.quantized.engine = before
 
     return run
 
@@ -788,7 +792,7 @@ LAZILY: dict[str, Callable[[ModuleType, nn.Module], Any]] = {
     ),
 }
 for _title, _make in LAZY.items():
-    for _function, _do in LAZILY.items():
+    for _function, _do in LAZILY.items() if _title == "LazyLinear" else [*LAZILY.items()][:1]:
         case("errors", f"`{_title}` before its first forward: `{_function}`")(
             before_the_first_forward(_make, _do)
         )
