@@ -28,7 +28,7 @@ VENV := .venv
 CUDA_VENV := .venv-cuda
 BUILD_TOOLS := setuptools>=77,<82 wheel ninja pybind11 numpy build
 TEST_TOOLS := pytest>=8 tomli>=2;python_version<"3.11" hypothesis>=6 expecttest rich>=13 \
-  onnx>=1.19 onnxscript>=0.5
+  onnx>=1.19 onnxscript>=0.5 safetensors>=0.4
 LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.*
 SOURCES := setup.py pyproject.toml $(shell find csrc python -type f -not -path '*/__pycache__/*')
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')

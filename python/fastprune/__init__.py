@@ -23,11 +23,12 @@ from torch.nn.utils.prune import (
     _validate_structured_pruning as _validate_structured_pruning,
 )
 
-from . import caching, functional, methods, ops, parametrization, scored
+from . import caching, checkpoints, functional, methods, ops, parametrization, scored
 from .base import BasePruningMethod
-from .caching import *  # noqa: F403
+from .caching import *  # noqa: F403, by their __all__
+from .checkpoints import *  # noqa: F403
 from .container import PruningContainer
-from .functional import *  # noqa: F403, by their __all__
+from .functional import *  # noqa: F403
 from .methods import *  # noqa: F403
 from .parametrization import *  # noqa: F403
 from .scored import *  # noqa: F403
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 
 __all__ = ["BasePruningMethod", "PruningContainer", "ops"]
 __all__ += caching.__all__
+__all__ += checkpoints.__all__
 __all__ += functional.__all__
 __all__ += methods.__all__
 __all__ += parametrization.__all__

@@ -7,13 +7,16 @@ from typing import Any
 import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .caching import Cached, resumed
 from .copying import remember_module
-from .hook import Hook
+from .hook import applies_as_ours
+from .lazy import no_shape
 from .native import ranks_original, select_one
 from .reading import READ_BY_PARENT, start_reading
 from .slots import original_and_mask, store
+from .tying import holders, tied_mask
 
 
 def apply_method(
@@ -55,6 +58,8 @@ def _apply(
     if old is None:
         module.register_parameter(name + "_orig", orig)  # type: ignore[arg-type]
         del module._parameters[name]
+        if id(orig) in holders:  # another module has it, too
+            mask = tied_mask(orig, module, name)
     else:
         del module._forward_pre_hooks[old[0]]
         hook, decides = stack(old[1], method)
@@ -64,23 +69,31 @@ def _apply(
         scores = importance_scores
         if scores is None:  # upstream ranks what earlier pruning left, a product without a gradient
             scores = t if ranks_original(method) else orig
-        selected = select(hook, method if decides else None, scores, mask, t, orig)
+        ranked = method if decides else None
+        selected = select(hook, ranked, scores, mask, t, orig, repeated=old is not None)
     mask, product = selected
     module.register_buffer(name + "_mask", mask)
     if isinstance(module, READ_BY_PARENT):
         module.__dict__.pop(name, None)
         start_reading(module)
     else:
-        if product is None or not _applies_as_ours(hook):
+        if product is None or not applies_as_ours(hook):
             product = hook.apply_mask(module)
         store(module, name, product, was_parameter=old is None)  # type: ignore[arg-type]
     module.register_forward_pre_hook(hook)
-    remember_module(hook, module)
+    remember_module(hook, module, orig if old is None else None)
     return hook
 
 
 def select(
-    hook: Any, method: Any, scores: Tensor, mask: Tensor | None, t: Tensor, like: Tensor
+    hook: Any,
+    method: Any,
+    scores: Tensor,
+    mask: Tensor | None,
+    t: Tensor,
+    like: Tensor,
+    *,
+    repeated: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """The new mask of one tensor, and its product with ``t`` if one operator computes both.
 
@@ -88,12 +101,13 @@ def select(
         hook: the method, or the container whose last method it is.
         method: None if the hook has a ``compute_mask`` of its own.
         scores: what to rank.
-        mask: the old mask, or None if this is the first one.
+        mask: the mask to build upon, or None for ones.
         t: what the mask will be multiplied with.
-        like: gives a first mask its shape and dtype.
+        like: gives a mask of ones its shape and dtype.
+        repeated: whether only what the mask leaves active is counted and ranked.
     """
     if method is not None:
-        selected = select_one(method, scores, mask, t, mask is not None)
+        selected = select_one(method, scores, mask, t, repeated)
         if selected is not None:
             return selected
     # Upstream's way, which writes into the mask it is given.
@@ -102,11 +116,6 @@ def select(
     else:
         mask = mask.clone(memory_format=torch.contiguous_format)
     return hook.compute_mask(scores, default_mask=mask), None
-
-
-def _applies_as_ours(hook: Any) -> bool:
-    """Whether ``apply_mask`` is ours, so that it need not be asked for the product."""
-    return type(hook).apply_mask is Hook.apply_mask and "apply_mask" not in hook.__dict__
 
 
 def stack(hook: upstream.BasePruningMethod, method: Any) -> tuple[Any, bool]:
@@ -150,6 +159,8 @@ def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, prun
     orig = getattr(module, name) if parameter is None else parameter
     if not pruned and parameter is None:
         raise TypeError(f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}")
+    if is_lazy(orig):  # torch's error for a shape that is asked for, or for a mask that is made
+        raise no_shape(orig, module, name, ValueError if scores is None else RuntimeError)
     check_scores(module, name, scores, orig)
     result: Tensor = orig
     return result

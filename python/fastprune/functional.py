@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any, TypeVar
@@ -9,10 +10,12 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .apply import apply_method
 from .caching import Cached, resumed
 from .container import PruningContainer
+from .lazy import no_shape
 from .methods import (
     CustomFromMask,
     Identity,
@@ -25,6 +28,7 @@ from .native import is_native, ranks_original
 from .parametrization import find_masked, mask_of, masks_in, original_of, remove_masked
 from .patterns import common_dtype
 from .rollback import transaction
+from .tying import by_parameter, holders
 
 __all__ = [
     "custom_from_mask",
@@ -245,13 +249,15 @@ def global_unstructured(
 ) -> None:
     """Prune many parameters with one budget over all of them.
 
-    As :func:`torch.nn.utils.prune.global_unstructured`. A transaction over all modules: if
-    anything fails, each is as it was.
+    As :func:`torch.nn.utils.prune.global_unstructured`, but a Parameter that is listed several
+    times, because modules share it, counts once. Its old mask is the product of theirs, and all of
+    them get its new mask. A transaction over all modules: if anything fails, each is as it was.
 
     Args:
         parameters: (module, name) pairs; any iterable, a generator too.
         pruning_method: an unstructured method, ours or any other.
-        importance_scores: by pair, what to rank instead of the parameter; of its shape.
+        importance_scores: by pair, what to rank instead of the parameter; of its shape. Of several
+            pairs of one Parameter, those of the first that has any.
         kwargs: passed to the method, such as ``amount``.
 
     Raises:
@@ -274,28 +280,52 @@ def global_unstructured(
             f"the `pruning_method`. Found method {pruning_method} of type {method.PRUNING_TYPE}"
         )
     given = importance_scores or {}
-    scores = _scores_of(method, pairs, given)
+    of_pairs = _scores_of(method, pairs, given)
+    groups = by_parameter(pairs)
+    scores = [of_pairs[_first_given(group, pairs, given)] for group in groups]
     dtype = common_dtype(scores)
     if not ranks_original(method):  # which may need the gradient of its argument
         scores = [score.to(dtype) for score in scores]
-    old = [mask_of(module, name) for module, name in pairs]
+    old = [_old_mask([pairs[i] for i in group]) for group in groups]
     masks = [None if mask is None else mask.to(dtype) for mask in old]
-    originals = _originals(pairs)
-    once = len(set(pairs)) == len(pairs)
+    originals = _originals([pairs[group[0]] for group in groups])
     native = is_native(method) and _accepts(method, old, scores, originals)
-    if native and (once or ranks_original(method)):
+    if native:
         new, products = type(method).select(method, scores, masks, originals, active_only=True)
     else:
         new, products = _select_by_upstream(method, scores, masks), None
     with transaction(*(module for module, _ in pairs)):
-        for i, (module, name) in enumerate(pairs):
-            if not native or not once:
-                custom_from_mask(module, name, new[i])
-                continue
-            # The new mask holds the old one already, so there is nothing to combine it with.
-            mask = new[i].to(getattr(module, name).dtype)
-            product = None if products is None else products[i]
-            apply_method(CustomFromMask(mask), module, name, selected=(mask, product))
+        for g, group in enumerate(groups):
+            for i in group:
+                module, name = pairs[i]
+                # A module that is not listed may have pruned the Parameter, too.
+                tied = i != group[0] or id(module._parameters.get(name)) in holders
+                if not native or tied:
+                    custom_from_mask(module, name, new[g])
+                    continue
+                # The new mask holds the old one already, so there is nothing to combine it with.
+                mask = new[g].to(getattr(module, name).dtype)
+                product = None if products is None else products[g]
+                apply_method(CustomFromMask(mask), module, name, selected=(mask, product))
+
+
+def _first_given(
+    group: list[int],
+    pairs: list[tuple[nn.Module, str]],
+    given: dict[tuple[nn.Module, str], Tensor],
+) -> int:
+    """The first of several pairs of one Parameter that has importance scores, or just the first."""
+    if not given or len(group) == 1:
+        return group[0]
+    has_scores = (i for i in group if given.get((pairs[i][0], pairs[i][1])) is not None)
+    return next(has_scores, group[0])
+
+
+def _old_mask(pairs: list[tuple[nn.Module, str]]) -> Tensor | None:
+    """What all pairs of one Parameter have left of it; None for ones."""
+    masks = [mask_of(module, name) for module, name in pairs]
+    there = [mask for mask in masks if mask is not None]
+    return functools.reduce(torch.mul, there) if there else None
 
 
 def _scores_of(
@@ -307,6 +337,8 @@ def _scores_of(
     scores: list[Tensor] = []
     for module, name in pairs:
         param = getattr(module, name)
+        if is_lazy(param):
+            raise no_shape(param, module, name)
         score = given.get((module, name))
         if score is None:
             score = original_of(module, name) if ranks_original(method) else param

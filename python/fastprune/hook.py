@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from . import _C
 from .copying import copy_method, homes, remember_module
+from .quantized import is_converted
 from .reading import ReadsProducts, stop_reading
 from .slots import original_and_mask, store
 
@@ -20,15 +22,20 @@ class Hook:
 
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         """Forward pre-hook: refresh ``module.<name>`` from ``<name>_orig`` and ``<name>_mask``."""
-        if is_compiling():  # what upstream does, and nothing else that dynamo would guard on
-            if not isinstance(module, ReadsProducts):
-                setattr(module, self._tensor_name, self.apply_mask(module))
-            return
-        home = homes.get(id(self))
-        if home is None and isinstance(module, nn.Module):  # copied, or read from a file
-            home = remember_module(self, module)
-        if home is None or not home.reads:
-            store(module, self._tensor_name, self.apply_mask(module))
+        try:
+            if is_compiling():  # what upstream does, and nothing else that dynamo would guard on
+                if not isinstance(module, ReadsProducts):
+                    setattr(module, self._tensor_name, self.apply_mask(module))
+                return
+            home = homes.get(id(self))
+            if home is None and isinstance(module, nn.Module):  # copied, or from a file
+                original = module._parameters.get(self._tensor_name + "_orig")
+                home = remember_module(self, module, original)
+            if home is None or not home.reads:
+                store(module, self._tensor_name, self.apply_mask(module))
+        except AttributeError:
+            if not is_converted(module, self._tensor_name):
+                raise
 
     def apply_mask(self, module: nn.Module) -> Tensor:
         """``<name>_orig`` times ``<name>_mask``, with the gradient of the former.
@@ -68,3 +75,15 @@ class Hook:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
         return copy_method(self, memo)
+
+
+def applies_as_ours(hook: Any) -> bool:
+    """Whether ``apply_mask`` is ours, so that it need not be asked for the product."""
+    return type(hook).apply_mask is Hook.apply_mask and "apply_mask" not in hook.__dict__
+
+
+def detached_product(hook: Any, module: nn.Module) -> Tensor:
+    """The pruned tensor as a forward would make it now, detached, in memory of its own."""
+    with torch.no_grad():
+        product: Tensor = hook.apply_mask(module).detach()
+    return product if applies_as_ours(hook) else product.clone()  # it may be the original

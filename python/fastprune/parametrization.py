@@ -114,7 +114,8 @@ def add_method(
         if scores is None:
             scores = original_of(module, name) if ranks_original(method) else value
         t = value.detach()
-        selected = select(hook, method if decides else None, scores, mask, t, t)
+        ranked = method if decides else None
+        selected = select(hook, ranked, scores, mask, t, t, repeated=masked is not None)
     if masked is None:
         parametrize.register_parametrization(module, name, Masked(hook, selected[0]))
     else:

@@ -10,6 +10,7 @@ import threading
 import types
 from collections.abc import Callable
 from fractions import Fraction
+from multiprocessing.reduction import ForkingPickler
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,11 @@ from torch import Tensor, nn
 
 from .make import X, gradients, linear, model, trained
 from .registry import case
+
+try:
+    import torch.ao.quantization as ao
+except ImportError:  # which torch means to drop
+    ao = None  # type: ignore[assignment]
 
 # ---- methods of users ----
 
@@ -318,17 +324,6 @@ def _(prune: ModuleType) -> Any:
     return [trained(layer, X.to(layer.bias.dtype)) for layer in layers]
 
 
-@case("global_unstructured", "a pair that is listed twice")
-def _(prune: ModuleType) -> Any:
-    results = []
-    for method, amount in (("L1Unstructured", 3), ("RandomUnstructured", 0.5)):
-        layer = nn.Linear(4, 3)
-        pairs = [(layer, "weight")] * 2
-        prune.global_unstructured(pairs, getattr(prune, method), amount=amount)
-        results.append(trained(layer, X))
-    return results
-
-
 @case("global_unstructured", "a method written from scratch, one of upstream's, `Identity`")
 def _(prune: ModuleType) -> Any:
     class Own(prune.BasePruningMethod):  # type: ignore[misc, name-defined]
@@ -595,6 +590,45 @@ def _(prune: ModuleType) -> Any:
     return torch.optim.swa_utils.AveragedModel(linear(prune))(X)
 
 
+@case("copies and files", "EMA by `.data`, and by `AveragedModel` while no gradient is carried")
+def _(prune: ModuleType) -> Any:
+    layers = model(prune)
+    with torch.no_grad():
+        layers(X)
+        average, by_data = torch.optim.swa_utils.AveragedModel(layers), copy.deepcopy(layers)
+    for _ in range(3):
+        layers(X).square().sum().backward()
+        torch.optim.SGD(layers.parameters(), lr=0.1).step()
+        average.update_parameters(layers)
+        for ours, new in zip(by_data.parameters(), layers.parameters(), strict=True):
+            ours.data.mul_(0.9).add_(new.data, alpha=0.1)
+    return trained(average, X), trained(by_data, X)
+
+
+@case("copies and files", "`half`, `bfloat16`, `cpu`, to meta and `to_empty`, `share_memory`")
+def _(prune: ModuleType) -> Any:
+    layer = linear(prune)
+    first = [trained(layer.half().float(), X), trained(layer.bfloat16().float(), X)]
+    layer.to("meta")
+    shapes = layer(X.to("meta"))
+    layer.to_empty(device="cpu").zero_grad()
+    layer.load_state_dict({key: torch.ones_like(t) for key, t in layer.state_dict().items()})
+    return first, shapes, trained(layer.cpu().share_memory(), X), layer.weight_mask.is_shared()
+
+
+@case("copies and files", "`ForkingPickler`, while no gradient is carried")
+def _(prune: ModuleType) -> Any:
+    layers = model(prune)
+    with torch.no_grad():
+        layers(X)
+    return trained(pickle.loads(ForkingPickler.dumps(layers)), X)
+
+
+@case("copies and files", "`ForkingPickler`, while a gradient is carried")
+def _(prune: ModuleType) -> Any:
+    return trained(pickle.loads(ForkingPickler.dumps(model(prune))), X)
+
+
 @case("copies and files", "`copy.copy`")
 def _(prune: ModuleType) -> Any:
     layer = linear(prune)
@@ -631,13 +665,37 @@ def _(prune: ModuleType) -> Any:
     return results
 
 
-@case("training", "tied weights: one Parameter in two modules")
+def tied() -> nn.Sequential:
+    """Two layers with one weight."""
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    layers[2].weight = layers[0].weight
+    return layers
+
+
+@case("training", "tied weights: one Parameter in two modules, the same amount in both")
 def _(prune: ModuleType) -> Any:
-    a, b = nn.Linear(4, 4), nn.Linear(4, 4)
-    b.weight = a.weight
-    prune.l1_unstructured(a, "weight", 0.5)
-    prune.l1_unstructured(b, "weight", 0.25)
-    return trained(nn.Sequential(a, b), X)
+    results = []
+    for function, options in (
+        (prune.l1_unstructured, {"amount": 0.5}),
+        (prune.ln_structured, {"amount": 2, "n": 2, "dim": 0}),
+        (prune.custom_from_mask, {"mask": torch.ones(4, 4).tril()}),
+        (prune.identity, {}),
+    ):
+        layers = tied()
+        for layer in (layers[0], layers[2]):
+            function(layer, "weight", **options)
+        results.append(trained(layers, X))
+    return results
+
+
+@case("training", "tied weights pruned in one of two modules, and removed")
+def _(prune: ModuleType) -> Any:
+    layers = tied()
+    prune.l1_unstructured(layers[0], "weight", 0.5)
+    first = trained(layers, X)
+    prune.remove(layers[0], "weight")
+    prune.random_unstructured(layers[2], "weight", 0.25)
+    return first, trained(layers, X)
 
 
 @case("training", "`nn.DataParallel` without a GPU, gradient accumulation")
@@ -673,7 +731,72 @@ def _(prune: ModuleType) -> Any:
     return quantized(X)
 
 
+def quantized(quantize: Callable[[nn.Module], Any]) -> Callable[[ModuleType], Any]:
+    def run(prune: ModuleType) -> Any:
+        layers = nn.Sequential(ao.QuantStub(), linear(prune), ao.DeQuantStub())
+        layers.qconfig = ao.default_qconfig
+        before = torch.backends.quantized.engine
+        torch.backends.quantized.engine = torch.backends.quantized.supported_engines[-1]
+        try:
+            return quantize(layers)(X)
+        finally:
+            torch.backends.quantized.engine = before
+
+    return run
+
+
+def prepared(layers: nn.Module) -> nn.Module:
+    copy_of = ao.prepare(layers.eval())
+    copy_of(X)
+    return copy_of
+
+
+def prepared_for_training(layers: nn.Module) -> nn.Module:
+    layers.qconfig = ao.default_qat_qconfig
+    return ao.prepare_qat(layers, inplace=True)
+
+
+if ao is not None:
+    for _title, _quantize in {
+        "`quantize_dynamic`": lambda m: ao.quantize_dynamic(m, {nn.Linear}),
+        "`prepare`": prepared,
+        "`prepare` and `convert`": lambda m: ao.convert(prepared(m)),
+        "`prepare_qat`, which moves Parameters; prune afterwards": prepared_for_training,
+    }.items():
+        case("training", f"`torch.ao.quantization` of a pruned model: {_title}")(
+            quantized(_quantize)
+        )
+
+
 # ---- errors ----
+
+
+def before_the_first_forward(
+    make: Callable[[], nn.Module], do: Callable[[ModuleType, nn.Module], Any]
+) -> Callable[[ModuleType], Any]:
+    return lambda prune: do(prune, make())
+
+
+LAZY: dict[str, Callable[[], nn.Module]] = {
+    "LazyLinear": lambda: nn.LazyLinear(3),
+    "LazyConv2d": lambda: nn.LazyConv2d(3, 2),
+    "LazyBatchNorm1d": nn.LazyBatchNorm1d,
+}
+LAZILY: dict[str, Callable[[ModuleType, nn.Module], Any]] = {
+    **SECOND,
+    "l1_unstructured with scores": lambda p, m: p.l1_unstructured(
+        m, "weight", 1, importance_scores=torch.ones(3, 4)
+    ),
+    "global_unstructured": lambda p, m: p.global_unstructured(
+        [(nn.Linear(4, 3), "weight"), (m, "weight")], p.L1Unstructured, amount=1
+    ),
+}
+for _title, _make in LAZY.items():
+    for _function, _do in LAZILY.items() if _title == "LazyLinear" else [*LAZILY.items()][:1]:
+        case("errors", f"`{_title}` before its first forward: `{_function}`")(
+            before_the_first_forward(_make, _do)
+        )
+
 
 ERRORS: dict[str, Callable[[ModuleType], Any]] = {
     "a name that is nothing": lambda p: p.l1_unstructured(nn.Linear(4, 3), "nothing", 1),

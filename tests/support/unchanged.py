@@ -15,9 +15,14 @@ def snapshot(module: nn.Module) -> dict[str, Any]:
         "state": {key: value.clone() for key, value in module.state_dict().items()},
         "ids": {key: id(value) for key, value in tensors.items()},
         "hooks": [(key, id(hook)) for key, hook in hooks],
-        "insides": [{k: copy.copy(v) for k, v in vars(hook).items()} for _, hook in hooks],
+        "insides": [{k: _kept(v) for k, v in vars(hook).items()} for _, hook in hooks],
         "attributes": {key: id(value) for key, value in vars(module).items()},
     }
+
+
+def _kept(value: Any) -> Any:
+    """What an attribute of a hook is compared by."""
+    return id(value) if isinstance(value, torch.Tensor) else copy.copy(value)
 
 
 def assert_unchanged(module: nn.Module, before: dict[str, Any]) -> None:
