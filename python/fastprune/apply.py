@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .copying import remember_module
 from .hook import Hook
 from .native import ranks_original, select_one
+from .sharded import on_other_mesh, prepare
 from .slots import original_and_mask, store
 
 
@@ -30,6 +31,7 @@ def apply_method(
     """
     old = _find_hook(module, name)
     t = orig = _check_prunable(module, name, importance_scores, pruned=old is not None)
+    prepare(method, module, name, pruned=old is not None)
     method._tensor_name = name
     hook, decides, mask = method, True, None
     if old is None:
@@ -51,6 +53,8 @@ def apply_method(
                 mask = torch.ones_like(orig)
             else:
                 mask = mask.clone(memory_format=torch.contiguous_format)
+            if on_other_mesh(mask, t):  # an FSDP2 shard, for which masks are given, not selected
+                scores = mask
             selected = hook.compute_mask(scores, default_mask=mask), None
     mask, product = selected
     module.register_buffer(name + "_mask", mask)

@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from . import _C
+from . import _C, fsdp2
 from .copying import copy_method, homes, remember_module
+from .sharded import on_other_mesh, remove
 from .slots import original_and_mask, store
 
 
@@ -44,8 +45,19 @@ class Hook:
                 return product
         mask: Tensor = getattr(module, self._tensor_name + "_mask")
         orig: Tensor = getattr(module, self._tensor_name + "_orig")
+        if not is_compiling() and on_other_mesh(mask, orig):  # a whole mask and an FSDP2 shard
+            mask, orig = fsdp2.shards(mask, module, self._tensor_name)
         pruned_tensor = mask.to(dtype=orig.dtype) * orig  # fx names the node after this variable
         return pruned_tensor
+
+    def remove(self, module: nn.Module) -> None:
+        """``module.<name>`` becomes a parameter again, the pruned one; mask and original go.
+
+        As :meth:`torch.nn.utils.prune.BasePruningMethod.remove`; also where the parameter is a
+        DTensor or under ``fully_shard``.
+        """
+        if not remove(self, module):
+            super().remove(module)  # type: ignore[misc]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
         return copy_method(self, memo)
