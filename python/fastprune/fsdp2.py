@@ -90,6 +90,12 @@ class ManagedParameter:
         self.name = name
 
 
+def is_used() -> bool:
+    """Whether any module may be under FSDP2."""
+    states = sys.modules.get(_STATES)
+    return states is not None and bool(getattr(states, "_module_state_mapping", True))
+
+
 def find(module: nn.Module, name: str) -> ManagedParameter | None:
     """What FSDP2 knows of ``module.<name>``, or None if it does not manage that.
 

@@ -49,17 +49,19 @@ def prepare(method: Any, module: nn.Module, name: str, *, pruned: bool) -> None:
     """
     if _MODULE not in sys.modules:  # as FSDP2 imports it, too
         return
-    check_fsdp2(method, module, name, pruned=pruned)
-    given = getattr(method, "mask", None)
-    if not isinstance(method, upstream.CustomFromMask) or not isinstance(given, Tensor):
-        return
-    like = getattr(module, name + "_mask" if pruned else name)
-    if given.shape != like.shape:
-        return  # which will be reported
+    if fsdp2.is_used():
+        check_fsdp2(method, module, name, pruned=pruned)
+    if isinstance(method, upstream.CustomFromMask) and isinstance(method.mask, Tensor):
+        like = getattr(module, name + "_mask" if pruned else name)
+        if method.mask.shape == like.shape:  # else upstream's error comes
+            _place_given(method, like, module, name)
+
+
+def _place_given(method: Any, like: Any, module: nn.Module, name: str) -> None:
     if is_dtensor(like):
-        method.mask = placed(given, like.device_mesh, like.placements)
-    elif is_dtensor(given) and fsdp2.find(module, name + "_orig") is not None:
-        method.mask = given.full_tensor()  # type: ignore[attr-defined] # FSDP2 leaves the masks whole
+        method.mask = placed(method.mask, like.device_mesh, like.placements)
+    elif is_dtensor(method.mask) and fsdp2.find(module, name + "_orig") is not None:
+        method.mask = method.mask.full_tensor()  # FSDP2 leaves the masks whole
 
 
 def placed(mask: Tensor, mesh: Any, placements: Sequence[Any]) -> Tensor:
@@ -69,7 +71,8 @@ def placed(mask: Tensor, mesh: Any, placements: Sequence[Any]) -> Tensor:
     if any(p.is_partial() for p in placements):  # no placement of a parameter
         return mask
     if isinstance(mask, DTensor) and mask.device_mesh == mesh:
-        return mask.redistribute(mesh, placements)
+        is_there = mask.placements == tuple(placements)
+        return mask if is_there else mask.redistribute(mesh, placements)
     # Not distribute_tensor, which would cut a mask that has a gradient from its graph.
     whole = mask.full_tensor() if isinstance(mask, DTensor) else mask.to(mesh.device_type)
     replicated = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
@@ -99,7 +102,7 @@ def check_fsdp2(method: Any, module: nn.Module, name: str, *, pruned: bool) -> N
 
 def check_selection(method: Any, pairs: Iterable[tuple[nn.Module, str]]) -> None:
     """``check_fsdp2`` for each (module, name)."""
-    if _MODULE not in sys.modules:
+    if not fsdp2.is_used():
         return
     for module, name in pairs:
         check_fsdp2(method, module, name, pruned=name + "_orig" in module._parameters)
@@ -119,9 +122,8 @@ def explain(error: RuntimeError, method: Any, pairs: Iterable[tuple[nn.Module, s
         if is_dtensor(t):
             raise ShardingError(
                 f"{type(method).__name__} cannot select from {name} of {module}: expected a "
-                f"tensor that is not a DTensor, got {_described(t)}, for which torch says: "
-                f"{error} Compute the mask from the full tensor (full_tensor()), and give it to "
-                "custom_from_mask."
+                f"tensor that is not a DTensor, got {_described(t)}. Compute the mask from the "
+                f"full tensor (full_tensor()), and give it to custom_from_mask. In torch: {error}"
             ) from error
 
 

@@ -406,16 +406,53 @@ def live(ours: nn.Sequential, expected: nn.Sequential) -> None:
             prune.remove(layer, "weight")
     assert ours[0].weight is shard and not prune.is_pruned(ours)
     assert bool((whole(ours[0].weight).triu(1) == 0).all())
+    ours.load_state_dict(ours.state_dict())
     assert_same_state(ours, expected)
     train()
 
 
 @check
 def pruned_then_fully_sharded() -> None:
+    from torch.distributed.fsdp import CPUOffloadPolicy
+
     for shard in (whole_model, by_layer):
         ours = model_pruned()
         shard(ours)
         live(ours, model_pruned())
+    ours = model_pruned()
+    by_layer(ours, offload_policy=CPUOffloadPolicy(pin_memory=False))
+    live(ours, model_pruned())
+
+
+@check
+def identity_before_fully_shard_is_enough() -> None:
+    for warm in (False, True):
+        ours, expected = model(), model()
+        for layers in (ours, expected):
+            prune.identity(layers[0], "weight")
+        whole_model(ours)
+        if warm:
+            with torch.no_grad():
+                ours(X)
+        for layers in (ours, expected):
+            prune.custom_from_mask(layers[0], "weight", torch.ones(9, 7).tril())
+        ours.reshard()
+        trainings = Training(ours), Training(expected)
+        assert trainings[0].steps() == pytest.approx(trainings[1].steps(), rel=1e-4)
+        assert_same_state(ours, expected)
+
+
+@check
+def compiled_under_fully_shard() -> None:
+    ours, expected = model_pruned(), model_pruned()
+    whole_model(ours)
+    trainings = Training(ours), Training(expected)
+    trainings[0].model = torch.compile(ours, backend="aot_eager")
+    assert trainings[0].steps() == pytest.approx(trainings[1].steps(), rel=1e-4)
+    for layers in (ours, expected):
+        prune.remove(layers[0], "weight")
+    assert trainings[0].steps() == pytest.approx(trainings[1].steps(), rel=1e-4)
+    assert_same_state(ours, expected)
 
 
 @check

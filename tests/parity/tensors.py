@@ -633,3 +633,16 @@ def _(prune: ModuleType) -> Any:
             nn.Sequential(linear(prune)), use_orig_params=True, device_id=torch.device("cpu")
         )
         return trained(model, X)
+
+
+@case("DTensor", "`FullyShardedDataParallel`, then a mask")
+def _(prune: ModuleType) -> Any:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    with one_rank():
+        layers = nn.Sequential(nn.Linear(4, 3))
+        model = FullyShardedDataParallel(
+            layers, use_orig_params=True, device_id=torch.device("cpu")
+        )
+        prune.custom_from_mask(layers[0], "weight", torch.ones(layers[0].weight.shape))
+        return trained(model, X)
