@@ -18,6 +18,7 @@ from . import fsdp2
 from .fsdp2 import ShardingError
 
 _MODULE = "torch.distributed.tensor"
+_PLAIN = (Tensor, nn.Parameter)
 
 
 def is_dtensor(t: Any) -> bool:
@@ -51,17 +52,18 @@ def prepare(method: Any, module: nn.Module, name: str, *, pruned: bool) -> None:
         return
     if fsdp2.is_used():
         check_fsdp2(method, module, name, pruned=pruned)
-    if isinstance(method, upstream.CustomFromMask) and isinstance(method.mask, Tensor):
-        like = getattr(module, name + "_mask" if pruned else name)
-        if method.mask.shape == like.shape:  # else upstream's error comes
-            _place_given(method, like, module, name)
-
-
-def _place_given(method: Any, like: Any, module: nn.Module, name: str) -> None:
+    if not isinstance(method, upstream.CustomFromMask):
+        return
+    given: Any = getattr(method, "mask", None)
+    like: Any = module._buffers.get(name + "_mask") if pruned else module._parameters.get(name)
+    if type(given) in _PLAIN and type(like) in _PLAIN:
+        return
+    if not isinstance(given, Tensor) or like is None or given.shape != like.shape:
+        return  # upstream's error comes
     if is_dtensor(like):
-        method.mask = placed(method.mask, like.device_mesh, like.placements)
-    elif is_dtensor(method.mask) and fsdp2.find(module, name + "_orig") is not None:
-        method.mask = method.mask.full_tensor()  # FSDP2 leaves the masks whole
+        method.mask = placed(given, like.device_mesh, like.placements)
+    elif is_dtensor(given) and fsdp2.find(module, name + "_orig") is not None:
+        method.mask = given.full_tensor()  # type: ignore[attr-defined] # FSDP2 leaves the masks whole
 
 
 def placed(mask: Tensor, mesh: Any, placements: Sequence[Any]) -> Tensor:
@@ -114,7 +116,9 @@ def explain(error: RuntimeError, method: Any, pairs: Iterable[tuple[nn.Module, s
     Which operators of a selection DTensor knows depends on placements and on the release of torch,
     so it is tried.
     """
-    if isinstance(error, ShardingError) or _has_its_mask(method):
+    if isinstance(error, (ShardingError, torch.OutOfMemoryError)) or _has_its_mask(method):
+        return
+    if _MODULE not in sys.modules or isinstance(error, torch.distributed.DistError):
         return
     for module, name in pairs:
         parameters = module._parameters
