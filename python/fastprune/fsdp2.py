@@ -5,7 +5,8 @@ forward and backward, the whole tensor. Buffers it leaves alone, so a mask is wh
 forward the product is an ordinary one. This file is for what happens outside of it.
 
 There is no public way from a module to what FSDP2 knows of its parameters. The private names in
-this file are those of torch 2.9 to 2.13; where one is missing, an error says so.
+this file are those of torch 2.13, or of releases before where it says so; where one is missing, an
+error says which.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ class ManagedParameter:
         self.group = group
         self.param = param
         self.name = name
+        self.mesh = param.mesh_info
+        self.dim = param.fsdp_placement.dim
+        self.state = group._training_state.name
 
     def is_unsharded(self, module: nn.Module) -> bool:
         """Whether the module holds the whole tensor (under tensor parallelism, that part of it)."""
@@ -41,17 +45,16 @@ class ManagedParameter:
         """The shard that is trained, after the module has got it back.
 
         Raises:
-            RuntimeError: inside of the module's forward.
+            RuntimeError: inside of the module's forward or backward.
         """
         if module._parameters.get(self.name) is not self.param.sharded_param:
+            if self.state != "IDLE":
+                raise RuntimeError(
+                    f"expected {self.name} of {module} to be idle, got {self.state}: it is in use. "
+                    "Prune and remove outside of forward and backward."
+                )
             self.group.reshard()
-        shard = self.param.sharded_param
-        if module._parameters.get(self.name) is not shard:
-            raise RuntimeError(
-                f"expected {self.name} of {module} to be sharded, got a parameter that its forward "
-                "still uses. Prune and remove outside of forward."
-            )
-        return shard
+        return self.param.sharded_param
 
     def shard_of_mask(self, mask: Any, shard: Any) -> Tensor:
         """The part of a whole mask that belongs to ``shard``, as a DTensor placed like it."""
@@ -59,16 +62,15 @@ class ManagedParameter:
 
         from .sharded import placed
 
-        param, mesh = self.param, self.param.mesh_info
         # Under tensor parallelism: how the tensor is placed that FSDP2 shards.
-        spec = getattr(param, "_unsharded_dtensor_spec", None) or getattr(param, "_tp_spec", None)
+        spec = getattr(self.param, "_unsharded_dtensor_spec", None)
+        spec = spec or getattr(self.param, "_tp_spec", None)  # its name in torch 2.9
         mask = mask.expand(shard.shape)
         if spec is not None:
             mask = placed(mask, spec.mesh, spec.placements).to_local()  # type: ignore[attr-defined]
-        dim = param.fsdp_placement.dim
-        rank = getattr(mesh, "shard_mesh_rank", 0)
-        parts = mask.chunk(getattr(mesh, "shard_mesh_size", 1), dim)
-        part = parts[rank] if rank < len(parts) else mask.narrow(dim, 0, 0)
+        rank = getattr(self.mesh, "shard_mesh_rank", 0)
+        parts = mask.chunk(getattr(self.mesh, "shard_mesh_size", 1), self.dim)
+        part = parts[rank] if rank < len(parts) else mask.narrow(self.dim, 0, 0)
         return DTensor.from_local(
             part.to(shard.to_local().device),
             shard.device_mesh,
@@ -112,7 +114,7 @@ def find(module: nn.Module, name: str) -> ManagedParameter | None:
                 any_group = True
                 for param in group.fsdp_params:
                     if _holds(param._module_info, module, name):
-                        return ManagedParameter(group, param, name)
+                        return _managed(group, param, module, name)
     except AttributeError as error:
         if _is_marked(module):
             _refuse(module, name, str(error))
@@ -136,8 +138,15 @@ def _groups(state: Any) -> Iterator[Any]:
     """The parameter groups of a module's state; other features of torch have states, too."""
     if hasattr(state, "_fsdp_param_groups"):
         yield from state._fsdp_param_groups
-    elif getattr(state, "_fsdp_param_group", None) is not None:  # one only, before torch 2.12
+    elif getattr(state, "_fsdp_param_group", None) is not None:  # one only, in torch 2.9
         yield state._fsdp_param_group
+
+
+def _managed(group: Any, param: Any, module: nn.Module, name: str) -> ManagedParameter:
+    try:
+        return ManagedParameter(group, param, name)
+    except AttributeError as error:
+        _refuse(module, name, str(error))
 
 
 def _holds(info: Any, module: nn.Module, name: str) -> bool:
@@ -155,6 +164,6 @@ def _is_marked(module: nn.Module) -> bool:
 def _refuse(module: nn.Module, name: str, found: str) -> NoReturn:
     raise ShardingError(
         f"{name} of {module} is under fully_shard, and fastprune does not know how torch "
-        f"{torch.__version__} keeps such a parameter: expected the private fields of torch 2.9 to "
+        f"{torch.__version__} keeps such a parameter: expected the private fields of torch "
         f"2.13, got: {found}."
     )

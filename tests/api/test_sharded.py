@@ -554,6 +554,27 @@ def removed_while_the_parameters_are_whole() -> None:
 
 
 @check
+def removing_inside_a_forward_is_refused() -> None:
+    for shard in (whole_model, by_layer):
+        ours, expected = model_pruned(), model_pruned()
+        shard(ours)
+        training = Training(ours)
+        errors: list[str] = []
+
+        def remove(layer: nn.Module, inputs: Any, output: Any, errors: list[str] = errors) -> None:
+            with pytest.raises(RuntimeError, match=r"weight_orig of .* FORWARD") as caught:
+                prune.remove(layer, "weight")
+            errors.append(str(caught.value))
+
+        handle = ours[0].register_forward_hook(remove, prepend=True)  # before FSDP2's
+        losses = training.steps()
+        handle.remove()
+        assert len(errors) == 2
+        assert losses == pytest.approx(Training(expected).steps(), rel=1e-4)
+        assert_same_state(ours, expected)
+
+
+@check
 def a_dtensor_mask_under_fully_shard() -> None:
     from torch.distributed.tensor import Shard
 
@@ -657,6 +678,7 @@ def parameters_that_fsdp2_ignores_are_ordinary() -> None:
 @check
 def an_unknown_fsdp2_is_refused() -> None:
     from torch.distributed import _composable_state
+    from torch.distributed.fsdp import fully_shard
 
     ours = model_pruned()
     whole_model(ours)
@@ -672,6 +694,14 @@ def an_unknown_fsdp2_is_refused() -> None:
             prune.remove(ours[0], "weight")
         prune.l1_unstructured(nn.Linear(4, 3), "weight", 0.5)  # which FSDP2 has nothing to do with
     assert _composable_state._module_state_mapping is kept
+    params = fully_shard.state(ours)._fsdp_param_group.fsdp_params
+    (param,) = (p for p in params if p.sharded_param is ours[0].weight_orig)
+    placement = param.__dict__.pop("fsdp_placement")
+    before = snapshot(ours[0])
+    with refused("weight_orig of", "fsdp_placement"):
+        prune.remove(ours[0], "weight")
+    assert_unchanged(ours[0], before)
+    param.fsdp_placement = placement
     prune.remove(ours[0], "weight")
 
 

@@ -59,7 +59,7 @@ def main(file: str, folder: str, rank: str) -> None:
 
     torch.set_num_threads(1)
     store = dist.FileStore(f"{folder}/store", WORLD_SIZE)
-    timeout = datetime.timedelta(seconds=20)
+    timeout = datetime.timedelta(seconds=120)  # processes start apart on a busy machine
     dist.init_process_group(
         "gloo", store=store, rank=int(rank), world_size=WORLD_SIZE, timeout=timeout
     )
