@@ -15,6 +15,7 @@ from .hook import applies_as_ours
 from .lazy import no_shape
 from .native import ranks_original, select_one
 from .reading import READ_BY_PARENT, start_reading
+from .sharded import on_other_mesh, prepare
 from .slots import original_and_mask, store
 from .tying import holders, tied_mask
 
@@ -53,6 +54,7 @@ def _apply(
             return parametrization.add_method(method, module, name, importance_scores, selected)
     old = _find_hook(module, name)
     t = orig = _check_prunable(module, name, importance_scores, pruned=old is not None)
+    prepare(method, module, name, pruned=old is not None)
     method._tensor_name = name
     hook, decides, mask = method, True, None
     if old is None:
@@ -115,6 +117,8 @@ def select(
         mask = torch.ones_like(like)
     else:
         mask = mask.clone(memory_format=torch.contiguous_format)
+    if on_other_mesh(mask, t):  # an FSDP2 shard, for which masks are given, not selected
+        scores = mask
     return hook.compute_mask(scores, default_mask=mask), None
 
 

@@ -16,6 +16,7 @@ from .apply import apply_method
 from .hook import Hook
 from .native import select_one
 from .rollback import transaction
+from .sharded import explain
 
 
 class BasePruningMethod(Hook, upstream.BasePruningMethod):
@@ -54,10 +55,16 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
             TypeError: what it has is no parameter.
             AssertionError: the scores' shape differs, or two hooks prune the same tensor.
             RuntimeError: the scores are on another device.
+            NotImplementedError: entries of a DTensor cannot be selected, or the parameter is under
+                ``fully_shard`` and was not pruned before that.
         """
         method = cls(*args, **kwargs)
         with transaction(module):
-            hook: BasePruningMethod = apply_method(method, module, name, importance_scores)
+            try:
+                hook: BasePruningMethod = apply_method(method, module, name, importance_scores)
+            except RuntimeError as error:
+                explain(error, method, [(module, name)])
+                raise
         return hook
 
     def prune(

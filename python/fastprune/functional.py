@@ -28,6 +28,7 @@ from .native import is_native, ranks_original
 from .parametrization import find_masked, mask_of, masks_in, original_of, remove_masked
 from .patterns import common_dtype
 from .rollback import transaction
+from .sharded import check_selection, explain
 from .tying import by_parameter, holders
 
 __all__ = [
@@ -229,13 +230,15 @@ def custom_from_mask(module: _Module, name: str, mask: Tensor) -> _Module:
         module: holds the tensor to prune.
         name: of the parameter, of any shape.
         mask: of the parameter's shape, of any dtype; multiplied with the mask of earlier pruning.
+            For a DTensor a DTensor too, or the whole mask, the same in all processes.
 
     Returns:
-        The module; ``<name>_mask`` has the parameter's shape and dtype.
+        The module; ``<name>_mask`` has the parameter's shape and dtype, and its placements.
 
     Raises:
         AttributeError, TypeError: the module has nothing of that name, or no parameter.
         AssertionError: the mask has another shape than the parameter.
+        NotImplementedError: the parameter is under ``fully_shard`` and was not pruned before that.
     """
     CustomFromMask.apply(module, name, mask)
     return module
@@ -265,6 +268,8 @@ def global_unstructured(
             unstructured, or the parameters are on different devices.
         ValueError: there are no parameters; the amount exceeds the active entries of all.
         AssertionError: importance scores have another shape than their parameter.
+        NotImplementedError: entries of a DTensor cannot be selected, or a parameter is under
+            ``fully_shard`` and was not pruned before that.
     """
     if not isinstance(parameters, Iterable):
         raise TypeError("global_unstructured(): parameters is not an Iterable")
@@ -279,6 +284,7 @@ def global_unstructured(
             'Only "unstructured" PRUNING_TYPE supported for '
             f"the `pruning_method`. Found method {pruning_method} of type {method.PRUNING_TYPE}"
         )
+    check_selection(method, pairs)
     given = importance_scores or {}
     of_pairs = _scores_of(method, pairs, given)
     groups = by_parameter(pairs)
@@ -293,7 +299,11 @@ def global_unstructured(
     if native:
         new, products = type(method).select(method, scores, masks, originals, active_only=True)
     else:
-        new, products = _select_by_upstream(method, scores, masks), None
+        try:
+            new, products = _select_by_upstream(method, scores, masks), None
+        except RuntimeError as error:
+            explain(error, method, pairs)
+            raise
     with transaction(*(module for module, _ in pairs)):
         for g, group in enumerate(groups):
             for i in group:

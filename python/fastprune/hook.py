@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from . import _C
+from . import _C, fsdp2
 from .copying import copy_method, homes, remember_module
 from .quantized import is_converted
 from .reading import ReadsProducts, stop_reading
+from .sharded import on_other_mesh, remove
 from .slots import original_and_mask, store
 
 
@@ -55,13 +56,16 @@ class Hook:
                 return product
         mask: Tensor = getattr(module, self._tensor_name + "_mask")
         orig: Tensor = getattr(module, self._tensor_name + "_orig")
+        if not is_compiling() and on_other_mesh(mask, orig):  # a whole mask and an FSDP2 shard
+            mask, orig = fsdp2.shards(mask, module, self._tensor_name)
         pruned_tensor = mask.to(dtype=orig.dtype) * orig  # fx names the node after this variable
         return pruned_tensor
 
     def remove(self, module: nn.Module) -> None:
         """Make ``<name>`` a parameter again, pruned for good; the hook is the caller's to remove.
 
-        As :meth:`torch.nn.utils.prune.BasePruningMethod.remove`.
+        As :meth:`torch.nn.utils.prune.BasePruningMethod.remove`; also where the parameter is a
+        DTensor or under ``fully_shard``.
 
         Args:
             module: whose hook this is.
@@ -69,7 +73,8 @@ class Hook:
         Raises:
             AssertionError: the method has not been applied to a tensor.
         """
-        super().remove(module)  # type: ignore[misc]
+        if not remove(self, module):
+            super().remove(module)  # type: ignore[misc]
         if isinstance(module, ReadsProducts):
             stop_reading(module, self)
 

@@ -43,10 +43,15 @@ def store(module: nn.Module, name: str, product: Tensor, *, was_parameter: bool 
 
     ``__setattr__`` looks for a parameter, buffer or submodule of that name, and for a property of
     the class. There is none where the module's dict has the name already, or where it was a
-    parameter a moment ago, as registering that would have failed.
+    parameter a moment ago, as registering that would have failed. But FSDP1 writes a parameter
+    past all that.
     """
     attributes = module.__dict__
-    if type(module).__setattr__ is _SETATTR and (was_parameter or name in attributes):
+    if (
+        type(module).__setattr__ is _SETATTR
+        and (was_parameter or name in attributes)
+        and name not in module._parameters
+    ):
         attributes[name] = product
     else:
         setattr(module, name, product)

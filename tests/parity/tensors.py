@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -407,6 +408,13 @@ def one_rank() -> Iterator[Any]:
         dist.destroy_process_group()
 
 
+def next_placement(placement: Any) -> Any:
+    """Another one than this."""
+    from torch.distributed.tensor import Shard
+
+    return Shard(1) if placement == Shard(0) else Shard(0)
+
+
 def of_dtensor(apply: Callable[[ModuleType, nn.Module, Any], Any]) -> Callable[[ModuleType], Any]:
     def run(prune: ModuleType) -> Any:
         from torch.distributed.tensor import Replicate, Shard, distribute_tensor
@@ -431,6 +439,21 @@ def of_dtensor(apply: Callable[[ModuleType, nn.Module, Any], Any]) -> Callable[[
 case("DTensor", "`custom_from_mask`: forward and backward")(
     of_dtensor(lambda p, m, mask: p.custom_from_mask(m, "weight", mask))
 )
+case("DTensor", "`custom_from_mask`: a mask with other placements")(
+    of_dtensor(
+        lambda p, m, mask: p.custom_from_mask(
+            m, "weight", mask.redistribute(placements=[next_placement(mask.placements[0])])
+        )
+    )
+)
+case("DTensor", "`custom_from_mask`: a plain mask")(
+    of_dtensor(lambda p, m, mask: p.custom_from_mask(m, "weight", mask.full_tensor()))
+)
+case("DTensor", "`custom_from_mask`, twice")(
+    of_dtensor(
+        lambda p, m, mask: [p.custom_from_mask(m, "weight", t) for t in (mask, mask.flip(0))]
+    )
+)
 case("DTensor", "`identity`: forward and backward")(
     of_dtensor(lambda p, m, mask: p.identity(m, "weight"))
 )
@@ -440,6 +463,73 @@ case("DTensor", "`l1_unstructured`")(
 case("DTensor", "`ln_structured`")(
     of_dtensor(lambda p, m, mask: p.ln_structured(m, "weight", 1, 2, 0))
 )
+
+
+case("DTensor", "`random_unstructured`")(
+    of_dtensor(lambda p, m, mask: p.random_unstructured(m, "weight", 0.5))
+)
+case("DTensor", "`random_structured`")(
+    of_dtensor(lambda p, m, mask: p.random_structured(m, "weight", 1, 0))
+)
+case("DTensor", "`global_unstructured`")(
+    of_dtensor(
+        lambda p, m, mask: p.global_unstructured([(m, "weight")], p.L1Unstructured, amount=5)
+    )
+)
+case("DTensor", "`l1_unstructured` after a mask")(
+    of_dtensor(
+        lambda p, m, mask: (
+            p.custom_from_mask(m, "weight", mask),
+            p.l1_unstructured(m, "weight", 2),
+        )
+    )
+)
+
+
+@case("DTensor", "deep copy without a graph, state dict")
+def _(prune: ModuleType) -> Any:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    with one_rank() as mesh, torch.no_grad():
+        module = Holder(torch.ones(3, 4))
+        module.weight = nn.Parameter(distribute_tensor(distinct(), mesh, [Shard(0)]))
+        prune.identity(module, "weight")
+        copied = copy.deepcopy(module)
+        return {name: t.full_tensor() for name, t in copied.state_dict().items()}, [
+            copied.weight.full_tensor(),
+            prune.is_pruned(copied),
+        ]
+
+
+@case("DTensor", "`remove`: names and placements")
+def _(prune: ModuleType) -> Any:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    with one_rank() as mesh:
+        module = Holder(torch.ones(3, 4))
+        parameter = module.weight = nn.Parameter(distribute_tensor(distinct(), mesh, [Shard(0)]))
+        prune.identity(module, "weight")
+        prune.remove(module, "weight")
+        assert module.weight is parameter
+        return list(module.state_dict()), str(parameter.placements), parameter.full_tensor()
+
+
+def parallelized(style: str) -> Callable[[ModuleType], Any]:
+    def run(prune: ModuleType) -> Any:
+        from torch.distributed.tensor import parallel
+
+        with one_rank() as mesh:
+            layers = nn.Sequential(linear(prune))
+            parallel.parallelize_module(layers, mesh, {"0": getattr(parallel, style)()})
+            out = layers(X)
+            out.square().sum().backward()
+            return out, layers[0].weight_orig.grad.full_tensor()
+
+    return run
+
+
+case("DTensor", "pruned, then `ColwiseParallel`")(parallelized("ColwiseParallel"))
+case("DTensor", "pruned, then `RowwiseParallel`")(parallelized("RowwiseParallel"))
 
 
 @case("DTensor", "tensor parallelism (`parallelize_module`), then a mask")
@@ -483,3 +573,76 @@ def _(prune: ModuleType) -> Any:
         out = layer(X)
         out.square().sum().backward()
         return out, layer.weight_orig.grad.full_tensor()
+
+
+def fully_sharded(
+    then: Callable[[ModuleType, nn.Module], Any],
+) -> Callable[[ModuleType], Any]:
+    def run(prune: ModuleType) -> Any:
+        from torch.distributed.fsdp import fully_shard
+
+        with one_rank() as mesh:
+            layer = linear(prune)
+            fully_shard(layer, mesh=mesh)
+            optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+            then(prune, layer)
+            layer(X).square().sum().backward()
+            optimizer.step()
+            state = layer.state_dict()
+            return {n: getattr(t, "full_tensor", lambda t=t: t)() for n, t in state.items()}
+
+    return run
+
+
+def again_after_forward(prune: ModuleType, layer: nn.Module) -> None:
+    with torch.no_grad():
+        layer(X)
+    prune.l1_unstructured(layer, "weight", 0.5)
+
+
+case("DTensor", "pruned, then `fully_shard`: a step of SGD, state dict")(
+    fully_sharded(lambda p, m: None)
+)
+case("DTensor", "pruned, then `fully_shard`: pruned again after a forward")(
+    fully_sharded(again_after_forward)
+)
+case("DTensor", "pruned, then `fully_shard`: a mask")(
+    fully_sharded(lambda p, m: p.custom_from_mask(m, "weight", torch.ones(3, 4).tril()))
+)
+case("DTensor", "pruned, then `fully_shard`: `remove`")(
+    fully_sharded(lambda p, m: p.remove(m, "weight"))
+)
+
+
+@case("DTensor", "`fully_shard`, then a plain mask")
+def _(prune: ModuleType) -> Any:
+    from torch.distributed.fsdp import fully_shard
+
+    with one_rank() as mesh:
+        layer = nn.Linear(4, 3)
+        fully_shard(layer, mesh=mesh)
+        return prune.custom_from_mask(layer, "weight", torch.ones(3, 4).tril())
+
+
+@case("DTensor", "pruned, then `FullyShardedDataParallel`")
+def _(prune: ModuleType) -> Any:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    with one_rank():
+        model = FullyShardedDataParallel(
+            nn.Sequential(linear(prune)), use_orig_params=True, device_id=torch.device("cpu")
+        )
+        return trained(model, X)
+
+
+@case("DTensor", "`FullyShardedDataParallel`, then a mask")
+def _(prune: ModuleType) -> Any:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    with one_rank():
+        layers = nn.Sequential(nn.Linear(4, 3))
+        model = FullyShardedDataParallel(
+            layers, use_orig_params=True, device_id=torch.device("cpu")
+        )
+        prune.custom_from_mask(layers[0], "weight", torch.ones(layers[0].weight.shape))
+        return trained(model, X)

@@ -1,0 +1,169 @@
+"""Parameters that are DTensors: where their masks are placed, and what cannot be done with them.
+
+Their products are ATen's, whose operators DTensor knows. Nothing here imports
+torch.distributed.tensor, which takes most of a second: without it there is no DTensor.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.utils.prune as upstream
+from torch import Tensor, nn
+
+from . import fsdp2
+from .fsdp2 import ShardingError
+
+_MODULE = "torch.distributed.tensor"
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def is_dtensor(t: Any) -> bool:
+    """Whether ``t`` is a DTensor."""
+    kind = getattr(sys.modules.get(_MODULE), "DTensor", None)
+    return kind is not None and isinstance(t, kind)
+
+
+def on_other_mesh(mask: Tensor, t: Tensor) -> bool:
+    """Whether ``t`` is a DTensor and ``mask`` is none, or one of other processes."""
+    return is_dtensor(t) and getattr(mask, "device_mesh", None) != t.device_mesh  # type: ignore[attr-defined]
+
+
+def prepare(method: Any, module: nn.Module, name: str, *, pruned: bool) -> None:
+    """Before ``method`` is applied to ``module.<name>``: refuse what cannot work, place its mask.
+
+    A mask that is given is placed like the mask or the parameter that it will be multiplied with:
+    a plain one is cut without communication, a DTensor is redistributed.
+
+    Args:
+        method: will be applied; its ``mask`` is replaced.
+        module: holds the tensor.
+        name: of the tensor, without ``_orig``.
+        pruned: whether it is pruned already.
+
+    Raises:
+        ShardingError: the parameter is under ``fully_shard`` and was not pruned before that, or
+            its entries would be selected from a shard.
+    """
+    if _MODULE not in sys.modules:  # as FSDP2 imports it, too
+        return
+    if fsdp2.is_used():
+        check_fsdp2(method, module, name, pruned=pruned)
+    if not isinstance(method, upstream.CustomFromMask):
+        return
+    given: Any = getattr(method, "mask", None)
+    like: Any = module._buffers.get(name + "_mask") if pruned else module._parameters.get(name)
+    if type(given) in _PLAIN and type(like) in _PLAIN:
+        return
+    if not isinstance(given, Tensor) or like is None or given.shape != like.shape:
+        return  # upstream's error comes
+    if is_dtensor(like):
+        method.mask = placed(given, like.device_mesh, like.placements)
+    elif is_dtensor(given) and fsdp2.find(module, name + "_orig") is not None:
+        method.mask = given.full_tensor()  # type: ignore[attr-defined] # FSDP2 leaves the masks whole
+
+
+def placed(mask: Tensor, mesh: Any, placements: Sequence[Any]) -> Tensor:
+    """A mask, plain or a DTensor, as a DTensor of this mesh with these placements."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    if any(p.is_partial() for p in placements):  # no placement of a parameter
+        return mask
+    if isinstance(mask, DTensor) and mask.device_mesh == mesh:
+        is_there = mask.placements == tuple(placements)
+        return mask if is_there else mask.redistribute(mesh, placements)
+    # Not distribute_tensor, which would cut a mask that has a gradient from its graph.
+    whole = mask.full_tensor() if isinstance(mask, DTensor) else mask.to(mesh.device_type)
+    replicated = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return replicated.redistribute(mesh, placements)
+
+
+def check_fsdp2(method: Any, module: nn.Module, name: str, *, pruned: bool) -> None:
+    """Raise ShardingError where a parameter under ``fully_shard`` cannot be pruned."""
+    param = fsdp2.find(module, name + "_orig" if pruned else name)
+    if param is None:
+        return
+    if not pruned:
+        raise ShardingError(
+            f"expected {name} of {module} to have been pruned before fully_shard, which writes "
+            f"its parameters back by name and would not know {name}_orig, got a parameter that "
+            "was not. Prune it before fully_shard (prune.identity is enough): then "
+            "custom_from_mask works at any time."
+        )
+    if param.is_unsharded(module) or _has_its_mask(method):
+        return
+    raise ShardingError(
+        f"{type(method).__name__} cannot select from one shard of {name} of {module}: expected "
+        f"the whole tensor, got {_described(param.shard(module))}. Compute the mask from "
+        f"{name}_orig.full_tensor(), and give it to custom_from_mask."
+    )
+
+
+def check_selection(method: Any, pairs: Iterable[tuple[nn.Module, str]]) -> None:
+    """``check_fsdp2`` for each (module, name)."""
+    if not fsdp2.is_used():
+        return
+    for module, name in pairs:
+        check_fsdp2(method, module, name, pruned=name + "_orig" in module._parameters)
+
+
+def explain(error: RuntimeError, method: Any, pairs: Iterable[tuple[nn.Module, str]]) -> None:
+    """Raise ShardingError from an error of selection where a tensor is a DTensor.
+
+    Which operators of a selection DTensor knows depends on placements and on the release of torch,
+    so it is tried.
+    """
+    if isinstance(error, (ShardingError, torch.OutOfMemoryError)) or _has_its_mask(method):
+        return
+    if _MODULE not in sys.modules or isinstance(error, torch.distributed.DistError):
+        return
+    for module, name in pairs:
+        parameters = module._parameters
+        t = parameters.get(name + "_orig", parameters.get(name))
+        if is_dtensor(t):
+            raise ShardingError(
+                f"{type(method).__name__} cannot select from {name} of {module}: expected a "
+                f"tensor that is not a DTensor, got {_described(t)}. Compute the mask from the "
+                f"full tensor (full_tensor()), and give it to custom_from_mask. In torch: {error}"
+            ) from error
+
+
+def remove(hook: Any, module: nn.Module) -> bool:
+    """``hook.remove(module)`` where the parameter is a DTensor or FSDP2's; False where it is not.
+
+    Upstream assigns ``data``, which for a DTensor changes nothing: its entries stay as they were.
+    They are written in place, into the tensor that FSDP2 and optimizers hold.
+    """
+    name = getattr(hook, "_tensor_name", None)
+    if name is None or _MODULE not in sys.modules:
+        return False
+    managed = fsdp2.find(module, name + "_orig")
+    orig: Any = module._parameters.get(name + "_orig")
+    if managed is not None:
+        orig = managed.shard(module)
+    elif not is_dtensor(orig):
+        return False
+    pruned: Any = hook.apply_mask(module)
+    pruned = pruned.redistribute(orig.device_mesh, orig.placements)
+    with torch.no_grad():
+        orig.to_local().copy_(pruned.to_local())
+    if hasattr(module, name):
+        delattr(module, name)
+    del module._parameters[name + "_orig"]
+    del module._buffers[name + "_mask"]
+    setattr(module, name, orig)
+    if managed is not None:
+        managed.rename(module, name)
+    return True
+
+
+def _has_its_mask(method: Any) -> bool:
+    """Whether the mask does not depend on the tensor."""
+    return isinstance(method, (upstream.CustomFromMask, upstream.Identity))
+
+
+def _described(t: Any) -> str:
+    return f"a DTensor with placements {tuple(t.placements)} on {t.device_mesh}"

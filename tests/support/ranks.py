@@ -1,0 +1,82 @@
+"""Checks that run in two processes at once, connected by a group of gloo.
+
+``python -m support.ranks FILE FOLDER RANK`` is one of the processes: it imports FILE and runs what
+that has marked with ``check``, in order, and leaves the outcomes in FOLDER.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+WORLD_SIZE = 2
+TESTS = Path(__file__).resolve().parents[1]
+
+#: By name.
+CHECKS: dict[str, Callable[[], None]] = {}
+
+
+def check(function: Callable[[], None]) -> Callable[[], None]:
+    """Marks a function that both processes run. It must communicate alike in both."""
+    CHECKS[function.__name__] = function
+    return function
+
+
+@functools.cache
+def failures(file: str) -> dict[str, str]:
+    """The traces of the checks of a file that failed, by name; those that never ended, too."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "support.ranks", file, folder]
+        processes = [
+            subprocess.Popen([*command, str(rank)], cwd=TESTS, stderr=subprocess.PIPE, text=True)
+            for rank in range(WORLD_SIZE)
+        ]
+        said = [process.communicate()[1] for process in processes]
+        failed: dict[str, str] = {}
+        for rank in range(WORLD_SIZE):
+            out = Path(folder) / f"{rank}.json"
+            outcomes = json.loads(out.read_text()) if out.exists() else {}
+            for name in CHECKS:
+                trace = outcomes.get(name, f"did not end\n{said[rank]}")
+                if trace:
+                    failed[name] = f"{failed.get(name, '')}rank {rank}: {trace}"
+    return failed
+
+
+def main(file: str, folder: str, rank: str) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from support import ranks  # the module that FILE imports, not __main__
+
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/store", WORLD_SIZE)
+    timeout = datetime.timedelta(seconds=120)  # processes start apart on a busy machine
+    dist.init_process_group(
+        "gloo", store=store, rank=int(rank), world_size=WORLD_SIZE, timeout=timeout
+    )
+    spec = importlib.util.spec_from_file_location("checks", file)
+    assert spec is not None and spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    outcomes: dict[str, str] = {}
+    for name, function in ranks.CHECKS.items():
+        torch.manual_seed(0)
+        try:
+            function()
+            outcomes[name] = ""
+        except Exception:
+            outcomes[name] = traceback.format_exc()
+        Path(folder, f"{rank}.json").write_text(json.dumps(outcomes))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
