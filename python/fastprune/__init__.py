@@ -23,11 +23,12 @@ from torch.nn.utils.prune import (
     _validate_structured_pruning as _validate_structured_pruning,
 )
 
-from . import functional, methods, ops, scored
+from . import functional, methods, ops, patching, scored
 from .base import BasePruningMethod
 from .container import PruningContainer
 from .functional import *  # noqa: F403, by their __all__
 from .methods import *  # noqa: F403
+from .patching import *  # noqa: F403
 from .scored import *  # noqa: F403
 
 __version__ = "0.1.0"
@@ -35,4 +36,5 @@ __version__ = "0.1.0"
 __all__ = ["BasePruningMethod", "PruningContainer", "ops"]
 __all__ += functional.__all__
 __all__ += methods.__all__
+__all__ += patching.__all__
 __all__ += scored.__all__

@@ -20,7 +20,7 @@ from .methods import (
     RandomStructured,
     RandomUnstructured,
 )
-from .native import is_native, ranks_original
+from .native import native_kind, ranks_original
 from .patterns import common_dtype
 from .rollback import transaction
 
@@ -214,6 +214,29 @@ def global_unstructured(
         ValueError: there are no parameters; the amount exceeds the active entries of all.
         AssertionError: importance scores have another shape than their parameter.
     """
+    prune_globally(
+        parameters, pruning_method, importance_scores, kwargs, CustomFromMask, PruningContainer
+    )
+
+
+def prune_globally(
+    parameters: Iterable[tuple[nn.Module, str]],
+    pruning_method: type[upstream.BasePruningMethod],
+    importance_scores: dict[tuple[nn.Module, str], Tensor] | None,
+    options: dict[str, Any],
+    from_mask: Any,
+    container: Any,
+) -> None:
+    """:func:`global_unstructured` with classes of ours or upstream's.
+
+    Args:
+        parameters: as there.
+        pruning_method: as there.
+        importance_scores: as there.
+        options: passed to the method.
+        from_mask: ``CustomFromMask``, which becomes the hook.
+        container: ``PruningContainer``, for methods that no operator decides.
+    """
     if not isinstance(parameters, Iterable):
         raise TypeError("global_unstructured(): parameters is not an Iterable")
     if importance_scores is not None and not isinstance(importance_scores, dict):
@@ -221,7 +244,7 @@ def global_unstructured(
     pairs = list(parameters)
     if not pairs:
         raise ValueError("global_unstructured(): expected at least one parameter, got none")
-    method: Any = pruning_method(**kwargs)
+    method: Any = pruning_method(**options)
     if method.PRUNING_TYPE != "unstructured":
         raise TypeError(
             'Only "unstructured" PRUNING_TYPE supported for '
@@ -236,20 +259,21 @@ def global_unstructured(
     masks = [None if mask is None else mask.to(dtype) for mask in old]
     originals = _originals(pairs)
     once = len(set(pairs)) == len(pairs)
-    native = is_native(method) and _accepts(method, old, scores, originals)
+    kind = native_kind(method)
+    native = kind is not None and _accepts(kind, method, old, scores, originals)
     if native and (once or ranks_original(method)):
-        new, products = type(method).select(method, scores, masks, originals, active_only=True)
+        new, products = kind.select(method, scores, masks, originals, active_only=True)
     else:
-        new, products = _select_by_upstream(method, scores, masks), None
+        new, products = _select_by_upstream(container, method, scores, masks), None
     with transaction(*(module for module, _ in pairs)):
         for i, (module, name) in enumerate(pairs):
             if not native or not once:
-                custom_from_mask(module, name, new[i])
+                from_mask.apply(module, name, new[i])
                 continue
             # The new mask holds the old one already, so there is nothing to combine it with.
             mask = new[i].to(getattr(module, name).dtype)
             product = None if products is None else products[i]
-            apply_method(CustomFromMask(mask), module, name, selected=(mask, product))
+            apply_method(from_mask(mask), module, name, selected=(mask, product))
 
 
 def _scores_of(
@@ -288,13 +312,14 @@ def _originals(pairs: list[tuple[nn.Module, str]]) -> list[Tensor] | None:
 
 
 def _accepts(
+    kind: Any,
     method: Any,
     masks: list[Tensor | None],
     scores: list[Tensor],
     originals: list[Tensor] | None,
 ) -> bool:
     """Whether the method selects natively among these tensors."""
-    accepts = type(method).accepts
+    accepts = kind.accepts
     pairs = zip(masks, scores, strict=True)
     return all(accepts(method, mask, score) for mask, score in pairs) and all(
         accepts(method, None, t) for t in originals or ()
@@ -302,13 +327,13 @@ def _accepts(
 
 
 def _select_by_upstream(
-    method: Any, scores: list[Tensor], masks: list[Tensor | None]
+    container: Any, method: Any, scores: list[Tensor], masks: list[Tensor | None]
 ) -> list[Tensor]:
     """The masks that upstream computes on one flat tensor."""
     method._tensor_name = "temp"
     flat = torch.cat([score.reshape(-1) for score in scores])
     ones = [torch.ones_like(s) if m is None else m for m, s in zip(masks, scores, strict=True)]
     flat_mask = torch.cat([mask.reshape(-1) for mask in ones])
-    mask = PruningContainer(method).compute_mask(flat, flat_mask)
+    mask = container(method).compute_mask(flat, flat_mask)
     parts = mask.split([score.numel() for score in scores])
     return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]
