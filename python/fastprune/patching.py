@@ -44,7 +44,8 @@ def patch() -> AbstractContextManager[None]:
     ...     torch.nn.utils.prune.l1_unstructured(module, "weight", amount=0.5)
 
     Safe to call from several threads; other processes are not affected. Code compiled by
-    ``torch.compile`` earlier runs as it was compiled.
+    ``torch.compile`` earlier runs as it was compiled. A layer pruned earlier can be deep-copied
+    while it carries a gradient from its next forward on.
 
     Returns:
         A context manager. Without ``with`` the patch stays.

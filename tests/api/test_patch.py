@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import copyreg
 import inspect
 import io
 import os
@@ -456,25 +455,6 @@ for layer, out in zip(layers, expected):
     prune.remove(layer, "weight")
 """
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=dict(os.environ), check=True)
-
-
-def test_copies_follow_pickle_as_copy_does() -> None:
-    """A method that is a dict too, and one that is copied by a function of copyreg's."""
-    kind = type(
-        "Mapping", (dict, upstream.L1Unstructured), {"amount": 2, "__init__": dict.__init__}
-    )
-    other = type("Registered", (upstream.L1Unstructured,), {})
-    copyreg.pickle(other, lambda method: (other, (method.amount + 1,)))
-    try:
-        method = kind(note=[1])
-        with fastprune.patch():
-            twin = copy.deepcopy(method)
-            registered = copy.deepcopy(other(2))
-        assert dict(twin) == {"note": [1]}
-        assert twin["note"] is not method["note"]
-        assert registered.amount == 3
-    finally:
-        del copyreg.dispatch_table[other]
 
 
 def test_fastprune_itself_is_as_before() -> None:
