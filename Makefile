@@ -6,6 +6,8 @@
 #   make compatibility   docs/compatibility.md anew, from its tests
 #   make sanitize    the CUDA kernels on the host, and the CPU kernels, under Address- and UBSan
 #   make sdist       an sdist, unpacked elsewhere, built there and tested; SDIST_TESTS for a part
+#   make clients     the pruning tests of PyTorch, Lightning and coremltools with fastprune, in an
+#                    environment with these; PYTORCH=, LIGHTNING=, COREMLTOOLS= name checkouts
 #   make cuda-build  a second environment with a CUDA torch: compile, link, run the CPU tests
 #   make cuda-report registers, shared memory and width of accesses of every compiled CUDA kernel
 #
@@ -26,9 +28,11 @@ BENCH_ARGS ?=
 
 VENV := .venv
 CUDA_VENV := .venv-cuda
+CLIENTS_VENV := .venv-clients
 BUILD_TOOLS := setuptools>=77,<82 wheel ninja pybind11 numpy build
 TEST_TOOLS := pytest>=8 tomli>=2;python_version<"3.11" hypothesis>=6 expecttest rich>=13 \
   onnx>=1.19 onnxscript>=0.5 safetensors>=0.4
+CLIENTS := pytest>=8 expecttest hypothesis>=6 lightning>=2.5 coremltools>=9
 LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.*
 SOURCES := setup.py pyproject.toml $(shell find csrc python -type f -not -path '*/__pycache__/*')
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
@@ -54,7 +58,7 @@ $(if $(SYSTEM_TORCH),,$(1)/bin/python -m pip check --disable-pip-version-check)
 touch $(1)/.tools
 endef
 
-.PHONY: test demo bench sdist broken compatibility sanitize cuda-build cuda-report lint format clean
+.PHONY: test demo bench sdist broken compatibility clients sanitize cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -70,6 +74,14 @@ broken: $(VENV)/.built
 
 compatibility: $(VENV)/.built
 	cd tests && ../$(VENV)/bin/python -m parity.table
+
+PYTORCH ?=
+LIGHTNING ?=
+COREMLTOOLS ?=
+clients: $(CLIENTS_VENV)/.built
+	$(CLIENTS_VENV)/bin/python tests/clients/run.py --logs build/clients \
+	  $(if $(PYTORCH),--pytorch '$(PYTORCH)') $(if $(LIGHTNING),--lightning '$(LIGHTNING)') \
+	  $(if $(COREMLTOOLS),--coremltools '$(COREMLTOOLS)')
 
 SANITIZE := -fsanitize=address,undefined
 # libstdc++ too: python does not link it, and without it no exception passes AddressSanitizer.
@@ -126,7 +138,7 @@ format: $(VENV)/.lint
 	$(VENV)/bin/clang-format -i $(CXX_SOURCES)
 
 clean:
-	rm -rf build $(VENV) $(CUDA_VENV)
+	rm -rf build $(VENV) $(CUDA_VENV) $(CLIENTS_VENV)
 
 # The stamps: .torch is the environment, .tools what building and testing need, anew when this file
 # changes, .built the extension, .demo, .bench and .lint what those need.
@@ -152,6 +164,22 @@ $(VENV)/.bench: benchmarks/requirements.txt $(VENV)/.torch
 
 $(VENV)/.lint: $(VENV)/.torch
 	$(VENV)/bin/python $(INSTALL) $(foreach tool,$(LINT_TOOLS),'$(tool)')
+	touch $@
+
+$(CLIENTS_VENV)/.torch:
+	$(call install_torch,$(CLIENTS_VENV),$(TORCH))
+
+# With the torch that is there named, as one of them might otherwise bring another.
+$(CLIENTS_VENV)/.tools: $(CLIENTS_VENV)/.torch Makefile
+	torch=$$($(CLIENTS_VENV)/bin/python -c 'import torch; print(torch.__version__)'); \
+	$(CLIENTS_VENV)/bin/python $(INSTALL) torch==$$torch \
+	  $(foreach tool,$(BUILD_TOOLS) $(CLIENTS),'$(tool)')
+	$(if $(SYSTEM_TORCH),,$(CLIENTS_VENV)/bin/python -m pip check --disable-pip-version-check)
+	touch $@
+
+$(CLIENTS_VENV)/.built: $(CLIENTS_VENV)/.tools $(SOURCES)
+	mkdir -p build
+	$(CLIENTS_VENV)/bin/python $(BUILD) > build/clients.log 2>&1 || { tail -50 build/clients.log; exit 1; }
 	touch $@
 
 $(CUDA_VENV)/.torch:

@@ -23,7 +23,7 @@ from torch.nn.utils.prune import (
     _validate_structured_pruning as _validate_structured_pruning,
 )
 
-from . import caching, checkpoints, functional, methods, ops, parametrization, scored
+from . import caching, checkpoints, functional, methods, ops, parametrization, patching, scored
 from .base import BasePruningMethod
 from .caching import *  # noqa: F403, by their __all__
 from .checkpoints import *  # noqa: F403
@@ -31,6 +31,7 @@ from .container import PruningContainer
 from .functional import *  # noqa: F403
 from .methods import *  # noqa: F403
 from .parametrization import *  # noqa: F403
+from .patching import *  # noqa: F403
 from .scored import *  # noqa: F403
 
 __version__ = "0.1.0"
@@ -41,4 +42,5 @@ __all__ += checkpoints.__all__
 __all__ += functional.__all__
 __all__ += methods.__all__
 __all__ += parametrization.__all__
+__all__ += patching.__all__
 __all__ += scored.__all__

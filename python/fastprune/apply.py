@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from .caching import Cached, resumed
 from .copying import remember_module
-from .hook import applies_as_ours
+from .hook import Hook, applies_as_ours
 from .lazy import no_shape
 from .native import ranks_original, select_one
 from .reading import READ_BY_PARENT, start_reading
@@ -125,18 +125,24 @@ def select(
 def stack(hook: upstream.BasePruningMethod, method: Any) -> tuple[Any, bool]:
     """The hook as a container with one more method, and whether its ``compute_mask`` is ours.
 
-    Only upstream's own container is replaced by ours, not one that derives from it.
+    A method of ours replaces upstream's own container by ours, but not one that derives from it.
+    A method of upstream's, which comes here under :func:`~fastprune.patch`, stays among upstream's
+    classes.
     """
     from . import container  # which imports this file; a whole module, as that is faster
 
     kind = container.PruningContainer
-    if isinstance(hook, upstream.PruningContainer) and type(hook) is not upstream.PruningContainer:
-        hook.add_pruning_method(method)
+    ours = isinstance(method, Hook)
+    is_container = isinstance(hook, upstream.PruningContainer)
+    if is_container and not (ours and type(hook) is upstream.PruningContainer):
         stacked: Any = hook
+        stacked.add_pruning_method(method)
+    elif ours:
+        stacked = kind(*(hook if is_container else (hook,)), method)  # type: ignore[misc]
     else:
-        methods = hook if isinstance(hook, upstream.PruningContainer) else (hook,)
-        stacked = kind(*methods, method)
-    own = type(stacked).compute_mask is kind.compute_mask
+        stacked = upstream.PruningContainer(hook)
+        stacked.add_pruning_method(method)
+    own = id(type(stacked).compute_mask) in container.deciding
     return stacked, own and "compute_mask" not in stacked.__dict__
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import weakref
 from copy import deepcopy
+from copyreg import dispatch_table
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -102,18 +103,27 @@ def _copy_of_product(pruned: Tensor, method: Any, module: nn.Module, name: str) 
 
 def _default_deepcopy(method: _Method, memo: dict[int, Any]) -> _Method:
     """What ``copy.deepcopy`` does for a class without ``__deepcopy__``."""
-    reduced: Any = method.__reduce_ex__(4)
-    function, arguments, state = (*reduced, None)[:3]
+    reductor = dispatch_table.get(type(method))
+    reduced: Any = method.__reduce_ex__(4) if reductor is None else reductor(method)
+    if isinstance(reduced, str):  # the name of a global
+        return method
+    function, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
     copy: Any = function(*deepcopy(arguments, memo))
     memo[id(method)] = copy
-    if state is None:
-        return copy  # type: ignore[no-any-return]
-    state = deepcopy(state, memo)
+    if state is not None:
+        _set_state(copy, deepcopy(state, memo))
+    for item in items or ():
+        copy.append(deepcopy(item, memo))
+    for key, value in pairs or ():
+        copy[deepcopy(key, memo)] = deepcopy(value, memo)
+    return copy  # type: ignore[no-any-return]
+
+
+def _set_state(copy: Any, state: Any) -> None:
     if hasattr(copy, "__setstate__"):
         copy.__setstate__(state)
-        return copy  # type: ignore[no-any-return]
-    attributes, slots = state if isinstance(state, tuple) else (state, None)
+        return
+    attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
     copy.__dict__.update(attributes or {})
     for name, value in (slots or {}).items():
         setattr(copy, name, value)
-    return copy  # type: ignore[no-any-return]

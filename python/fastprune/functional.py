@@ -24,7 +24,7 @@ from .methods import (
     RandomStructured,
     RandomUnstructured,
 )
-from .native import is_native, ranks_original
+from .native import native_kind, ranks_original
 from .parametrization import find_masked, mask_of, masks_in, original_of, remove_masked
 from .patterns import common_dtype
 from .rollback import transaction
@@ -44,6 +44,10 @@ __all__ = [
 ]
 
 _Module = TypeVar("_Module", bound=nn.Module)
+
+#: Upstream's own, which under `patch` are not what its module has.
+_REMOVE: Any = upstream.remove
+_IS_PRUNED: Any = upstream.is_pruned
 
 
 def identity(module: _Module, name: str) -> _Module:
@@ -197,7 +201,7 @@ def remove(module: _Module, name: str) -> _Module:
         remove_masked(module, name)
         return module
     with resumed(module) if isinstance(module, Cached) else nullcontext():
-        result: _Module = upstream.remove(module, name)
+        result: _Module = _REMOVE(module, name)
     return result
 
 
@@ -217,7 +221,7 @@ def is_pruned(module: nn.Module) -> bool:
     """
     if any(masks_in(m) or isinstance(m, Cached) for m in module.modules()):
         return True
-    result: bool = upstream.is_pruned(module)
+    result: bool = _IS_PRUNED(module)
     return result
 
 
@@ -271,6 +275,29 @@ def global_unstructured(
         NotImplementedError: entries of a DTensor cannot be selected, or a parameter is under
             ``fully_shard`` and was not pruned before that.
     """
+    prune_globally(
+        parameters, pruning_method, importance_scores, kwargs, CustomFromMask, PruningContainer
+    )
+
+
+def prune_globally(
+    parameters: Iterable[tuple[nn.Module, str]],
+    pruning_method: type[upstream.BasePruningMethod],
+    importance_scores: dict[tuple[nn.Module, str], Tensor] | None,
+    options: dict[str, Any],
+    from_mask: Any,
+    container: Any,
+) -> None:
+    """:func:`global_unstructured` with classes of ours or upstream's.
+
+    Args:
+        parameters: as there.
+        pruning_method: as there.
+        importance_scores: as there.
+        options: passed to the method.
+        from_mask: ``CustomFromMask``, which becomes the hook.
+        container: ``PruningContainer``, for methods that no operator decides.
+    """
     if not isinstance(parameters, Iterable):
         raise TypeError("global_unstructured(): parameters is not an Iterable")
     if importance_scores is not None and not isinstance(importance_scores, dict):
@@ -278,7 +305,7 @@ def global_unstructured(
     pairs = list(parameters)
     if not pairs:
         raise ValueError("global_unstructured(): expected at least one parameter, got none")
-    method: Any = pruning_method(**kwargs)
+    method: Any = pruning_method(**options)
     if method.PRUNING_TYPE != "unstructured":
         raise TypeError(
             'Only "unstructured" PRUNING_TYPE supported for '
@@ -295,12 +322,13 @@ def global_unstructured(
     old = [_old_mask([pairs[i] for i in group]) for group in groups]
     masks = [None if mask is None else mask.to(dtype) for mask in old]
     originals = _originals([pairs[group[0]] for group in groups])
-    native = is_native(method) and _accepts(method, old, scores, originals)
+    kind = native_kind(method)
+    native = kind is not None and _accepts(kind, method, old, scores, originals)
     if native:
-        new, products = type(method).select(method, scores, masks, originals, active_only=True)
+        new, products = kind.select(method, scores, masks, originals, active_only=True)
     else:
         try:
-            new, products = _select_by_upstream(method, scores, masks), None
+            new, products = _select_by_upstream(container, method, scores, masks), None
         except RuntimeError as error:
             explain(error, method, pairs)
             raise
@@ -311,12 +339,12 @@ def global_unstructured(
                 # A module that is not listed may have pruned the Parameter, too.
                 tied = i != group[0] or id(module._parameters.get(name)) in holders
                 if not native or tied:
-                    custom_from_mask(module, name, new[g])
+                    from_mask.apply(module, name, new[g])
                     continue
                 # The new mask holds the old one already, so there is nothing to combine it with.
                 mask = new[g].to(getattr(module, name).dtype)
                 product = None if products is None else products[g]
-                apply_method(CustomFromMask(mask), module, name, selected=(mask, product))
+                apply_method(from_mask(mask), module, name, selected=(mask, product))
 
 
 def _first_given(
@@ -376,13 +404,14 @@ def _originals(pairs: list[tuple[nn.Module, str]]) -> list[Tensor] | None:
 
 
 def _accepts(
+    kind: Any,
     method: Any,
     masks: list[Tensor | None],
     scores: list[Tensor],
     originals: list[Tensor] | None,
 ) -> bool:
     """Whether the method selects natively among these tensors."""
-    accepts = type(method).accepts
+    accepts = kind.accepts
     pairs = zip(masks, scores, strict=True)
     return all(accepts(method, mask, score) for mask, score in pairs) and all(
         accepts(method, None, t) for t in originals or ()
@@ -390,13 +419,13 @@ def _accepts(
 
 
 def _select_by_upstream(
-    method: Any, scores: list[Tensor], masks: list[Tensor | None]
+    container: Any, method: Any, scores: list[Tensor], masks: list[Tensor | None]
 ) -> list[Tensor]:
     """The masks that upstream computes on one flat tensor."""
     method._tensor_name = "temp"
     flat = torch.cat([score.reshape(-1) for score in scores])
     ones = [torch.ones_like(s) if m is None else m for m, s in zip(masks, scores, strict=True)]
     flat_mask = torch.cat([mask.reshape(-1) for mask in ones])
-    mask = PruningContainer(method).compute_mask(flat, flat_mask)
+    mask = container(method).compute_mask(flat, flat_mask)
     parts = mask.split([score.numel() for score in scores])
     return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
@@ -14,6 +15,9 @@ from .quantized import is_converted
 from .reading import ReadsProducts, stop_reading
 from .sharded import on_other_mesh, remove
 from .slots import original_and_mask, store
+
+#: Upstream's own, which under `patch` is not what upstream's class has.
+_REMOVE: Any = upstream.BasePruningMethod.remove
 
 
 class Hook:
@@ -74,7 +78,7 @@ class Hook:
             AssertionError: the method has not been applied to a tensor.
         """
         if not remove(self, module):
-            super().remove(module)  # type: ignore[misc]
+            _REMOVE(self, module)
         if isinstance(module, ReadsProducts):
             stop_reading(module, self)
 

@@ -6,6 +6,7 @@ Tensors that the operators do not take (see native.py) go to upstream's own ``co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.utils.prune as upstream
@@ -32,8 +33,10 @@ class Identity(Native, upstream.Identity, BasePruningMethod):
 
     pattern = Pattern("unstructured")
 
+    @classmethod
     def select(
-        self,
+        cls,
+        method: Any,
         scores: Sequence[Tensor],
         masks: Sequence[Tensor | None],
         ts: Sequence[Tensor] | None = None,
@@ -57,8 +60,10 @@ class CustomFromMask(Native, upstream.CustomFromMask, BasePruningMethod):
 
     pattern = Pattern("global")
 
+    @classmethod
     def select(
-        self,
+        cls,
+        method: Any,
         scores: Sequence[Tensor],
         masks: Sequence[Tensor | None],
         ts: Sequence[Tensor] | None = None,
@@ -67,17 +72,17 @@ class CustomFromMask(Native, upstream.CustomFromMask, BasePruningMethod):
     ) -> Selection:
         (t,), (old,) = scores, masks
         shape = t.shape if old is None else old.shape
-        if shape != self.mask.shape:
+        if shape != method.mask.shape:
             raise AssertionError(
-                f"default_mask shape {shape} must match self.mask shape {self.mask.shape}"
+                f"default_mask shape {shape} must match self.mask shape {method.mask.shape}"
             )
-        plain = _C.is_plain(self.mask)
-        if plain and old is None and self.mask.device == t.device:  # ones times the mask
-            return (torch.empty_like(t).copy_(self.mask),), None
+        plain = _C.is_plain(method.mask)
+        if plain and old is None and method.mask.device == t.device:  # ones times the mask
+            return (torch.empty_like(t).copy_(method.mask),), None
         old = torch.ones_like(t) if old is None else old
         if not plain:  # it may have a gradient
-            return (old * self.mask.to(dtype=old.dtype),), None
-        return (ops.combine_masks(old, self.mask),), None
+            return (old * method.mask.to(dtype=old.dtype),), None
+        return (ops.combine_masks(old, method.mask),), None
 
 
 class L1Unstructured(Native, upstream.L1Unstructured, BasePruningMethod):
@@ -95,8 +100,13 @@ class L1Unstructured(Native, upstream.L1Unstructured, BasePruningMethod):
     pattern = Entries()
     _ranks_integers = True
 
+    @classmethod
     def rank(
-        self, ts: Sequence[Tensor], masks: Sequence[Tensor | None], active_only: bool
+        cls,
+        method: Any,
+        ts: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        active_only: bool,
     ) -> Sequence[Tensor]:
         return ts  # the operator ranks by magnitude
 
@@ -115,10 +125,15 @@ class RandomUnstructured(Native, upstream.RandomUnstructured, BasePruningMethod)
 
     pattern = Entries(largest=True)
 
+    @classmethod
     def rank(
-        self, ts: Sequence[Tensor], masks: Sequence[Tensor | None], active_only: bool
+        cls,
+        method: Any,
+        ts: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        active_only: bool,
     ) -> Sequence[Tensor]:
-        return random_entries(ts, masks, self.amount, active_only)
+        return random_entries(ts, masks, method.amount, active_only)
 
 
 class LnStructured(Native, upstream.LnStructured, BasePruningMethod):
@@ -158,8 +173,13 @@ class RandomStructured(Native, upstream.RandomStructured, BasePruningMethod):
 
     pattern = Channels()
 
+    @classmethod
     def rank(
-        self, ts: Sequence[Tensor], masks: Sequence[Tensor | None], active_only: bool
+        cls,
+        method: Any,
+        ts: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        active_only: bool,
     ) -> Sequence[Tensor]:
         (t,), (mask,) = ts, masks
-        return (random_channels(t, mask, self.amount, self.dim, active_only),)
+        return (random_channels(t, mask, method.amount, method.dim, active_only),)

@@ -31,6 +31,8 @@ class Native:
     """Mixin of the methods that an operator decides; stands first among their bases.
 
     All of it is looked up in the class, so that an instance may have attributes of these names.
+    ``rank`` and ``select`` are class methods that take the method, as it need not be one of the
+    class: see :func:`native_kind`.
     """
 
     #: How entries are grouped.
@@ -52,19 +54,26 @@ class Native:
         """How important each entry (or channel) of ``t`` is; ``mask`` is the old mask or None."""
         raise NotImplementedError
 
+    @classmethod
     def rank(
-        self, ts: Sequence[Tensor], masks: Sequence[Tensor | None], active_only: bool
+        cls,
+        method: Any,
+        ts: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        active_only: bool,
     ) -> Sequence[Tensor]:
         """``scores`` of each tensor of a list. Random methods draw for all of them together."""
-        scores = type(self).scores
-        return [scores(self, t, mask) for t, mask in zip(ts, masks)]  # noqa: B905, takes longer
+        scores = cls.scores
+        return [scores(method, t, mask) for t, mask in zip(ts, masks)]  # noqa: B905, takes longer
 
     def accepts(self, mask: Tensor | None, *tensors: Tensor) -> bool:
         """Whether ``select`` takes an old mask (or None) and tensors as they are."""
         return not is_compiling() and _C.is_plain(mask, *tensors)
 
+    @classmethod
     def select(
-        self,
+        cls,
+        method: Any,
         scores: Sequence[Tensor],
         masks: Sequence[Tensor | None],
         ts: Sequence[Tensor] | None = None,
@@ -74,6 +83,7 @@ class Native:
         """New masks of a list of tensors, with one budget over all of them.
 
         Args:
+            method: the method, whose amount and the like are read.
             scores: what to rank: parameters, or importance scores.
             masks: old mask or None (all ones) for each.
             ts: what the masks will be multiplied with.
@@ -82,10 +92,9 @@ class Native:
         Returns:
             The masks, and their products with ``ts`` if one operator computes both, else None.
         """
-        kind = type(self)
-        kind.pattern.check(self, scores)
-        ranks = kind.rank(self, scores, masks, active_only)
-        return kind.pattern.decide(self, ranks, scores, masks, ts, active_only)
+        cls.pattern.check(method, scores)
+        ranks = cls.rank(method, scores, masks, active_only)
+        return cls.pattern.decide(method, ranks, scores, masks, ts, active_only)
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """The new mask, built upon ``default_mask``; all of ``t`` is ranked, active or not.
@@ -102,7 +111,7 @@ class Native:
         """
         kind = type(self)
         if kind._hides_protocol or not (
-            kind.accepts(self, default_mask, t) or _accepts_integers(self, default_mask, t)
+            kind.accepts(self, default_mask, t) or accepts_integers(kind, self, default_mask, t)
         ):
             # Upstream's, which comes next in the order of resolution.
             result: Tensor = super().compute_mask(t, default_mask)  # type: ignore[misc]
@@ -110,9 +119,37 @@ class Native:
         return kind.select(self, (t,), (default_mask,), active_only=False)[0][0]
 
 
-def _accepts_integers(method: Any, mask: Tensor | None, scores: Tensor, *ts: Tensor) -> bool:
+#: By the id of each function that takes the place of ``compute_mask`` in a class of upstream's, our
+#: class of the same name; see patching.py. By the id, as a mock need not be hashable.
+stand_ins: dict[int, type] = {}
+
+
+def native_kind(method: Any) -> Any:
+    """The class of ours whose ``select`` stands for the method's ``compute_mask``, or None.
+
+    The method's own class if it is ours; under :func:`~fastprune.patch` the class of ours that its
+    ``compute_mask`` belongs to. None where a subclass, another library or a mock has replaced
+    ``compute_mask`` or ``PRUNING_TYPE``.
+    """
+    kind: Any = type(method)
+    compute_mask = getattr(kind, "compute_mask", None)
+    if compute_mask is not Native.compute_mask:
+        kind = stand_ins.get(id(compute_mask))
+        if kind is None:
+            return None
+    if (
+        "compute_mask" not in method.__dict__
+        and not kind._hides_protocol
+        and kind.pattern.pruning_type == method.PRUNING_TYPE
+    ):
+        return kind
+    return None
+
+
+def accepts_integers(
+    kind: Any, method: Any, mask: Tensor | None, scores: Tensor, *ts: Tensor
+) -> bool:
     """Whether a method that ranks integers selects natively if ``scores`` are converted."""
-    kind = type(method)
     if not kind._ranks_integers or scores.is_floating_point() or scores.is_complex():
         return False
     accepted: bool = kind.accepts(method, mask, scores.double(), *ts)
@@ -123,20 +160,6 @@ def _is_theirs(cls: type, name: str) -> bool:
     """Whether a class of the user's defines the attribute."""
     owner = next(base for base in cls.__mro__ if name in vars(base))
     return owner.__module__.partition(".")[0] != __package__
-
-
-def is_native(method: Any) -> bool:
-    """Whether ``select`` stands for ``compute_mask``, and ``PRUNING_TYPE`` is what it was.
-
-    A subclass, another library or a mock may have replaced either.
-    """
-    kind: Any = type(method)
-    return (
-        getattr(kind, "compute_mask", None) is Native.compute_mask
-        and "compute_mask" not in method.__dict__
-        and not kind._hides_protocol
-        and kind.pattern.pruning_type == method.PRUNING_TYPE
-    )
 
 
 def ranks_original(method: Any) -> bool:
@@ -159,17 +182,18 @@ def select_one(
     Returns:
         None if the method or the tensors have to go upstream's way.
     """
-    if not is_native(method):
+    kind = native_kind(method)
+    if kind is None:
         return None
-    kind = type(method)
     if active_only and scores.dim() < 2 and isinstance(method, _STRUCTURED_UPSTREAM):
         return None  # upstream's container makes a matrix of one row of it
     if t is None or t is scores:
-        if not kind.accepts(method, mask, scores) and not _accepts_integers(method, mask, scores):
+        accepted = kind.accepts(method, mask, scores)
+        if not accepted and not accepts_integers(kind, method, mask, scores):
             return None
     else:
         accepted = kind.accepts(method, mask, scores, t)
-        if not accepted and not _accepts_integers(method, mask, scores, t):
+        if not accepted and not accepts_integers(kind, method, mask, scores, t):
             return None
         if mask is None and t.dtype != scores.dtype:
             mask = torch.ones_like(t)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.utils.prune as upstream
@@ -53,11 +53,16 @@ class _Scored(Native, BasePruningMethod):
     def accepts(self, mask: Tensor | None, *tensors: Tensor) -> bool:
         return True  # the pattern sorts where the operators do not take a tensor
 
+    @classmethod
     def rank(
-        self, ts: Sequence[Tensor], masks: Sequence[Tensor | None], active_only: bool
+        cls,
+        method: Any,
+        ts: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        active_only: bool,
     ) -> Sequence[Tensor]:
         with torch.no_grad():
-            return [self._rank_one(t, mask) for t, mask in zip(ts, masks, strict=True)]
+            return [method._rank_one(t, mask) for t, mask in zip(ts, masks, strict=True)]
 
     def _rank_one(self, t: Tensor, mask: Tensor | None) -> Tensor:
         rank = self.scores(t, mask)

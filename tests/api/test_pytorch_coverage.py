@@ -1,7 +1,7 @@
 """What PyTorch's own tests of pruning cover, one test for each of the 34, by its name there.
 
 Written anew, and run with upstream too, so that an expectation that only we meet is noticed.
-test_upstream_suite.py runs PyTorch's file itself where there is one.
+`make clients` runs PyTorch's file itself.
 """
 
 import io

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import functools
 import io
 import pickle
@@ -183,6 +184,24 @@ def _(prune: ModuleType) -> Any:
             return type(self), (self.amount,)
 
     return Mapping(2).prune(torch.randn(3, 4)), copy.deepcopy(Locked(2)).amount
+
+
+@case("methods of users", "deep copies of one with items, and of one registered with `copyreg`")
+def _(prune: ModuleType) -> Any:
+    class Mapping(dict, prune.L1Unstructured):  # type: ignore[misc, name-defined, type-arg]
+        amount = 2
+
+    class Registered(prune.L1Unstructured):  # type: ignore[misc, name-defined]
+        """Copied as its entry in the table of reductions says."""
+
+    copyreg.pickle(Registered, lambda method: (Registered, (method.amount + 1,)))
+    try:
+        mapping = Mapping(note=[1])
+        twin = copy.deepcopy(mapping)
+        same = twin["note"] is mapping["note"]
+        return dict(twin), same, vars(copy.deepcopy(Registered(2)))
+    finally:
+        del copyreg.dispatch_table[Registered]
 
 
 @case("methods of users", "a container that derives from upstream's")

@@ -86,14 +86,18 @@ def outcome(run: Run, library: ModuleType) -> Outcome:
 def verdict_of(case: Case) -> Verdict:
     """Run a case with both libraries."""
     theirs, ours = outcome(case.run, upstream), outcome(case.run, fastprune)
-    wrong = None
+    return Verdict(case, theirs, ours, what_is_wrong(ours, theirs))
+
+
+def what_is_wrong(ours: Outcome, theirs: Outcome) -> str | None:
+    """Where our outcome is not as good as upstream's; None if nowhere."""
     if theirs.error is None:
         if ours.error is not None:
-            wrong = f"{type(ours.error).__name__}: {ours.error}"
-        else:
-            wrong = difference(ours.value, theirs.value)
+            return f"{type(ours.error).__name__}: {ours.error}"
+        wrong = difference(ours.value, theirs.value)
         if wrong is None and ours.warned - theirs.warned:
             wrong = f"warns: {min(ours.warned - theirs.warned)}"
-    elif ours.error is not None and not isinstance(ours.error, type(theirs.error)):
-        wrong = f"{type(ours.error).__name__} instead of {type(theirs.error).__name__}"
-    return Verdict(case, theirs, ours, wrong)
+        return wrong
+    if ours.error is not None and not isinstance(ours.error, type(theirs.error)):
+        return f"{type(ours.error).__name__} instead of {type(theirs.error).__name__}"
+    return None

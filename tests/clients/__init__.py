@@ -1,0 +1,1 @@
+"""The pruning tests of PyTorch, Lightning and coremltools, run with fastprune: ``make clients``."""
