@@ -534,6 +534,24 @@ def sharded_over_tensor_parallel_layers() -> None:
 
 
 @check
+def sharded_after_pruning_and_tensor_parallelism() -> None:
+    """Whose mask is replicated over the processes that share the weight."""
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+
+    mesh = mesh_of(1, 2)
+    torch.manual_seed(0)
+    ours = nn.Sequential(prune.l1_unstructured(nn.Linear(7, 6), "weight", 0.5))
+    expected = copy.deepcopy(ours)
+    parallelize_module(ours, mesh["b"], {"0": ColwiseParallel(use_local_output=False)})
+    fully_shard(ours, mesh=mesh["a"])
+    for layers in (ours, expected):
+        whole(layers(X)).sum()
+        prune.remove(layers[0], "weight")
+    assert_same_state(ours, expected)
+
+
+@check
 def removed_while_the_parameters_are_whole() -> None:
     for forward in (torch.no_grad, torch.enable_grad):
         ours, expected = model_pruned(), model_pruned()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -408,6 +409,15 @@ def one_rank() -> Iterator[Any]:
         dist.destroy_process_group()
 
 
+def let_threads_go() -> None:
+    """Wait until threads of gloo have dropped what they hold of Python, which takes the GIL.
+
+    A group that Python frees, holding the GIL, waits for its threads.
+    """
+    dist.barrier()
+    time.sleep(0.05)
+
+
 def next_placement(placement: Any) -> Any:
     """Another one than this."""
     from torch.distributed.tensor import Shard
@@ -560,7 +570,9 @@ def _(prune: ModuleType) -> Any:
 def _(prune: ModuleType) -> Any:
     with one_rank():
         model = nn.parallel.DistributedDataParallel(linear(prune))
-        return trained(model, X)
+        result = trained(model, X)
+        let_threads_go()
+        return result
 
 
 @case("DTensor", "pruned, then `fully_shard`")
@@ -632,7 +644,9 @@ def _(prune: ModuleType) -> Any:
         model = FullyShardedDataParallel(
             nn.Sequential(linear(prune)), use_orig_params=True, device_id=torch.device("cpu")
         )
-        return trained(model, X)
+        result = trained(model, X)
+        let_threads_go()
+        return result
 
 
 @case("DTensor", "`FullyShardedDataParallel`, then a mask")

@@ -10,6 +10,7 @@ import datetime
 import functools
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,7 @@ def failures(file: str) -> dict[str, str]:
             subprocess.Popen([*command, str(rank)], cwd=TESTS, stderr=subprocess.PIPE, text=True)
             for rank in range(WORLD_SIZE)
         ]
-        said = [process.communicate()[1] for process in processes]
+        said = [said_by(process) for process in processes]
         failed: dict[str, str] = {}
         for rank in range(WORLD_SIZE):
             out = Path(folder) / f"{rank}.json"
@@ -49,6 +50,15 @@ def failures(file: str) -> dict[str, str]:
                 if trace:
                     failed[name] = f"{failed.get(name, '')}rank {rank}: {trace}"
     return failed
+
+
+def said_by(process: subprocess.Popen[str]) -> str:
+    """What a process wrote to stderr; one that hangs is killed."""
+    try:
+        return process.communicate(timeout=300)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()[1]
 
 
 def main(file: str, folder: str, rank: str) -> None:
@@ -75,7 +85,8 @@ def main(file: str, folder: str, rank: str) -> None:
         except Exception:
             outcomes[name] = traceback.format_exc()
         Path(folder, f"{rank}.json").write_text(json.dumps(outcomes))
-    dist.destroy_process_group()
+    dist.barrier()
+    os._exit(0)  # a group that Python frees may wait for threads that wait for the GIL
 
 
 if __name__ == "__main__":
