@@ -155,6 +155,19 @@ def test_a_mask_that_is_gone(leave: Callable[[nn.Module], None]) -> None:
     assert hooks  # kept alive until here
 
 
+def test_a_module_does_not_start_from_a_mask_that_it_has_left() -> None:
+    layer = nn.Linear(6, 6)
+    prune.l1_unstructured(layer, "weight", 18)
+    (hook,) = layer._forward_pre_hooks.values()
+    layer._forward_pre_hooks.clear()  # by hand, without the mask
+    parameter = layer._parameters.pop("weight_orig")
+    layer.weight = parameter
+    prune.identity(layer, "weight")
+    assert layer.weight_orig is parameter
+    assert layer.weight_mask.all()
+    assert hook._tensor_name == "weight"  # kept alive until here
+
+
 def test_a_module_that_is_gone() -> None:
     a, b = tied()
     prune.l1_unstructured(a, "weight", 18)
