@@ -35,17 +35,16 @@ def patch() -> AbstractContextManager[None]:
     ours do, with the same masks as before. Results are upstream's objects: hooks are instances of
     upstream's classes, and what is pickled loads without fastprune. Classes that derive from
     upstream's, hooks that exist already and modules imported earlier take part. Only
-    ``global_unstructured`` that was imported by name before keeps upstream's code, which then calls
-    our kernels a layer at a time.
+    ``global_unstructured`` imported by name before keeps upstream's code, which copies more
+    around the same kernels.
 
     It lasts until :func:`unpatch`, or as a context until the last context is left:
 
     >>> with fastprune.patch():
     ...     torch.nn.utils.prune.l1_unstructured(module, "weight", amount=0.5)
 
-    Safe to call from several threads; other processes are not affected. Code compiled by
-    ``torch.compile`` earlier runs as it was compiled. A layer pruned earlier can be deep-copied
-    while it carries a gradient from its next forward on.
+    Safe to call from several threads; other processes are not affected. A layer pruned earlier can
+    be deep-copied while it carries a gradient from its next forward on.
 
     Returns:
         A context manager. Without ``with`` the patch stays.

@@ -426,6 +426,18 @@ def test_modules_outlive_it(pruned_inside: bool) -> None:
     assert difference(actual, expected) is None, difference(actual, expected)
 
 
+def test_compiled_before_patched_and_unpatched() -> None:
+    layer = upstream.l1_unstructured(fresh(), "weight", 3)
+    compiled = torch.compile(layer, backend="eager")
+    assert torch.equal(compiled(X), layer(X))
+    with fastprune.patch():
+        assert torch.equal(compiled(X), layer(X))
+        upstream.l1_unstructured(layer, "weight", 5)
+        assert torch.equal(compiled(X), layer(X))
+    assert torch.equal(compiled(X), layer(X))
+    assert layer.weight_mask.sum() == 16
+
+
 def test_loads_where_fastprune_is_not_installed(tmp_path: Path) -> None:
     layers = nn.ModuleList(fresh() for _ in range(3))
     with fastprune.patch():
