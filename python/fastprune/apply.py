@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sys import modules
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from .hook import Hook, applies_as_ours
 from .lazy import no_shape
 from .native import ranks_original, select_one
 from .reading import READ_BY_PARENT, start_reading
-from .sharded import on_other_mesh, prepare
+from .sharded import DTENSOR, on_other_mesh, prepare
 from .slots import original_and_mask, store
 from .tying import holders, tied_mask
 
@@ -35,18 +36,8 @@ def apply_method(
         The hook: the method, or the container that holds it and its predecessors.
     """
     if isinstance(module, Cached):
-        with resumed(module):
-            return _apply(method, module, name, importance_scores, selected)
-    return _apply(method, module, name, importance_scores, selected)
-
-
-def _apply(
-    method: Any,
-    module: nn.Module,
-    name: str,
-    importance_scores: Tensor | None,
-    selected: tuple[Tensor, Tensor | None] | None,
-) -> Any:
+        with resumed(module):  # an ordinary module inside
+            return apply_method(method, module, name, importance_scores, selected)
     if "parametrizations" in module._modules:
         from . import parametrization  # which imports this file
 
@@ -54,7 +45,8 @@ def _apply(
             return parametrization.add_method(method, module, name, importance_scores, selected)
     old = _find_hook(module, name)
     t = orig = _check_prunable(module, name, importance_scores, pruned=old is not None)
-    prepare(method, module, name, pruned=old is not None)
+    if DTENSOR in modules:
+        prepare(method, module, name, pruned=old is not None)
     method._tensor_name = name
     hook, decides, mask = method, True, None
     if old is None:
@@ -169,17 +161,17 @@ def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, prun
     orig = getattr(module, name) if parameter is None else parameter
     if not pruned and parameter is None:
         raise TypeError(f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}")
-    if is_lazy(orig):  # torch's error for a shape that is asked for, or for a mask that is made
+    # torch's error for a shape that is asked for, or for a mask that is made
+    if type(orig) is not nn.Parameter and is_lazy(orig):
         raise no_shape(orig, module, name, ValueError if scores is None else RuntimeError)
-    check_scores(module, name, scores, orig)
+    if scores is not None:
+        check_scores(module, name, scores, orig)
     result: Tensor = orig
     return result
 
 
-def check_scores(module: nn.Module, name: str, scores: Tensor | None, orig: Tensor) -> None:
+def check_scores(module: nn.Module, name: str, scores: Tensor, orig: Tensor) -> None:
     """Raise if ``scores`` cannot be ranked in place of ``module.<name>``, which is ``orig``."""
-    if scores is None:
-        return
     if scores.shape != orig.shape:
         raise AssertionError(
             "importance_scores should have the same shape as parameter "

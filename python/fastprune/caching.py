@@ -58,7 +58,11 @@ class Suspended:
         hooks = module._forward_pre_hooks
         for key, hook in list(hooks.items()):
             if isinstance(hook, upstream.BasePruningMethod):
-                store(module, hook._tensor_name, hook.apply_mask(module))
+                product = hook.apply_mask(module)
+                if isinstance(module, ReadsProducts):
+                    module.__dict__[hook._tensor_name] = product
+                else:
+                    store(module, hook._tensor_name, product)
                 self.hooks[key] = hook
         for key in self.hooks:
             hooks.pop(key, None)

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from .reading import ReadsProducts
 from .tying import holders
 
 _Method = TypeVar("_Method")
@@ -28,12 +27,11 @@ _Method = TypeVar("_Method")
 class Home(weakref.ref):  # type: ignore[type-arg]
     """A weak reference to a method, with one to its module."""
 
-    __slots__ = ("key", "module", "older", "original", "reads")
+    __slots__ = ("key", "module", "older", "original")
     key: int
     module: weakref.ref[nn.Module]
     original: int  # the id of the Parameter that it prunes, if that is known
     older: Home | None  # another that prunes it
-    reads: bool  # whether the product is computed where it is read, so that the hook has no work
 
 
 #: By the id of the method; an entry goes when its method dies.
@@ -56,7 +54,7 @@ def _forget(home: Any, homes: Any = homes, holders: Any = holders) -> None:
         newer = newer.older
 
 
-def remember_module(method: Any, module: nn.Module, original: Tensor | None) -> Home:
+def remember_module(method: Any, module: nn.Module, original: Tensor | None) -> None:
     """Note that ``method`` is a hook of ``module``, and of which Parameter; none is kept alive.
 
     ``original`` is None where that is known by an earlier method of the same tensor.
@@ -64,7 +62,6 @@ def remember_module(method: Any, module: nn.Module, original: Tensor | None) -> 
     home = Home(method, _forget)
     home.key = key = id(method)
     home.module = weakref.ref(module)
-    home.reads = isinstance(module, ReadsProducts)
     homes[key] = home
     if original is None:
         home.original = 0
@@ -72,7 +69,6 @@ def remember_module(method: Any, module: nn.Module, original: Tensor | None) -> 
         home.original = key = id(original)
         home.older = holders.get(key)
         holders[key] = home
-    return home
 
 
 def module_of(method: Any) -> nn.Module | None:

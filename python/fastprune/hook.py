@@ -32,12 +32,9 @@ class Hook:
                 if not isinstance(module, ReadsProducts):
                     setattr(module, self._tensor_name, self.apply_mask(module))
                 return
-            home = homes.get(id(self))
-            if home is None and isinstance(module, nn.Module):  # copied, or from a file
-                original = module._parameters.get(self._tensor_name + "_orig")
-                home = remember_module(self, module, original)
-            if home is None or not home.reads:
-                store(module, self._tensor_name, self.apply_mask(module))
+            if id(self) not in homes and isinstance(module, nn.Module):  # copied, or from a file
+                remember_module(self, module, module._parameters.get(self._tensor_name + "_orig"))
+            store(module, self._tensor_name, self.apply_mask(module))
         except AttributeError:
             if not is_converted(module, self._tensor_name):
                 raise

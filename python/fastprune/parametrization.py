@@ -102,7 +102,8 @@ def add_method(
 ) -> Any:
     """What ``apply_method`` does where the mask belongs to a parametrization; all or nothing."""
     value: Tensor = getattr(module, name)
-    check_scores(module, name, importance_scores, value)
+    if importance_scores is not None:
+        check_scores(module, name, importance_scores, value)
     method._tensor_name = name
     masked = find_masked(module, name)
     hook, decides, mask = method, True, None

@@ -30,6 +30,10 @@ class ReadsProducts(nn.Module):
                 return hook.apply_mask(self)
         return super().__getattr__(name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As ever. That the class has its own keeps `store` from writing past it."""
+        super().__setattr__(name, value)
+
     def __delattr__(self, name: str) -> None:
         if name in self.__dict__ or not _is_pruned(self, name):
             super().__delattr__(name)

@@ -11,6 +11,15 @@ from .parametrization import masks_in
 from .reading import READ_BY_PARENT
 from .slots import has_own_setattr
 
+#: What of a module pruning changes, beside its attributes themselves.
+_HOLDERS = (
+    "_parameters",
+    "_buffers",
+    "_non_persistent_buffers_set",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
+
 
 class transaction:
     """Leave the modules exactly as they were if anything is raised inside, even an interrupt."""
@@ -20,28 +29,26 @@ class transaction:
     def __init__(self, *modules: nn.Module) -> None:
         #: Each container that pruning changes, with a copy of its content.
         self.before: list[tuple[Any, Any]] = []
+        before = self.before
         for module in modules:
-            hooks = module._forward_pre_hooks
-            for holder in (
-                module._parameters,
-                module._buffers,
-                module._non_persistent_buffers_set,
-                hooks,
-                module._forward_pre_hooks_with_kwargs,
-                module.__dict__,
-            ):
-                self.before.append((holder, holder.copy() if holder else ()))
-            for hook in hooks.values():
-                if isinstance(hook, upstream.BasePruningMethod):
-                    self.before.append((hook.__dict__, hook.__dict__.copy()))
-            for masked in masks_in(module):
-                self.before.append((masked._buffers, masked._buffers.copy()))
-                self.before.append((masked.__dict__, masked.__dict__.copy()))
+            attributes = module.__dict__
+            before.append((attributes, attributes.copy()))
+            for name in _HOLDERS:
+                holder = attributes[name]
+                before.append((holder, holder.copy() if holder else ()))
+            if attributes["_forward_pre_hooks"]:
+                for hook in attributes["_forward_pre_hooks"].values():
+                    if isinstance(hook, upstream.BasePruningMethod):
+                        before.append((hook.__dict__, hook.__dict__.copy()))
+            if "parametrizations" in attributes["_modules"]:
+                for masked in masks_in(module):
+                    before.append((masked._buffers, masked._buffers.copy()))
+                    before.append((masked.__dict__, masked.__dict__.copy()))
             if isinstance(module, READ_BY_PARENT):
-                self.before.append((module, type(module)))
+                before.append((module, type(module)))
             if has_own_setattr(module):  # an RNN puts the product into a list, too
-                lists = [value for value in module.__dict__.values() if type(value) is list]
-                self.before += [(value, value.copy()) for value in lists]
+                lists = [value for value in attributes.values() if type(value) is list]
+                before += [(value, value.copy()) for value in lists]
 
     def __enter__(self) -> None:
         return None

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from . import fsdp2
 from .fsdp2 import ShardingError
 
-_MODULE = "torch.distributed.tensor"
+#: The module without which there is no DTensor.
+DTENSOR = "torch.distributed.tensor"
 _PLAIN = (Tensor, nn.Parameter)
 
 
 def is_dtensor(t: Any) -> bool:
     """Whether ``t`` is a DTensor."""
-    kind = getattr(sys.modules.get(_MODULE), "DTensor", None)
+    kind = getattr(sys.modules.get(DTENSOR), "DTensor", None)
     return kind is not None and isinstance(t, kind)
 
 
@@ -48,8 +49,6 @@ def prepare(method: Any, module: nn.Module, name: str, *, pruned: bool) -> None:
         ShardingError: the parameter is under ``fully_shard`` and was not pruned before that, or
             its entries would be selected from a shard.
     """
-    if _MODULE not in sys.modules:  # as FSDP2 imports it, too
-        return
     if fsdp2.is_used():
         check_fsdp2(method, module, name, pruned=pruned)
     if not isinstance(method, upstream.CustomFromMask):
@@ -118,7 +117,7 @@ def explain(error: RuntimeError, method: Any, pairs: Iterable[tuple[nn.Module, s
     """
     if isinstance(error, (ShardingError, torch.OutOfMemoryError)) or _has_its_mask(method):
         return
-    if _MODULE not in sys.modules or isinstance(error, torch.distributed.DistError):
+    if DTENSOR not in sys.modules or isinstance(error, torch.distributed.DistError):
         return
     for module, name in pairs:
         parameters = module._parameters
@@ -138,7 +137,7 @@ def remove(hook: Any, module: nn.Module) -> bool:
     They are written in place, into the tensor that FSDP2 and optimizers hold.
     """
     name = getattr(hook, "_tensor_name", None)
-    if name is None or _MODULE not in sys.modules:
+    if name is None or DTENSOR not in sys.modules:
         return False
     managed = fsdp2.find(module, name + "_orig")
     orig: Any = module._parameters.get(name + "_orig")

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .reading import ReadsProducts
+
 _GETATTR = nn.Module.__getattr__
 _SETATTR = nn.Module.__setattr__
 
@@ -53,5 +55,5 @@ def store(module: nn.Module, name: str, product: Tensor, *, was_parameter: bool 
         and name not in module._parameters
     ):
         attributes[name] = product
-    else:
+    elif not isinstance(module, ReadsProducts):  # which makes its product where it is read
         setattr(module, name, product)

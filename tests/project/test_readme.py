@@ -48,6 +48,13 @@ def test_example_of_own_scores(ran: dict[str, Any]) -> None:
     assert (layer.bias_mask == 0).nonzero().flatten().tolist() == sorted(lowest.tolist())
 
 
+def test_example_of_checkpoints(ran: dict[str, Any]) -> None:
+    layer, fresh, dense = ran["layer"], ran["fresh"], ran["dense"]
+    assert torch.equal(fresh.weight_mask, layer.weight_mask)
+    assert sorted(dense) == ["bias", "weight"]
+    assert torch.equal(dense["weight"], layer.weight_orig * layer.weight_mask)
+
+
 def test_example_of_the_operators(ran: dict[str, Any]) -> None:
     scores, mask = ran["scores"], ran["mask"]
     assert mask.dtype == torch.bool and (~mask).sum() == round(0.2 * scores.numel())
