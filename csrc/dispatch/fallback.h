@@ -47,14 +47,17 @@ inline std::vector<at::Tensor> aten_masked_muls(at::TensorList ts, at::TensorLis
 
 // The bool mask that a packed one of a tensor of these sizes stands for.
 inline at::Tensor unpacked(const at::Tensor& bits, c10::SymIntArrayRef sizes) {
+  const RowsAndCols shape = rows_and_cols(sizes);
   const at::Tensor shifts = at::arange(8, bits.options());
-  return bits.unsqueeze(-1)
+  return bits.contiguous()
+      .unsqueeze(-1)
       .bitwise_right_shift(shifts)
       .bitwise_and(1)
-      .flatten(1)
-      .narrow_symint(1, 0, rows_and_cols(sizes).cols)
-      .reshape_symint(sizes)
-      .to(at::kBool);
+      .to(at::kBool)
+      .view_symint({shape.rows, bits.sym_size(1) * 8})
+      .narrow_symint(1, 0, shape.cols)
+      .contiguous()  // as a view is what every device has, unlike what reshape calls
+      .view_symint(sizes);
 }
 
 // Sets entries to 0 where `kept` is false; of a sparse tensor those that it has.
