@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "common/packed.h"
 #include "cpu/util/multiversion.h"
@@ -25,24 +26,28 @@ FASTPRUNE_MULTIVERSION_STREAM void zero_unless_kept(const uint8_t* kept, Bits* t
   for (int64_t i = 0; i < n; ++i) t[i] = keep_if(kept[i] != 0, t[i]);
 }
 
-// A byte an entry, not 0 where it is kept, of the entries of whole bytes.
+// Bit j of a number that has the bits of a byte eight times, in its byte j in memory.
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+constexpr uint64_t kBitOfByte = 0x0102040810204080u;
+#else
+constexpr uint64_t kBitOfByte = 0x8040201008040201u;
+#endif
+
+// A byte an entry, not 0 where it is kept, of the entries of whole bytes. By one product for eight
+// entries: loops over bits are slow for the few bytes of a short row.
 FASTPRUNE_MULTIVERSION_STREAM inline void unpack_bytes(const uint8_t* packed, uint8_t* kept,
                                                        int64_t bytes) {
   for (int64_t b = 0; b < bytes; ++b) {
-    for (int j = 0; j < 8; ++j) kept[8 * b + j] = packed[b] & 1 << j;
+    const uint64_t entries = packed[b] * uint64_t{0x0101010101010101u} & kBitOfByte;
+    std::memcpy(kept + 8 * b, &entries, sizeof entries);
   }
 }
 
-// The same for n entries of a row, from entry c on.
+// The same for n entries of a row, from entry c on. Writes up to seven bytes more.
 inline void unpack_row(const uint8_t* row, int64_t c, uint8_t* kept, int64_t n) {
   const int64_t head = std::min(n, (8 - c % 8) % 8);
   for (int64_t i = 0; i < head; ++i) kept[i] = kept_from(row[c / 8], (c + i) % 8) & 1;
-  const int64_t bytes = (n - head) / 8;
-  const uint8_t* whole = row + (c + head) / 8;
-  unpack_bytes(whole, kept + head, bytes);
-  for (int64_t i = head + 8 * bytes; i < n; ++i) {
-    kept[i] = kept_from(whole[bytes], static_cast<int>(i - head - 8 * bytes)) & 1;
-  }
+  unpack_bytes(row + (c + head) / 8, kept + head, packed_bytes(n - head));
 }
 
 // Entries [begin, end) of a tensor. For a mask of bool, whose bytes these are.
@@ -58,7 +63,7 @@ void zero_pruned(const uint8_t* kept, Bits* t, int64_t begin, int64_t end) {
 template <class Bits>
 void zero_pruned(const uint8_t* packed, const PackedRows& rows, Bits* t, int64_t begin,
                  int64_t end) {
-  uint8_t kept[kZeroedTogether];
+  uint8_t kept[kZeroedTogether + 7];  // a row may end within a byte
   for (int64_t at = begin; at < end; at += kZeroedTogether) {
     const int64_t n = std::min(kZeroedTogether, end - at);
     int64_t row = at / rows.cols;
