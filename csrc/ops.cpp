@@ -44,6 +44,13 @@ TORCH_LIBRARY(fastprune, m) {
   m.def("masked_mul(Tensor t, Tensor mask) -> Tensor");
   m.def("masked_mul_(Tensor(a!) t, Tensor mask) -> ()");
   m.def("masked_muls(Tensor[] ts, Tensor[] masks) -> Tensor[]");
+
+  // In place over a list. Where a mask is bool, or packed (one bit an entry: common/packed.h),
+  // pruned entries are set to +0 and the others are not touched: a NaN or Inf at a pruned entry of
+  // a gradient must not outlive it, as it would a product, and only pruned entries need a write.
+  // Any other mask is multiplied as masked_mul_ does. A uint8 mask [rows, 1] of a t of that shape
+  // is read as packed.
+  m.def("masked_muls_(Tensor(a!)[] ts, Tensor[] masks) -> ()");
 }
 
 #ifndef FASTPRUNE_WITH_CUDA
@@ -61,7 +68,7 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 TORCH_LIBRARY_IMPL(fastprune, CUDA, m) {
   for (const char* op :
        {"topk_masks", "topk_prune", "channel_norms", "channel_mask", "channel_prune",
-        "combine_masks", "masked_mul", "masked_mul_", "masked_muls"}) {
+        "combine_masks", "masked_mul", "masked_mul_", "masked_muls", "masked_muls_"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&built_without_cuda>());
   }
 }

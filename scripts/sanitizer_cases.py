@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastprune import ops
+from fastprune.packing import packed
 
 SIZES = (1, 31, 4096, 4097, 70_001)
 SHAPES = ((33, 70), (5, 9, 11), (5000, 3))
@@ -28,6 +29,8 @@ def results(device: str, dtype: torch.dtype) -> list[Tensor]:
         for old in ([], masks, [m.to(dtype) for m in masks]):
             out += ops.topk_masks(to(device, data), to(device, old), 0.5)
     out += ops.masked_muls(to(device, scores), to(device, masks))
+    for kind in (masks, [packed(m) for m in masks]):
+        out += ops.masked_muls_([t.clone() for t in to(device, scores)], to(device, kind))
     for shape in SHAPES:
         t = torch.randn(shape, generator=generator).to(dtype).to(device)
         mask = (torch.rand(shape, generator=generator) > 0.5).to(device)
@@ -35,7 +38,7 @@ def results(device: str, dtype: torch.dtype) -> list[Tensor]:
             norms = ops.channel_norms(t, 2.0, dim)
             out += [norms, ops.channel_mask(norms, t, mask, 0.5, dim)]
             out += ops.channel_prune(norms, t, mask.to(dtype), 0.5, dim)
-        out += [ops.combine_masks(t, mask)]
+        out += [ops.combine_masks(t, mask), *ops.masked_muls_([t.clone()], [packed(mask)])]
     return out
 
 

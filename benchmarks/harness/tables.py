@@ -42,10 +42,14 @@ _WHAT = {
     "masked_mul/forward": "`masked_mul`",
     "masked_mul/backward": "`masked_mul`, backward",
     "masked_mul/forward-bool-mask": "`masked_mul`, bool mask",
+    "masked_muls_/bool": "`masked_muls_`, bool masks",
+    "masked_muls_/packed": "`masked_muls_`, packed masks",
     "hook/hook": "forward pre-hook",
     "hook/layer": "forward of a pruned linear layer",
 }
 
+#: The family whose other contenders, what a user could write instead, have a table of their own.
+_WITH_ALTERNATIVES = "mask"
 
 #: A median is marked as uncertain if its samples spread by more.
 LARGE_SPREAD = 0.25
@@ -154,6 +158,8 @@ def _family(family: str, records: list[Record]) -> Table:
     on_gpu = any(record.device == "cuda" for record in records)
     if on_gpu:
         headings += ["host, upstream", "host, fastprune"]
+    others = [] if family == _WITH_ALTERNATIVES else _others(records)
+    headings += others
     rows = []
     for record in records:
         row = [describe(record), count(record.numel), record.dtype, record.data]
@@ -164,15 +170,13 @@ def _family(family: str, records: list[Record]) -> Table:
         row += [_mark(record, FASTPRUNE) + _three_digits(record.bytes_per_second / 1e9)]
         if on_gpu:
             row += [_host(record, UPSTREAM), _host(record, FASTPRUNE)]
-        rows.append(row)
+        rows.append(row + [_time(record, name) for name in others])
     return Table(family, headings, rows, _notes(records))
 
 
 def _alternatives(records: list[Record]) -> Table:
-    main = (FASTPRUNE, UPSTREAM, FLOOR)
-    records = [record for record in records if set(record.contenders) - set(main)]
-    known = (record.contenders | record.skipped for record in records)
-    others = list(dict.fromkeys(name for names in known for name in names if name not in main))
+    records = [r for r in records if r.family == _WITH_ALTERNATIVES and _others([r])]
+    others = _others(records)
     headings = ["Mask of", "dtype", "Data", "Amount", FASTPRUNE, UPSTREAM, *others]
     rows = []
     for record in records:
@@ -180,6 +184,13 @@ def _alternatives(records: list[Record]) -> Table:
         rows.append(row + [_time(record, name) for name in (FASTPRUNE, UPSTREAM, *others)])
     notes = _spread_notes(records, FASTPRUNE, UPSTREAM, *others)
     return Table("alternatives", headings, rows, notes)
+
+
+def _others(records: Iterable[Record]) -> list[str]:
+    """The contenders beside the usual three, in the order they ran."""
+    main = (FASTPRUNE, UPSTREAM, FLOOR)
+    known = (record.contenders | record.skipped for record in records)
+    return list(dict.fromkeys(name for names in known for name in names if name not in main))
 
 
 def _memory(records: Iterable[Record]) -> Table:

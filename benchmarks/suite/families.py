@@ -17,6 +17,7 @@ FAMILIES = {
     "custom": api.CUSTOM,
     "global": topk.GLOBAL,
     "masked_mul": elementwise.MASKED_MUL,
+    "masked_muls_": elementwise.MASKED_MULS_IN_PLACE,
     "hook": api.HOOK,
     "model": api.MODEL,
 }

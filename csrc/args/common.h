@@ -42,6 +42,11 @@ inline void check_mask(const char* op, const std::string& name, const at::Tensor
   check_like(op, name, mask, of_name, of);
 }
 
+inline void check_lengths(const char* op, at::TensorList ts, at::TensorList masks) {
+  TORCH_CHECK(ts.size() == masks.size(), op, "(): expected as many masks as tensors, ", ts.size(),
+              ", got ", masks.size());
+}
+
 // An integer is a count, a float a fraction, as in torch.nn.utils.prune.
 inline void check_amount(const at::Scalar& amount) {
   if (amount.isIntegral(/*includeBool=*/true)) {

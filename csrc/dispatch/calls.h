@@ -32,6 +32,11 @@ inline std::vector<at::Tensor> call_masked_muls(at::TensorList ts, at::TensorLis
   return op.call(ts, masks);
 }
 
+inline void call_masked_muls_(at::TensorList ts, at::TensorList masks) {
+  static const auto op = find_op<void(at::TensorList, at::TensorList)>("fastprune::masked_muls_");
+  op.call(ts, masks);
+}
+
 inline std::vector<at::Tensor> call_topk_masks(at::TensorList scores, const MaskList& masks,
                                                const at::Scalar& amount, bool active_only) {
   static const auto op =

@@ -20,14 +20,16 @@ TORCH_LIBRARY_IMPL(fastprune, CompositeExplicitAutograd, m) {
   m.impl("masked_mul", &masked_mul_elsewhere);
   m.impl("masked_mul_", &aten_masked_mul_);
   m.impl("masked_muls", &aten_masked_muls);
+  m.impl("masked_muls_", &aten_masked_muls_);
 }
 
 // What traces, batches or intercepts operators sees those of ATen.
-#define FASTPRUNE_DECOMPOSE(key)              \
-  TORCH_LIBRARY_IMPL(fastprune, key, m) {     \
-    m.impl("masked_mul", &aten_masked_mul);   \
-    m.impl("masked_mul_", &aten_masked_mul_); \
-    m.impl("masked_muls", &aten_masked_muls); \
+#define FASTPRUNE_DECOMPOSE(key)                \
+  TORCH_LIBRARY_IMPL(fastprune, key, m) {       \
+    m.impl("masked_mul", &aten_masked_mul);     \
+    m.impl("masked_mul_", &aten_masked_mul_);   \
+    m.impl("masked_muls", &aten_masked_muls);   \
+    m.impl("masked_muls_", &aten_masked_muls_); \
   }
 
 FASTPRUNE_DECOMPOSE(Tracer)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
 import torch
 
 from cuda_on_host import build, session
+from fastprune.packing import packed
 from support.targets import Target
 
 
@@ -55,6 +57,20 @@ def test_products(target: Target, launches: Launches) -> None:
         "masked_mul_kernel",
         "store_tensors_kernel",
     ]
+    pairs = [m.bool() for m in masks], [packed(m) for m in masks], masks
+    for kind, kernel in zip(
+        pairs, ("zero_by_bools_kernel", "zero_by_bits_kernel", "masked_mul_kernel"), strict=True
+    ):
+        run = functools.partial(target.ops.masked_muls_, ts, kind)
+        assert launches(run) == sorted([kernel, "store_tensors_kernel"])
+    halves = [t.half() for t in ts]
+    mixed = [*ts, halves[0], halves[1].bfloat16()], [*pairs[0], pairs[0][0], pairs[0][1]]
+    assert launches(lambda: target.ops.masked_muls_(*mixed)) == [  # one for each width
+        *2 * ["store_tensors_kernel"],
+        *2 * ["zero_by_bools_kernel"],
+    ]
+    twice = functools.partial(target.ops.masked_muls_, [ts[0], ts[0]], [pairs[0][0], pairs[1][0]])
+    assert launches(twice) == ["zero_by_bits_kernel", "zero_by_bools_kernel"]
     assert launches(lambda: target.ops.combine_masks(masks[0], masks[0].bool())) == [
         "combine_masks_kernel"
     ]

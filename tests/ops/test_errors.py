@@ -284,6 +284,7 @@ CASES = [
         ("masked_mul", MULTIPLY),
         ("masked_mul_", MULTIPLY),
         ("masked_muls", LISTS),
+        ("masked_muls_", LISTS),
     ]
     for case in cases
 ]
@@ -307,8 +308,9 @@ def test_operators(
     assert re.search(message, str(caught.value), re.DOTALL), str(caught.value)
 
 
-def test_lists_of_other_lengths_where_the_operator_decomposes() -> None:
-    op = torch.ops.fastprune.masked_muls.default
+@pytest.mark.parametrize("name", ["masked_muls", "masked_muls_"])
+def test_lists_of_other_lengths_where_the_operator_decomposes(name: str) -> None:
+    op = getattr(torch.ops.fastprune, name).default
     with pytest.raises(RuntimeError, match="as many masks as tensors, 2, got 1"):
         torch.jit.trace(lambda t: tuple(op([t, t], [t])), (T,))
     with pytest.raises(RuntimeError, match="as many masks as tensors, 2, got 1"):
@@ -341,6 +343,7 @@ def test_mask_on_another_device(target: Target) -> None:
         ("masked_mul", (T, T)),
         ("masked_mul_", (T, T)),
         ("masked_muls", ([T], [T])),
+        ("masked_muls_", ([T], [T])),
     ],
 )
 def test_cuda_tensor_on_a_cpu_only_build(op: str, args: tuple[Any, ...]) -> None:

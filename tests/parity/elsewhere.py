@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils import cpp_extension
 
 import fastprune
+from fastprune.packing import packed
 
 from .make import X
 from .registry import Outcome, case, outcome
@@ -69,6 +70,8 @@ def products() -> list[torch.Tensor]:
     there = t.to(NAME), mask.to(NAME)
     ops = fastprune.ops
     made = [ops.masked_mul(*there), *ops.masked_muls([there[0]], [there[1]])]
+    bits = [mask.bool(), packed(mask)]
+    made += ops.masked_muls_([there[0].clone() for _ in bits], [m.to(NAME) for m in bits])
     return [p.cpu() - mask * t for p in (*made, ops.masked_mul_(*there))]
 
 

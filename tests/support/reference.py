@@ -112,3 +112,23 @@ def combine_masks(old_mask: Tensor, new_mask: Tensor) -> Tensor:
 
 def masked_mul(t: Tensor, mask: Tensor) -> Tensor:
     return mask.to(t.dtype) * t
+
+
+def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
+    rows = shape[0] if len(shape) > 1 else 1
+    cols = int(np.prod(shape[1:] if len(shape) > 1 else shape))
+    entries = np.unpackbits(bits.cpu().numpy(), axis=1, count=cols, bitorder="little")
+    return torch.from_numpy(entries).view(rows, cols).bool().reshape(tuple(shape))
+
+
+def masked_muls_(ts: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    """What becomes of ``ts``."""
+    return [_masked(t.cpu(), mask.cpu()) for t, mask in zip(ts, masks, strict=True)]
+
+
+def _masked(t: Tensor, mask: Tensor) -> Tensor:
+    rows = t.shape[0] if t.dim() > 1 else 1
+    cols = int(np.prod(t.shape[1:] if t.dim() > 1 else t.shape))
+    if mask.dtype == torch.uint8 and mask.shape == (rows, -(-cols // 8)):
+        mask = unpacked(mask, t.shape)
+    return t.where(mask, 0) if mask.dtype == torch.bool else masked_mul(t, mask)

@@ -17,7 +17,8 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 15;
 
-// Entries [begin, end) in order of memory. The output may be t itself.
+}  // namespace
+
 void multiply_range(const SameLayout& flat, const at::Tensor& out, int64_t begin, int64_t end) {
   dispatch_float(out.scalar_type(), [&](auto value) {
     using T = decltype(value);
@@ -32,6 +33,8 @@ void multiply_range(const SameLayout& flat, const at::Tensor& out, int64_t begin
     });
   });
 }
+
+namespace {
 
 void multiply(const SameLayout& flat, const at::Tensor& out) {
   at::parallel_for(0, out.numel(), kGrain,

@@ -1,11 +1,16 @@
-// masked_muls for other CPU kernels.
+// The parts of masked_mul.cpp that other CPU operators call.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <vector>
 
+#include "args/elementwise.h"
+
 namespace fastprune::cpu {
+
+// mask * t of entries [begin, end) in order of memory. The output may be t itself.
+void multiply_range(const SameLayout& flat, const at::Tensor& out, int64_t begin, int64_t end);
 
 std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks);
 

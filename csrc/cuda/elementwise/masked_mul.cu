@@ -38,6 +38,8 @@ void multiply(const std::vector<SameLayout>& flat, const std::vector<at::Tensor>
                    ElementwisePolicy::kThreads, map.list(out[0].options()));
 }
 
+}  // namespace
+
 void multiply_flat(const std::vector<SameLayout>& flat, const std::vector<at::Tensor>& out) {
   dispatch_float(flat[0].first.scalar_type(), [&](auto value) {
     using T = decltype(value);
@@ -45,6 +47,8 @@ void multiply_flat(const std::vector<SameLayout>& flat, const std::vector<at::Te
                   [&](auto other) { multiply<T, decltype(other)>(flat, out); });
   });
 }
+
+namespace {
 
 at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   if (!is_native_pair(t, mask)) return aten_masked_mul(t, mask);

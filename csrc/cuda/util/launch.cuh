@@ -25,6 +25,8 @@ namespace fastprune::cuda {
 
 #ifdef FASTPRUNE_CUDA_ON_HOST
 
+constexpr at::DeviceType kDeviceType = at::kCPU;
+
 struct DeviceGuard {
   explicit DeviceGuard(const at::Tensor&) {}
 };
@@ -39,6 +41,8 @@ void launch_kernel(const char* name, void (*kernel)(P...), dim3 grid, dim3 block
 }
 
 #else
+
+constexpr at::DeviceType kDeviceType = at::kCUDA;
 
 struct DeviceGuard {
   explicit DeviceGuard(const at::Tensor& t) : guard(t.device()) {}

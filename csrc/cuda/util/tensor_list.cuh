@@ -16,7 +16,10 @@ struct TensorItem {
   const void* scores;
   const void* mask;  // nullptr: all ones
   void* out;
-  const void* t;  // t and product: nullptr unless the product is written too
+  union {
+    const void* t;  // t and product: nullptr unless the product is written too
+    int64_t cols;   // of a packed mask, see common/packed.h; there is no product then
+  };
   void* product;
   int64_t size;
   int64_t first_tile;   // in the list

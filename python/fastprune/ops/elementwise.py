@@ -1,7 +1,7 @@
-"""Multiplication by masks: combine_masks, with its fake kernel, and masked_mul in three forms.
+"""Multiplication by masks: combine_masks, with its fake kernel, and masked_mul in four forms.
 
 masked_mul needs no fake kernel: whatever traces it sees its decomposition, which
-csrc/autograd/masked_mul.cpp registers.
+csrc/dispatch/fallback.cpp registers.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from .. import _C
+from ..packing import packed_shape, unpacked
 from .arguments import check_device
 
-__all__ = ["combine_masks", "masked_mul", "masked_mul_", "masked_muls"]
+__all__ = ["combine_masks", "masked_mul", "masked_mul_", "masked_muls", "masked_muls_"]
 
 # Looked up once: a look-up by name takes as long as a small operator's checks.
 _combine_masks: Any = torch.ops.fastprune.combine_masks.default
 _masked_mul: Any = torch.ops.fastprune.masked_mul.default
 _masked_mul_: Any = torch.ops.fastprune.masked_mul_.default
 _masked_muls: Any = torch.ops.fastprune.masked_muls.default
+_masked_muls_: Any = torch.ops.fastprune.masked_muls_.default
 
 
 def combine_masks(old_mask: Tensor, new_mask: Tensor) -> Tensor:
@@ -111,3 +113,54 @@ def masked_muls(ts: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
         return [masked_mul(t, mask) for t, mask in zip(ts, masks, strict=True)]
     result: list[Tensor] = _masked_muls(ts, masks)
     return result
+
+
+def masked_muls_(ts: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    """Applies masks to a list of tensors in place, in one launch for each kind of pair on CUDA.
+
+    For gradients, parameters and optimizer state of a model whose pruned entries stay zero while it
+    trains. A mask is one of
+
+    - bool, of the shape of ``t``;
+    - packed: uint8, of shape ``[rows, ceil(cols / 8)]`` for ``t.flatten(1)`` of shape ``[rows,
+      cols]`` (a vector or a scalar is one row), as :func:`fastprune.packing.packed` makes it. Bits
+      after the last entry of a row are ignored;
+    - any other dtype, of the shape of ``t``: then this is :func:`masked_mul_`. A uint8 mask of a
+      ``t`` of one column is read as packed: values other than 0 and 1 count by their lowest bit.
+
+    By a bool or packed mask pruned entries are set to +0, whatever they are, and the others are not
+    touched. A product would keep the NaN or Inf of a gradient that overflowed at a pruned entry;
+    and only pruned entries need a write. Otherwise as :func:`torch._foreach_mul_`.
+
+    Args:
+        ts: changed; of any dtypes, devices and layouts; float64, float32, float16 and bfloat16 have
+            kernels of ours. One that is listed twice is changed twice, in this order.
+        masks: one for each of ``ts``, on its device.
+
+    Returns:
+        ``ts``, as a list.
+
+    Raises:
+        RuntimeError: lengths, shapes or devices do not fit; one of ``ts`` is a leaf that requires a
+            gradient. Nothing has changed then.
+    """
+    if not ts and not masks:  # no tensor to dispatch on
+        return []
+    if is_compiling():
+        for t, mask in zip(ts, masks, strict=True):
+            _apply_mask_(t, mask)
+    else:
+        _masked_muls_(ts, masks)
+    return list(ts)
+
+
+def _apply_mask_(t: Tensor, mask: Tensor) -> None:
+    """One pair of :func:`masked_muls_`, for compilers."""
+    packed = mask.dtype == torch.uint8 and mask.shape == packed_shape(t.shape)
+    if not packed and mask.shape != t.shape:
+        raise RuntimeError(f"expected a mask of shape {list(t.shape)}, got {list(mask.shape)}")
+    if packed or mask.dtype == torch.bool:
+        kept = unpacked(mask, t.shape) if packed else mask
+        t.masked_fill_(~kept, 0)
+    else:
+        t.mul_(mask.to(t.dtype))

@@ -1,0 +1,70 @@
+"""Masks of one bit an entry, as ``ops.masked_muls_`` takes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["packed", "packed_shape", "unpacked"]
+
+
+def packed_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """The shape of the packed mask of a tensor: rows, and bytes of a row.
+
+    Rows are those of ``t.flatten(1)``; a vector or a scalar is one row.
+    """
+    rows, cols = _rows_and_cols(shape)
+    return rows, (cols + 7) // 8
+
+
+def packed(mask: Tensor) -> Tensor:
+    """A mask with one bit an entry, 1 where ``mask`` is not zero.
+
+    Row by row as :func:`numpy.packbits` with ``bitorder="little"``: entry ``c`` of a row is bit
+    ``c % 8`` of byte ``c // 8``, and bits after the last entry are 0.
+
+    Args:
+        mask: of any dtype and shape, on any device.
+
+    Returns:
+        uint8, of shape :func:`packed_shape`, on the device of ``mask``.
+    """
+    rows, cols = _rows_and_cols(mask.shape)
+    _, bytes_of_row = packed_shape(mask.shape)
+    bits = (mask != 0).reshape(rows, cols).to(torch.uint8)
+    bits = torch.nn.functional.pad(bits, (0, 8 * bytes_of_row - cols))
+    shifts = torch.arange(8, dtype=torch.uint8, device=mask.device)
+    return (bits.view(rows, bytes_of_row, 8) << shifts).sum(-1, dtype=torch.uint8)
+
+
+def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
+    """The mask that :func:`packed` packed.
+
+    Args:
+        bits: uint8, of ``packed_shape(shape)``.
+        shape: of the mask.
+
+    Returns:
+        A bool mask of this shape, on the device of ``bits``.
+
+    Raises:
+        ValueError: ``bits`` is not a packed mask of that shape.
+    """
+    if bits.dtype != torch.uint8 or bits.shape != packed_shape(shape):
+        raise ValueError(
+            f"expected a packed mask of shape {list(shape)} to be uint8 of shape "
+            f"{list(packed_shape(shape))}, got {bits.dtype} of shape {list(bits.shape)}"
+        )
+    _, cols = _rows_and_cols(shape)
+    shifts = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    entries = (bits.unsqueeze(-1) >> shifts) & 1
+    return entries.flatten(1)[:, :cols].reshape(tuple(shape)).to(torch.bool)
+
+
+def _rows_and_cols(shape: Sequence[int]) -> tuple[int, int]:
+    if len(shape) < 2:
+        return 1, math.prod(shape)
+    return shape[0], math.prod(shape[1:])
