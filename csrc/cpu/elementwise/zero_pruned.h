@@ -11,8 +11,8 @@
 
 namespace fastprune::cpu {
 
-// Entries that are looked at together: where none is pruned, t is neither read nor written. Looking
-// takes 0.02 ns an entry, and reading and writing a float32 took 0.2.
+// Entries that are looked at together: where none is pruned, t is neither read nor written. On an
+// AMD EPYC looking took 0.02 ns an entry, reading and writing a float32 in memory about 0.2.
 constexpr int64_t kZeroedTogether = 512;
 
 FASTPRUNE_MULTIVERSION_STREAM inline bool all_kept(const uint8_t* kept, int64_t n) {
