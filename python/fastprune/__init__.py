@@ -23,12 +23,23 @@ from torch.nn.utils.prune import (
     _validate_structured_pruning as _validate_structured_pruning,
 )
 
-from . import caching, checkpoints, functional, methods, ops, parametrization, patching, scored
+from . import (
+    caching,
+    checkpoints,
+    functional,
+    inplace,
+    methods,
+    ops,
+    parametrization,
+    patching,
+    scored,
+)
 from .base import BasePruningMethod
 from .caching import *  # noqa: F403, by their __all__
 from .checkpoints import *  # noqa: F403
 from .container import PruningContainer
 from .functional import *  # noqa: F403
+from .inplace import *  # noqa: F403
 from .methods import *  # noqa: F403
 from .parametrization import *  # noqa: F403
 from .patching import *  # noqa: F403
@@ -40,6 +51,7 @@ __all__ = ["BasePruningMethod", "PruningContainer", "ops"]
 __all__ += caching.__all__
 __all__ += checkpoints.__all__
 __all__ += functional.__all__
+__all__ += inplace.__all__
 __all__ += methods.__all__
 __all__ += parametrization.__all__
 __all__ += patching.__all__

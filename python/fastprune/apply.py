@@ -17,7 +17,7 @@ from .lazy import no_shape
 from .native import ranks_original, select_one
 from .reading import READ_BY_PARENT, start_reading
 from .sharded import DTENSOR, on_other_mesh, prepare
-from .slots import original_and_mask, store
+from .slots import IN_PLACE, original_and_mask, store
 from .tying import holders, tied_mask
 
 
@@ -43,6 +43,10 @@ def apply_method(
 
         if parametrization.find_masked(module, name) is not None:
             return parametrization.add_method(method, module, name, importance_scores, selected)
+    if name in module.__dict__.get(IN_PLACE, ()):
+        from . import inplace  # which imports this file
+
+        return inplace.add_method(method, module, name, importance_scores, selected)
     old = _find_hook(module, name)
     t = orig = _check_prunable(module, name, importance_scores, pruned=old is not None)
     if DTENSOR in modules:

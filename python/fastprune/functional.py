@@ -16,6 +16,7 @@ from .apply import apply_method
 from .caching import Cached, resumed
 from .container import PruningContainer
 from .lazy import no_shape
+from .masking import forget, let_go
 from .methods import (
     CustomFromMask,
     Identity,
@@ -29,6 +30,7 @@ from .parametrization import find_masked, mask_of, masks_in, original_of, remove
 from .patterns import common_dtype
 from .rollback import transaction
 from .sharded import check_selection, explain
+from .slots import IN_PLACE
 from .tying import by_parameter, holders
 
 __all__ = [
@@ -200,6 +202,10 @@ def remove(module: _Module, name: str) -> _Module:
     if find_masked(module, name) is not None:
         remove_masked(module, name)
         return module
+    if name in module.__dict__.get(IN_PLACE, ()):
+        forget(module, name)
+        let_go(module)
+        return module
     with resumed(module) if isinstance(module, Cached) else nullcontext():
         result: _Module = _REMOVE(module, name)
     return result
@@ -219,7 +225,9 @@ def is_pruned(module: nn.Module) -> bool:
     Raises:
         AttributeError: it is no module.
     """
-    if any(masks_in(m) or isinstance(m, Cached) for m in module.modules()):
+    if any(
+        masks_in(m) or isinstance(m, Cached) or IN_PLACE in m.__dict__ for m in module.modules()
+    ):
         return True
     result: bool = _IS_PRUNED(module)
     return result
@@ -338,7 +346,8 @@ def prune_globally(
                 module, name = pairs[i]
                 # A module that is not listed may have pruned the Parameter, too.
                 tied = i != group[0] or id(module._parameters.get(name)) in holders
-                if not native or tied:
+                in_place = name in module.__dict__.get(IN_PLACE, ())
+                if not native or (tied and not in_place):
                     from_mask.apply(module, name, new[g])
                     continue
                 # The new mask holds the old one already, so there is nothing to combine it with.

@@ -10,10 +10,12 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from . import masking
 from .apply import check_scores, select, stack
 from .hook import Hook
 from .native import ranks_original
 from .ops import masked_mul
+from .slots import IN_PLACE
 
 __all__ = ["parametrized"]
 
@@ -134,6 +136,8 @@ def masks_in(module: nn.Module) -> list[Masked]:
 
 def mask_of(module: nn.Module, name: str) -> Tensor | None:
     """The mask of ``module.<name>``, whatever keeps it pruned."""
+    if name in module.__dict__.get(IN_PLACE, ()):
+        return masking.mask_of(module, name)
     masked = find_masked(module, name)
     mask: Tensor | None = getattr(module, name + "_mask", None) if masked is None else masked.mask
     return mask

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn.utils.prune as upstream
@@ -9,7 +11,7 @@ from torch import nn
 
 from .parametrization import masks_in
 from .reading import READ_BY_PARENT
-from .slots import has_own_setattr
+from .slots import IN_PLACE, has_own_setattr
 
 #: What of a module pruning changes, beside its attributes themselves.
 _HOLDERS = (
@@ -24,11 +26,13 @@ _HOLDERS = (
 class transaction:
     """Leave the modules exactly as they were if anything is raised inside, even an interrupt."""
 
-    __slots__ = ("before",)
+    __slots__ = ("after", "before")
 
     def __init__(self, *modules: nn.Module) -> None:
         #: Each container that pruning changes, with a copy of its content.
         self.before: list[tuple[Any, Any]] = []
+        #: What cannot be undone, for the end; None where no module is pruned in place.
+        self.after: list[Callable[[], None]] | None = None
         before = self.before
         for module in modules:
             attributes = module.__dict__
@@ -40,6 +44,8 @@ class transaction:
                 for hook in attributes["_forward_pre_hooks"].values():
                     if isinstance(hook, upstream.BasePruningMethod):
                         before.append((hook.__dict__, hook.__dict__.copy()))
+            if IN_PLACE in attributes:
+                self.after = []
             if "parametrizations" in attributes["_modules"]:
                 for masked in masks_in(module):
                     before.append((masked._buffers, masked._buffers.copy()))
@@ -51,15 +57,41 @@ class transaction:
                 before += [(value, value.copy()) for value in lists]
 
     def __enter__(self) -> None:
-        return None
+        if self.after is not None:
+            _open().append(self.after)
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is not None:
-            for holder, content in self.before:
-                if type(holder) is list:
-                    holder[:] = content
-                elif isinstance(holder, READ_BY_PARENT):
-                    holder.__class__ = content
-                else:
-                    holder.clear()
-                    holder.update(content)
+        if self.after is not None:
+            outer = _open()
+            outer.pop()
+            if kind is None and outer:
+                outer[-1] += self.after
+            elif kind is None:
+                for action in self.after:
+                    action()
+        if kind is None:
+            return
+        for holder, content in self.before:
+            if type(holder) is list:
+                holder[:] = content
+            elif isinstance(holder, READ_BY_PARENT):
+                holder.__class__ = content
+            else:
+                holder.clear()
+                holder.update(content)
+
+
+_local = threading.local()
+
+
+def _open() -> list[list[Callable[[], None]]]:
+    """The transactions of this thread over modules that are pruned in place."""
+    if not hasattr(_local, "open"):
+        _local.open = []
+    result: list[list[Callable[[], None]]] = _local.open
+    return result
+
+
+def after_success(action: Callable[[], None]) -> None:
+    """Run ``action`` when the transaction has succeeded; it may change what cannot be restored."""
+    _open()[-1].append(action)

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from .reading import ReadsProducts
 
+#: The attribute of a module that says which of its tensors are pruned in place; see masking.py.
+IN_PLACE = "_fastprune_in_place"
+
 _GETATTR = nn.Module.__getattr__
 _SETATTR = nn.Module.__setattr__
 

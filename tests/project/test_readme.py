@@ -51,6 +51,8 @@ def test_example_of_own_scores(ran: dict[str, Any]) -> None:
 def test_example_of_checkpoints(ran: dict[str, Any]) -> None:
     layer, fresh, dense = ran["layer"], ran["fresh"], ran["dense"]
     assert torch.equal(fresh.weight_mask, layer.weight_mask)
+    assert not fresh.weight_orig[fresh.weight_mask == 0].any()  # after a step in place
+    assert not torch.equal(fresh.weight_orig, layer.weight_orig * layer.weight_mask)
     assert sorted(dense) == ["bias", "weight"]
     assert torch.equal(dense["weight"], layer.weight_orig * layer.weight_mask)
 

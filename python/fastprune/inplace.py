@@ -1,0 +1,270 @@
+"""in_place: the pruned entries of a parameter are zero itself, and training keeps them so.
+
+There is no product and no hook. A module keeps a mask of one byte or one bit an entry, and before
+an optimizer's step one operator sets the gradients of all pruned entries to zero: with zero
+gradient, zero value and zero state every optimizer of torch leaves an entry at zero.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.utils.prune as upstream
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .apply import check_scores, select, stack
+from .caching import Cached
+from .copying import remember_module
+from .hook import applies_as_ours
+from .masking import (
+    Entry,
+    Masker,
+    forget,
+    let_go,
+    mask_as_accumulated,
+    mask_gradients_of,
+    mask_of,
+    zero_after_loading,
+    zero_everything,
+    zero_pruned,
+    zero_state,
+)
+from .native import ranks_original
+from .packing import packed
+from .reading import READ_BY_PARENT, ReadsProducts, start_reading, stop_reading
+from .rollback import after_success, transaction
+from .slots import IN_PLACE, store
+
+__all__ = ["in_place", "mask_gradients", "restore"]
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def in_place(
+    model: _Module,
+    optimizer: Optimizer | None = None,
+    *,
+    mask_dtype: torch.dtype | str = torch.bool,
+    persistent: bool = True,
+) -> _Module:
+    """Train at the speed of a dense model: prune the parameters themselves, and keep them pruned.
+
+    **The values of pruned entries are lost**: they are zero from now on, in the parameter itself,
+    which has its plain name again. In the ordinary form of :mod:`torch.nn.utils.prune` they are
+    kept in ``<name>_orig``, and every forward and backward multiplies with a mask.
+
+    Before each ``optimizer.step()`` the gradients of pruned entries are set to zero, those of all
+    tensors by one operator; what the optimizer's state holds for pruned entries is set to zero
+    once. So they stay exactly zero, with momentum, weight decay, Adam's moments and gradient
+    accumulation. Without an optimizer each gradient is masked as it is accumulated.
+
+    Parameters are the same objects as before: optimizers, DDP and compilers see ordinary ones.
+    :func:`l1_unstructured` and the other functions, :func:`global_unstructured`, :func:`is_pruned`
+    and :func:`remove` know this form and keep it; :func:`restore` brings the ordinary form back.
+    Loading a state dict sets pruned entries to zero again. Called again, it takes what has been
+    pruned since, and adds the optimizer. A copy of the model (``deepcopy``, ``pickle``) has this
+    form too, but is to be passed here with an optimizer of its own before it is trained.
+
+    >>> prune.global_unstructured(parameters, prune.L1Unstructured, amount=0.9)
+    >>> optimizer = torch.optim.AdamW(model.parameters())
+    >>> prune.in_place(model, optimizer)
+
+    As the masks of :func:`torch.nn.utils.prune.remove`, but kept.
+
+    Args:
+        model: pruned, with all its submodules; masks of 0 and 1.
+        optimizer: any, of the parameters of ``model``.
+        mask_dtype: torch.bool, or ``"bits"`` for one bit an entry; see :mod:`fastprune.packing`.
+        persistent: whether masks are in the state dict, as ``<name>_mask``.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: ``mask_dtype`` is neither; a mask is not of 0 and 1 or requires a gradient; or
+            modules that share a parameter have different masks of it.
+        TypeError: a method has an ``apply_mask`` of its own; ``optimizer`` is none.
+        RuntimeError: inside of :class:`cached`.
+    """
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise TypeError(f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    if mask_dtype not in (torch.bool, "bits"):
+        raise ValueError(f'expected mask_dtype to be torch.bool or "bits", got {mask_dtype!r}')
+    found = [pair for module in model.modules() for pair in _hooked(module)]
+    kept = [_check(module, hook) for module, hook in found]
+    _check_tied(found, kept)
+    with transaction(*dict.fromkeys(module for module, _ in found)):
+        for (module, hook), mask in zip(found, kept, strict=True):
+            _convert(module, hook, mask, bits=mask_dtype == "bits", persistent=persistent)
+    modules = [module for module in model.modules() if IN_PLACE in module.__dict__]
+    zero_pruned(modules)
+    if optimizer is not None:
+        Masker.of(optimizer).add(modules)
+        zero_state(optimizer, modules)
+    for module in modules:
+        mask_as_accumulated(module)
+    return model
+
+
+def restore(model: _Module) -> _Module:
+    """Bring the ordinary form back: ``<name>_orig``, ``<name>_mask`` and the hook are there again.
+
+    Undoes :func:`in_place`, but for the values that are lost: pruned entries of ``<name>_orig`` are
+    zero. The methods applied so far are those of the hook. As
+    :func:`torch.nn.utils.prune.custom_from_mask` leaves a module.
+
+    Args:
+        model: with all its submodules; those that are not pruned in place are left alone.
+
+    Returns:
+        The model.
+
+    Raises:
+        RuntimeError: inside of :class:`cached`.
+    """
+    modules = [module for module in model.modules() if IN_PLACE in module.__dict__]
+    for module in modules:
+        _refuse_cached(module)
+    with transaction(*modules):
+        for module in modules:
+            for name, entry in module.__dict__[IN_PLACE].items():
+                mask = mask_of(module, name).to(entry.dtype)
+                orig = module._parameters[name]
+                forget(module, name)
+                module.register_parameter(name + "_orig", orig)
+                del module._parameters[name]
+                module.register_buffer(name + "_mask", mask)
+                if isinstance(module, READ_BY_PARENT):
+                    start_reading(module)
+                else:
+                    product = entry.method.apply_mask(module)
+                    store(module, name, product, was_parameter=True)
+                module.register_forward_pre_hook(entry.method)
+                remember_module(entry.method, module, orig)
+    for module in modules:
+        let_go(module)
+    return model
+
+
+def mask_gradients(model: nn.Module) -> None:
+    """Set the gradients of entries that :func:`in_place` has pruned to zero.
+
+    To be called before :func:`torch.nn.utils.clip_grad_norm_`, so that pruned entries do not count:
+
+    >>> prune.mask_gradients(model)
+    >>> torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+
+    Args:
+        model: with all its submodules.
+
+    Returns:
+        None.
+
+    Raises:
+        RuntimeError: a gradient has another shape or device than its mask.
+    """
+    mask_gradients_of(module for module in model.modules() if IN_PLACE in module.__dict__)
+
+
+def add_method(
+    method: Any,
+    module: nn.Module,
+    name: str,
+    importance_scores: Tensor | None,
+    selected: tuple[Tensor, Tensor | None] | None,
+) -> Any:
+    """What ``apply_method`` does for a tensor that is pruned in place; inside a transaction."""
+    entries: dict[str, Entry] = module.__dict__[IN_PLACE]
+    entry = entries[name]
+    param = module._parameters[name]
+    assert param is not None
+    if importance_scores is not None:
+        check_scores(module, name, importance_scores, param)
+    method._tensor_name = name
+    hook, decides = stack(copy.copy(entry.method), method)
+    if selected is None:
+        t = param.detach()
+        scores = importance_scores
+        if scores is None:
+            scores = param if ranks_original(method) else t
+        mask = mask_of(module, name).to(entry.dtype)
+        ranked = method if decides else None
+        selected = select(hook, ranked, scores, mask, t, t, repeated=True)
+    new = selected[0] != 0
+    module.register_buffer(name + "_mask", packed(new) if entry.bits else new, entry.persistent)
+    module.__dict__[IN_PLACE] = {**entries, name: entry._replace(method=hook)}
+    after_success(lambda: zero_everything(module))
+    return hook
+
+
+# ---- to the form and back ----
+
+
+def _hooked(module: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
+    """The module with each of its hooks that prune."""
+    if isinstance(module, Cached):
+        _refuse_cached(module)
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, upstream.BasePruningMethod):
+            yield module, hook
+
+
+def _refuse_cached(module: nn.Module) -> None:
+    if isinstance(module, Cached):
+        raise RuntimeError(f"expected {module} to be outside of cached(), got it inside")
+
+
+def _check(module: nn.Module, hook: Any) -> Tensor:
+    """The mask as bool, in the layout of the parameter."""
+    name = hook._tensor_name
+    orig: Tensor = getattr(module, name + "_orig")
+    mask: Tensor = getattr(module, name + "_mask")
+    if not applies_as_ours(hook) and type(hook).apply_mask is not _APPLY_MASK:
+        raise TypeError(
+            f"expected {name} of {module} to be pruned by a product with its mask, got a "
+            f"{type(hook).__name__} with an apply_mask of its own"
+        )
+    if mask.requires_grad:
+        raise ValueError(f"expected the mask of {name} of {module} to need no gradient")
+    kept = mask != 0
+    if not torch.equal(kept.to(mask.dtype), mask):
+        raise ValueError(f"expected the mask of {name} of {module} to hold 0 and 1 only")
+    return torch.empty_like(orig, dtype=torch.bool).copy_(kept)
+
+
+#: Upstream's own, of hooks that upstream has made.
+_APPLY_MASK = upstream.BasePruningMethod.apply_mask
+
+
+def _check_tied(found: list[tuple[nn.Module, Any]], kept: list[Tensor]) -> None:
+    first: dict[int, Tensor] = {}
+    for (module, hook), mask in zip(found, kept, strict=True):
+        orig = getattr(module, hook._tensor_name + "_orig")
+        if not torch.equal(first.setdefault(id(orig), mask), mask):
+            raise ValueError(
+                f"expected modules that share {hook._tensor_name} of {module} to have one mask, "
+                "got different ones, which one parameter cannot have"
+            )
+
+
+def _convert(module: nn.Module, hook: Any, kept: Tensor, *, bits: bool, persistent: bool) -> None:
+    name = hook._tensor_name
+    orig = module._parameters[name + "_orig"]
+    dtype = getattr(module, name + "_mask").dtype
+    for key in [key for key, other in module._forward_pre_hooks.items() if other is hook]:
+        del module._forward_pre_hooks[key]
+    if isinstance(module, ReadsProducts):
+        stop_reading(module, hook)
+    module.__dict__.pop(name, None)
+    del module._parameters[name + "_orig"]
+    del module._buffers[name + "_mask"]
+    setattr(module, name, orig)  # an RNN's list of weights, too
+    module.register_buffer(name + "_mask", packed(kept) if bits else kept, persistent)
+    entries = module.__dict__.get(IN_PLACE, {})
+    if not entries:
+        module.register_load_state_dict_post_hook(zero_after_loading)
+    module.__dict__[IN_PLACE] = {**entries, name: Entry(hook, bits, persistent, dtype)}

@@ -1,0 +1,508 @@
+"""prune.in_place: pruned entries stay zero in training, and the form is kept and undone."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import fastprune as prune
+from fastprune.packing import unpacked
+from support.unchanged import assert_unchanged, snapshot
+
+X = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
+SHAPE_OF = {"0.weight": (9, 6), "2.weight": (4, 9), "0.bias": (9,)}
+
+
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 4))
+    prune.l1_unstructured(layers[0], "weight", 0.5)
+    prune.random_unstructured(layers[0], "bias", 3)
+    prune.ln_structured(layers[2], "weight", 1, 2, 0)
+    prune.l1_unstructured(layers[2], "weight", 0.4)
+    return layers
+
+
+def masks(layers: nn.Module) -> dict[str, Tensor]:
+    """Of either form, as bool."""
+    found = {}
+    for name, buffer in layers.named_buffers():
+        key = name.removesuffix("_mask")
+        packed = buffer.dtype == torch.uint8
+        found[key] = unpacked(buffer, SHAPE_OF[key]) if packed else buffer != 0
+    return found
+
+
+def loss_of(layers: nn.Module, x: Tensor = X) -> Tensor:
+    out: Tensor = layers(x)
+    return (out - 1).square().sum()
+
+
+def step(layers: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+    optimizer.zero_grad()
+    loss = loss_of(layers)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def assert_zero(layers: nn.Module) -> None:
+    kept = masks(layers)
+    assert kept
+    for name, mask in kept.items():
+        value = layers.get_parameter(name)
+        assert not value[~mask].any(), name
+        assert value[mask].any(), name
+
+
+FORMS: list[dict[str, Any]] = [
+    {},
+    {"mask_dtype": "bits"},
+    {"persistent": False},
+    {"mask_dtype": "bits", "persistent": False},
+]
+every_form = pytest.mark.parametrize("form", FORMS, ids=str)
+
+
+@every_form
+def test_losses_are_those_of_the_ordinary_form(form: dict[str, Any]) -> None:
+    ordinary, ours = model(), model()
+    parameters = [p for _, p in sorted(ours.named_parameters())]
+    optimizers = [torch.optim.SGD(m.parameters(), 0.01) for m in (ordinary, ours)]
+    assert prune.in_place(ours, optimizers[1], **form) is ours
+    for _ in range(20):
+        assert torch.equal(step(ours, optimizers[1]), step(ordinary, optimizers[0]))
+    assert_zero(ours)
+    for name, mask in masks(ordinary).items():
+        orig = ordinary.get_parameter(name + "_orig")
+        assert torch.equal(ours.get_parameter(name)[mask], orig[mask])
+    assert {id(p) for p in parameters} == {id(p) for p in ours.parameters()}
+
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "SGD": lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.1, nesterov=True),
+    "SGD, foreach": lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, foreach=True),
+    "SGD, fused": lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, fused=True),
+    "Adam": lambda p: torch.optim.Adam(p, 0.05, amsgrad=True, weight_decay=0.1),
+    "Adam, fused": lambda p: torch.optim.Adam(p, 0.05, fused=True),
+    "AdamW": lambda p: torch.optim.AdamW(p, 0.05),
+    "AdamW, foreach": lambda p: torch.optim.AdamW(p, 0.05, foreach=True),
+    "Adadelta": lambda p: torch.optim.Adadelta(p, 1.0),
+    "Adafactor": lambda p: torch.optim.Adafactor(p, 0.05),
+    "Adagrad": lambda p: torch.optim.Adagrad(p, 0.05),
+    "Adamax": lambda p: torch.optim.Adamax(p, 0.05),
+    "ASGD": lambda p: torch.optim.ASGD(p, 0.05),
+    "NAdam": lambda p: torch.optim.NAdam(p, 0.05),
+    "RAdam": lambda p: torch.optim.RAdam(p, 0.05),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, 0.05, momentum=0.9, centered=True),
+    "Rprop": lambda p: torch.optim.Rprop(p, 0.05),
+    "one of a user's": lambda p: Mixing(p),
+}
+
+
+class Mixing(torch.optim.Optimizer):
+    """Moves every entry of a parameter by the mean of its gradients."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                p -= 0.01 * p.grad.mean()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("mask_dtype", [torch.bool, "bits"])
+def test_pruned_entries_stay_zero(name: str, mask_dtype: Any) -> None:
+    layers = model()
+    optimizer = OPTIMIZERS[name](layers.parameters())
+    for _ in range(2):  # which leaves momentum at entries that are pruned
+        step(layers, optimizer)
+    for p in optimizer.state:
+        for value in optimizer.state[p].values():
+            if isinstance(value, Tensor) and value.shape == p.shape:
+                value.add_(0.1)
+    prune.in_place(layers, optimizer, mask_dtype=mask_dtype)
+    assert_zero(layers)
+    before = {n: p.detach().clone() for n, p in layers.named_parameters()}
+    for _ in range(3):
+        step(layers, optimizer)
+        assert_zero(layers)
+    for n, p in layers.named_parameters():
+        assert not torch.equal(p, before[n])
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+def test_an_optimizer_that_mixes_entries() -> None:
+    layer = prune.l1_unstructured(nn.Linear(6, 9, bias=False), "weight", 0.5)
+    optimizer = torch.optim.Muon(layer.parameters(), 0.05)
+    prune.in_place(layer, optimizer)
+    for _ in range(2):
+        step(layer, optimizer)
+        assert_zero(layer)
+
+
+def test_a_closure() -> None:
+    layers = model()
+    optimizer = torch.optim.LBFGS(layers.parameters(), 0.1)
+    prune.in_place(layers, optimizer)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(layers)
+        loss.backward()
+        return loss
+
+    first = optimizer.step(closure)  # type: ignore[arg-type]
+    assert optimizer.step(closure=closure) < first  # type: ignore[arg-type, operator]
+    assert_zero(layers)
+
+
+@every_form
+def test_without_an_optimizer(form: dict[str, Any]) -> None:
+    layers = prune.in_place(model(), **form)
+    for x in (X, 2 * X):
+        loss_of(layers, x).backward()
+    for name, mask in masks(layers).items():
+        grad = layers.get_parameter(name).grad
+        assert grad is not None
+        assert not grad[~mask].any()
+        assert grad[mask].any()
+    optimizer = torch.optim.SGD(layers.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
+    prune.in_place(layers, optimizer)  # which takes over
+    layers.zero_grad()
+    loss_of(layers).backward()
+    assert any(layers.get_parameter(n).grad[~m].any() for n, m in masks(layers).items())  # type: ignore[index]
+    optimizer.step()
+    assert_zero(layers)
+
+
+def test_called_again() -> None:
+    layers = model()
+    optimizer = torch.optim.SGD(layers.parameters(), 0.1, momentum=0.9)
+    for _ in range(3):
+        prune.in_place(layers, optimizer)
+    assert len(optimizer._optimizer_step_pre_hooks) == 1  # type: ignore[attr-defined]
+    prune.l1_unstructured(layers[2], "bias", 0.5)
+    assert hasattr(layers[2], "bias_orig")
+    prune.in_place(layers, optimizer)
+    SHAPE_OF["2.bias"] = (4,)
+    assert "2.bias" in masks(layers)
+    for _ in range(2):
+        step(layers, optimizer)
+    assert_zero(layers)
+
+
+def test_gradients_that_overflow_and_clipping() -> None:
+    layers = model()
+    optimizer = torch.optim.SGD(layers.parameters(), 0.1)
+    prune.in_place(layers, optimizer)
+    loss_of(layers).backward()
+    kept = masks(layers)
+    for name, mask in kept.items():
+        grad = layers.get_parameter(name).grad
+        assert grad is not None
+        grad[~mask] = torch.inf
+    prune.mask_gradients(layers)
+    norm = torch.nn.utils.clip_grad_norm_(layers.parameters(), 1.0)
+    assert norm.isfinite()
+    optimizer.step()
+    assert_zero(layers)
+    assert all(p.isfinite().all() for p in layers.parameters())
+
+
+def test_gradient_scaler_accumulation_and_checkpointing() -> None:
+    layers = model()
+    optimizer = torch.optim.AdamW(layers.parameters(), 0.05)
+    prune.in_place(layers, optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for _ in range(2):
+        optimizer.zero_grad()
+        for x in (X, 2 * X):
+            out = checkpoint(layers, x, use_reentrant=False)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = (out - 1).square().sum() + layers(x).float().square().sum()
+            scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(layers.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        assert_zero(layers)
+
+
+@every_form
+def test_pruning_again_keeps_the_form(form: dict[str, Any]) -> None:
+    ours, ordinary = model(), model()
+    optimizer = torch.optim.SGD(ours.parameters(), 0.1, momentum=0.9)
+    step(ours, optimizer)
+    ordinary.load_state_dict(ours.state_dict())
+    ordinary(X)  # which makes the products that are ranked
+    prune.in_place(ours, optimizer, **form)
+    keys = list(ours.state_dict())
+    for layers in (ours, ordinary):
+        torch.manual_seed(2)
+        prune.l1_unstructured(layers[0], "weight", 0.3)
+        prune.random_unstructured(layers[0], "weight", 3)
+        prune.ln_structured(layers[2], "weight", 1, 2, 0)
+        prune.l1_unstructured(layers[0], "bias", 1, importance_scores=torch.arange(9.0))
+        pairs = [(layers[0], "weight"), (layers[2], "weight")]
+        prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.2)
+    assert list(ours.state_dict()) == keys
+    assert prune.is_pruned(ours)
+    theirs = masks(ordinary)
+    for name, mask in masks(ours).items():
+        assert torch.equal(mask, theirs[name]), name
+    assert_zero(ours)
+    for name, mask in masks(ours).items():
+        buffer = optimizer.state[ours.get_parameter(name)]["momentum_buffer"]
+        assert not buffer[~mask].any()
+    step(ours, optimizer)
+    assert_zero(ours)
+
+
+def test_a_method_with_scores_of_its_own() -> None:
+    class Taylor(prune.Unstructured):
+        def scores(self, t: Tensor, mask: Tensor | None) -> Tensor:
+            assert t.grad is not None
+            return (t * t.grad).abs()
+
+    layers = prune.in_place(model())
+    loss_of(layers).backward()
+    before = int(masks(layers)["0.weight"].sum())
+    Taylor.apply(layers[0], "weight", 5)
+    assert int(masks(layers)["0.weight"].sum()) == before - 5
+    assert_zero(layers)
+
+
+@every_form
+def test_restore(form: dict[str, Any]) -> None:
+    layers, ordinary = model(), model()
+    parameters = {id(p) for p in layers.parameters()}
+    hooks = [list(m._forward_pre_hooks.values()) for m in layers.modules()]
+    optimizer = torch.optim.SGD(layers.parameters(), 0.1)
+    prune.in_place(layers, optimizer, **form)
+    assert [len(m._forward_pre_hooks) for m in layers.modules()] == [0] * 4
+    assert prune.restore(layers) is layers
+    assert set(layers.state_dict()) == set(ordinary.state_dict())
+    assert [list(m._forward_pre_hooks.values()) for m in layers.modules()] == hooks
+    assert {id(p) for p in layers.parameters()} == parameters
+    for name, mask in ordinary.named_buffers():
+        assert torch.equal(layers.get_buffer(name), mask)
+        assert layers.get_buffer(name).dtype == mask.dtype
+    assert torch.equal(layers(X), ordinary(X))
+    step(layers, optimizer)
+    assert not layers[0]._load_state_dict_post_hooks
+    prune.l1_unstructured(layers[0], "weight", 2)
+    prune.remove(layers[0], "weight")
+    prune.restore(layers)
+
+
+def test_remove() -> None:
+    layers = prune.in_place(model())
+    weight = layers[0].weight
+    value = weight.detach().clone()
+    for layer, name in [(layers[0], "weight"), (layers[0], "bias"), (layers[2], "weight")]:
+        prune.remove(layer, name)
+    assert not prune.is_pruned(layers)
+    assert layers[0].weight is weight
+    assert torch.equal(weight, value)
+    assert set(layers.state_dict()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    loss_of(layers).backward()
+    assert (weight.grad != 0).all()
+    assert not layers[0]._load_state_dict_post_hooks
+
+
+def test_state_dicts() -> None:
+    layers, other = prune.in_place(model()), prune.in_place(model())
+    with torch.no_grad():
+        for p in layers.parameters():
+            p.mul_(2)
+    other.load_state_dict(layers.state_dict())
+    assert torch.equal(other(X), layers(X))
+    dense = {n: torch.ones_like(p) for n, p in layers.named_parameters()}
+    layers.load_state_dict(dense, strict=False)
+    assert_zero(layers)
+    hidden = prune.in_place(model(), persistent=False)
+    assert set(hidden.state_dict()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert hidden[0].weight_mask.dtype == torch.bool
+    bits = prune.in_place(model(), mask_dtype="bits")
+    assert bits[0].weight_mask.shape == (9, 1)
+    assert bits[0].weight_mask.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies(how: Callable[[Any], Any]) -> None:
+    layers = model()
+    optimizer = torch.optim.SGD(layers.parameters(), 0.1, weight_decay=0.1)
+    prune.in_place(layers, optimizer)
+    twin = how(layers)
+    assert prune.is_pruned(twin)
+    own = torch.optim.AdamW(twin.parameters())
+    prune.in_place(twin, own)
+    for _ in range(2):
+        step(twin, own)
+    assert_zero(twin)
+    prune.l1_unstructured(twin[0], "weight", 3)
+    assert_zero(twin)
+    assert_zero(layers)
+    prune.restore(twin)
+    assert set(twin.state_dict()) == set(model().state_dict())
+    twin.double()
+    assert layers.double()(X.double()).dtype == torch.float64
+    assert_zero(layers)
+
+
+def test_attention_and_rnns() -> None:
+    attention, rnn = nn.MultiheadAttention(6, 2), nn.LSTM(6, 4)
+    kinds = [type(m) for m in attention.modules()]
+    pairs: list[tuple[nn.Module, str]] = [
+        (attention, "in_proj_weight"),
+        (attention.out_proj, "weight"),
+        (rnn, "weight_ih_l0"),
+        (rnn, "weight_hh_l0"),
+    ]
+    for module, name in pairs:
+        prune.l1_unstructured(module, name, 0.5)
+    both = nn.ModuleList([attention, rnn])
+    optimizer = torch.optim.SGD(both.parameters(), 0.1, momentum=0.9)
+    prune.in_place(both, optimizer)
+    assert [type(m) for m in attention.modules()] == kinds
+    for _ in range(2):
+        optimizer.zero_grad()
+        (attention(X, X, X)[0].square().sum() + rnn(X)[0].square().sum()).backward()
+        optimizer.step()
+    for module, name in pairs:
+        assert int((getattr(module, name) == 0).sum()) == getattr(module, name).numel() // 2
+    assert all(a is getattr(rnn, n) for a, n in zip(rnn._flat_weights, rnn._flat_weights_names))  # noqa: B905
+    outputs = attention(X, X, X)[0], rnn(X)[0]
+    prune.restore(both)
+    torch.testing.assert_close(attention(X, X, X)[0], outputs[0])
+    torch.testing.assert_close(rnn(X)[0], outputs[1])
+    assert attention.out_proj.weight is not attention.out_proj.weight
+
+
+def test_a_compiled_model_sees_ordinary_parameters() -> None:
+    layers = model()
+    optimizer = torch.optim.SGD(layers.parameters(), 0.1)
+    prune.in_place(layers, optimizer)
+    compiled = torch.compile(layers, backend="aot_eager", fullgraph=True)
+    for _ in range(2):
+        step(compiled, optimizer)  # type: ignore[arg-type]
+        assert_zero(layers)
+    assert torch.equal(compiled(X), layers(X))
+
+
+def test_errors_change_nothing() -> None:
+    layers = model()
+
+    class Doubled(prune.L1Unstructured):
+        def apply_mask(self, module: nn.Module) -> Tensor:
+            return 2 * super().apply_mask(module)
+
+    def soft(layer: nn.Linear) -> None:
+        prune.custom_from_mask(layer, "weight", torch.full((9, 6), 0.5))
+
+    def own(layer: nn.Linear) -> None:
+        Doubled.apply(layer, "weight", 1)
+
+    def learned(layer: nn.Linear) -> None:
+        prune.identity(layer, "weight").weight_mask.requires_grad_()  # type: ignore[union-attr, operator]
+
+    def tied(layer: nn.Linear) -> None:
+        other = nn.Linear(6, 9)
+        other.weight = layer.weight
+        layer.add_module("other", other)
+        prune.l1_unstructured(layer, "weight", 1)
+        prune.l1_unstructured(other, "weight", 2)
+
+    for prepare, kind, message in [
+        (soft, ValueError, "0 and 1 only"),
+        (own, TypeError, "an apply_mask of its own"),
+        (learned, ValueError, "to need no gradient"),
+        (tied, ValueError, "to have one mask"),
+    ]:
+        wrong = nn.Linear(6, 9)
+        prepare(wrong)
+        both = nn.Sequential(layers[0], wrong)
+        before = [snapshot(m) for m in (layers[0], wrong)]
+        with pytest.raises(kind, match=message):
+            prune.in_place(both)
+        for module, state in zip((layers[0], wrong), before, strict=True):
+            assert_unchanged(module, state)
+    with pytest.raises(ValueError, match=r"torch\.bool or"):
+        prune.in_place(layers, mask_dtype=torch.float32)
+    with pytest.raises(TypeError, match=r"expected a torch\.optim\.Optimizer, got list"):
+        prune.in_place(layers, [])  # type: ignore[arg-type]
+    with prune.cached(layers), pytest.raises(RuntimeError, match="outside of cached"):
+        prune.in_place(layers)
+
+
+class FirstEntries(prune.BasePruningMethod):
+    """A method from scratch, which no operator decides."""
+
+    PRUNING_TYPE = "unstructured"
+
+    def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
+        mask = default_mask.clone()
+        mask.view(-1)[:5] = 0
+        return mask
+
+
+def test_a_failure_of_a_global_pruning_loses_no_value() -> None:
+    layers = prune.in_place(model())
+    before = [snapshot(layers[0]), layers[0].weight.detach().clone(), masks(layers)]
+
+    class Broken(nn.Linear):
+        def register_forward_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
+            raise KeyboardInterrupt
+
+    pairs = [(layers[0], "weight"), (Broken(2, 2), "weight")]
+    with pytest.raises(KeyboardInterrupt):
+        prune.global_unstructured(pairs, prune.L1Unstructured, amount=5)
+    assert_unchanged(layers[0], before[0])  # type: ignore[arg-type]
+    assert torch.equal(layers[0].weight, before[1])  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):  # one transaction for each layer in another
+        prune.global_unstructured([(layers[0], "weight"), *pairs[1:]], FirstEntries)
+    assert torch.equal(layers[0].weight, before[1])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="should be smaller"):
+        prune.l1_unstructured(layers[0], "weight", 1000)
+    assert torch.equal(layers[0].weight, before[1])  # type: ignore[arg-type]
+
+
+def test_tied_parameters_with_one_mask() -> None:
+    first, second = nn.Linear(6, 6), nn.Linear(6, 6)
+    second.weight = first.weight
+    for layer in (first, second):
+        prune.l1_unstructured(layer, "weight", 0.5)
+    both = nn.Sequential(first, second)
+    optimizer = torch.optim.SGD(both.parameters(), 0.01, momentum=0.9)
+    prune.in_place(both, optimizer)
+    assert first.weight is second.weight
+    for _ in range(2):
+        step(both, optimizer)
+    assert int((first.weight == 0).sum()) == 18
+
+
+def test_ddp_masks_once_after_the_reduction() -> None:
+    layers = model()
+    optimizer = torch.optim.SGD(layers.parameters(), 0.1, momentum=0.9)
+    prune.in_place(layers, optimizer)
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=store)
+    try:
+        replicated = nn.parallel.DistributedDataParallel(layers)
+        for _ in range(2):
+            step(replicated, optimizer)
+            assert_zero(layers)
+        del replicated
+    finally:
+        torch.distributed.destroy_process_group()
