@@ -37,6 +37,7 @@ from .native import ranks_original
 from .packing import packed
 from .reading import READ_BY_PARENT, ReadsProducts, start_reading, stop_reading
 from .rollback import after_success, transaction
+from .sharded import is_dtensor
 from .slots import IN_PLACE, store
 
 __all__ = ["in_place", "mask_gradients", "restore"]
@@ -89,6 +90,8 @@ def in_place(
             modules that share a parameter have different masks of it.
         TypeError: a method has an ``apply_mask`` of its own; ``optimizer`` is none.
         RuntimeError: inside of :class:`cached`.
+        NotImplementedError: a parameter is a DTensor. ``fully_shard`` may come afterwards, and then
+            the optimizer, which is to be passed in a second call.
     """
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise TypeError(f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
@@ -223,6 +226,11 @@ def _check(module: nn.Module, hook: Any) -> Tensor:
     name = hook._tensor_name
     orig: Tensor = getattr(module, name + "_orig")
     mask: Tensor = getattr(module, name + "_mask")
+    if is_dtensor(orig):
+        raise NotImplementedError(
+            f"expected {name} of {module} to be no DTensor, got one: call in_place before "
+            "fully_shard; under tensor parallelism it is not supported"
+        )
     if not applies_as_ours(hook) and type(hook).apply_mask is not _APPLY_MASK:
         raise TypeError(
             f"expected {name} of {module} to be pruned by a product with its mask, got a "

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from . import fsdp2
 from .ops import masked_muls_
 from .packing import unpacked
+from .sharded import is_dtensor
 from .slots import IN_PLACE
 
 
@@ -59,9 +61,7 @@ def let_go(module: nn.Module) -> None:
 
 def zero_pruned(modules: Iterable[nn.Module]) -> None:
     """Set the pruned entries of parameters to zero."""
-    with torch.no_grad():
-        pairs = list(_parameters_and_masks(modules))
-        masked_muls_([p.detach() for p, _ in pairs], [mask for _, mask in pairs])
+    _apply_masks(modules, lambda param: [param.detach()])
 
 
 #: By module and name: what masks a gradient as it is accumulated.
@@ -133,29 +133,48 @@ class Masker:
         return run
 
 
-def _parameters_and_masks(modules: Iterable[nn.Module]) -> Iterator[tuple[Tensor, Tensor]]:
-    for module in modules:
-        for name in module.__dict__.get(IN_PLACE, ()):
-            yield module._parameters[name], module._buffers[name + "_mask"]  # type: ignore[misc]
-
-
 def mask_gradients_of(modules: Iterable[nn.Module]) -> None:
     """Set the gradients of pruned entries to zero."""
-    pairs = [(p.grad, mask) for p, mask in _parameters_and_masks(modules) if p.grad is not None]
-    with torch.no_grad():
-        masked_muls_([grad for grad, _ in pairs], [mask for _, mask in pairs])
+    _apply_masks(modules, lambda param: [] if param.grad is None else [param.grad])
 
 
 def zero_state(optimizer: Optimizer, modules: Iterable[nn.Module]) -> None:
     """Set to zero what the optimizer's state, such as momentum, holds for pruned entries."""
-    tensors, masks = [], []
-    for param, mask in _parameters_and_masks(modules):
-        for value in optimizer.state.get(param, {}).values():
-            if isinstance(value, Tensor) and value.shape == param.shape and value.dim() > 0:
-                tensors.append(value)
-                masks.append(mask)
+
+    def state_of(param: Tensor) -> list[Tensor]:
+        values = optimizer.state.get(param, {}).values()
+        tensors = [value for value in values if isinstance(value, Tensor) and value.dim() > 0]
+        return [value for value in tensors if value.shape == param.shape]
+
+    _apply_masks(modules, state_of)
+
+
+def _apply_masks(
+    modules: Iterable[nn.Module], tensors_of: Callable[[Tensor], list[Tensor]]
+) -> None:
+    """Set to zero what is pruned of the tensors that belong to each parameter, all at once."""
+    ts: list[Tensor] = []
+    masks: list[Tensor] = []
     with torch.no_grad():
-        masked_muls_(tensors, masks)
+        for module in modules:
+            for name in module.__dict__.get(IN_PLACE, ()):
+                param, mask = _parameter_and_mask(module, name)
+                for t in tensors_of(param):
+                    ts.append(t.to_local() if is_dtensor(t) else t)  # type: ignore[attr-defined]
+                    masks.append(mask)
+        masked_muls_(ts, masks)
+
+
+def _parameter_and_mask(module: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+    """The parameter that is trained, and its mask; under FSDP2 the mask of its shard."""
+    param: Any = module._parameters[name]
+    mask: Any = module._buffers[name + "_mask"]
+    managed = fsdp2.find(module, name) if fsdp2.is_used() else None
+    if managed is None:
+        return param, mask
+    shard = managed.param.sharded_param
+    part: Any = managed.shard_of_mask(mask_of(module, name), shard)
+    return shard, part.to_local()
 
 
 def zero_everything(module: nn.Module) -> None:

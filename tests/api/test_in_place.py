@@ -490,19 +490,3 @@ def test_tied_parameters_with_one_mask() -> None:
     for _ in range(2):
         step(both, optimizer)
     assert int((first.weight == 0).sum()) == 18
-
-
-def test_ddp_masks_once_after_the_reduction() -> None:
-    layers = model()
-    optimizer = torch.optim.SGD(layers.parameters(), 0.1, momentum=0.9)
-    prune.in_place(layers, optimizer)
-    store = torch.distributed.HashStore()
-    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=store)
-    try:
-        replicated = nn.parallel.DistributedDataParallel(layers)
-        for _ in range(2):
-            step(replicated, optimizer)
-            assert_zero(layers)
-        del replicated
-    finally:
-        torch.distributed.destroy_process_group()

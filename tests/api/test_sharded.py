@@ -727,6 +727,36 @@ def an_unknown_fsdp2_is_refused() -> None:
 
 
 @check
+def trained_in_place() -> None:
+    def replicated(layers: nn.Module) -> nn.Module:
+        return nn.parallel.DistributedDataParallel(layers)
+
+    for wrap in (replicated, whole_model, by_layer):
+        for mask_dtype in (torch.bool, "bits"):
+            ours, expected = (
+                prune.in_place(model_pruned(), mask_dtype=mask_dtype) for _ in range(2)
+            )
+            wrapped = wrap(ours)
+            trainings = Training(ours if wrapped is None else wrapped), Training(expected)
+            for training, layers in zip(trainings, (ours, expected), strict=True):
+                prune.in_place(layers, training.optimizer)
+            for _ in range(2):
+                assert trainings[0].steps() == pytest.approx(trainings[1].steps(), rel=1e-4)
+            assert_same_state(ours, expected)
+            pruned = expected[0].weight == 0
+            assert pruned.sum() == 32
+            assert not whole(ours[0].weight)[pruned].any()
+
+
+@check
+def in_place_of_a_dtensor_is_refused() -> None:
+    ours = model_pruned()
+    whole_model(ours)
+    with refused("call in_place before fully_shard"):
+        prune.in_place(ours)
+
+
+@check
 def pruned_then_replicated_or_flattened() -> None:
     from torch.distributed.fsdp import FullyShardedDataParallel
 
