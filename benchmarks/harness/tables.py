@@ -46,6 +46,12 @@ _WHAT = {
     "masked_muls_/packed": "`masked_muls_`, packed masks",
     "hook/hook": "forward pre-hook",
     "hook/layer": "forward of a pruned linear layer",
+    "life/eval-batch1": "forward in `cached`, batch 1",
+    "life/eval-batch32": "forward in `cached`, batch 32",
+    "life/train-sgd-batch32": "training step in place, SGD, batch 32",
+    "life/train-sgd-batch256": "training step in place, SGD, batch 256",
+    "life/train-adamw-batch32": "training step in place, AdamW, batch 32",
+    "life/train-adamw-batch256": "training step in place, AdamW, batch 256",
 }
 
 #: The family whose other contenders, what a user could write instead, have a table of their own.

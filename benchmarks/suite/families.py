@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from suite import api, channels, elementwise, topk
+from suite import api, channels, elementwise, life, topk
 from suite.cases import Case
 from suite.workload import Workload
 
@@ -20,6 +20,7 @@ FAMILIES = {
     "masked_muls_": elementwise.MASKED_MULS_IN_PLACE,
     "hook": api.HOOK,
     "model": api.MODEL,
+    "life": life.LIFE,
 }
 
 
