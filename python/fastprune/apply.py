@@ -10,14 +10,14 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .caching import Cached, resumed
+from .caching import resumed
 from .copying import remember_module
 from .hook import Hook, applies_as_ours
 from .lazy import no_shape
 from .native import ranks_original, select_one
 from .reading import READ_BY_PARENT, start_reading
 from .sharded import DTENSOR, on_other_mesh, prepare
-from .slots import IN_PLACE, original_and_mask, store
+from .slots import IN_PLACE, SUSPENDED, original_and_mask, store
 from .tying import holders, tied_mask
 
 
@@ -35,7 +35,7 @@ def apply_method(
     Returns:
         The hook: the method, or the container that holds it and its predecessors.
     """
-    if isinstance(module, Cached):
+    if SUSPENDED in module.__dict__:
         with resumed(module):  # an ordinary module inside
             return apply_method(method, module, name, importance_scores, selected)
     if "parametrizations" in module._modules:

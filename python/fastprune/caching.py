@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any
 
 import torch.nn.utils.prune as upstream
 from torch import nn
 
-from .derived import derive, underlying
+from .derived import derive, set_class, underlying
 from .reading import ReadsProducts
-from .slots import store
+from .slots import SUSPENDED, store
 
 __all__ = ["cached"]
 
@@ -23,25 +23,50 @@ _lock = threading.RLock()
 class Cached(nn.Module):
     """Mixin of modules in a context. Their copies and pickles are those of ordinary ones."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Nothing of what the module's class does for classes that a user derives from it."""
+
     def __reduce_ex__(self, protocol: Any) -> Any:
-        ordinary: nn.Module = object.__new__(underlying(self))
-        ordinary.__dict__.update(self.__dict__)
-        suspended: Suspended = ordinary.__dict__.pop(_SUSPENDED)
+        reduced: Any = _ordinary(self).__reduce_ex__(max(2, protocol))
+        return _call, reduced[:2], *reduced[2:]
+
+    def deepcopy(self, memo: dict[int, Any]) -> Any:
+        """``__deepcopy__`` of modules whose class has one."""
+        return deepcopy(_ordinary(self), memo)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        result: Any = super()._apply(*args, **kwargs)
+        if is_cached(self):
+            with resumed(self):
+                pass
+        return result
+
+    def _replicate_for_data_parallel(self) -> Any:
+        replica: Any = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        return _ordinary(replica)
+
+
+def is_cached(module: nn.Module) -> bool:
+    """Whether the module is in a context. One that a user makes of its class is not."""
+    return SUSPENDED in module.__dict__
+
+
+def _ordinary(module: nn.Module) -> nn.Module:
+    """The module as it is outside of the context; what it holds is shared."""
+    ordinary: nn.Module = object.__new__(underlying(type(module)))
+    ordinary.__dict__.update(module.__dict__)
+    suspended: Suspended | None = ordinary.__dict__.pop(SUSPENDED, None)
+    if suspended is not None:
         for name in ("_forward_pre_hooks", "_load_state_dict_post_hooks"):
             ordinary.__dict__[name] = copy(ordinary.__dict__[name])
-        del ordinary._load_state_dict_post_hooks[suspended.handle.id]
+        ordinary._load_state_dict_post_hooks.pop(suspended.handle.id, None)
         suspended.put_back(ordinary)
-        reduced: Any = ordinary.__reduce_ex__(max(2, protocol))
-        return _call, reduced[:2], *reduced[2:]
+    return ordinary
 
 
 def _call(function: Any, arguments: Any) -> Any:
     """In place of copyreg's function, which pickle takes only for the class that it sees."""
     return function(*arguments)
-
-
-#: The attribute of such a module that says what was taken from it.
-_SUSPENDED = "_fastprune_suspended"
 
 
 class Suspended:
@@ -98,6 +123,9 @@ class cached:
     through the graph a second time". Entered under ``torch.no_grad()``, the originals get no
     gradient from forwards inside.
 
+    Inside, the class of a pruned module is one that derives from its own, so code that compares
+    classes by ``is``, as ``quantize_dynamic`` does, does not know it.
+
     Tensors pruned by :func:`parametrized` have :func:`torch.nn.utils.parametrize.cached`.
 
     >>> with torch.no_grad(), prune.cached(model):
@@ -134,32 +162,34 @@ class cached:
 
 def _enter(module: nn.Module) -> bool:
     """Suspend the hooks of ``module``, if it has any that prune or they are suspended already."""
-    if isinstance(module, Cached):
-        module.__dict__[_SUSPENDED].contexts += 1
+    if is_cached(module):
+        module.__dict__[SUSPENDED].contexts += 1
         return True
-    hooks = module._forward_pre_hooks.values()
+    hooks = module.__dict__.get("_forward_pre_hooks", {}).values()
     if not any(isinstance(hook, upstream.BasePruningMethod) for hook in hooks):
         return False
+    kind = derive(Cached, type(module))
     suspended = Suspended(module)
     try:
         suspended.take(module)
+        module.__dict__[SUSPENDED] = suspended
+        set_class(module, kind)
     except BaseException:
+        module.__dict__.pop(SUSPENDED, None)
         suspended.handle.remove()
         suspended.put_back(module)
         raise
-    module.__dict__[_SUSPENDED] = suspended
-    module.__class__ = derive(Cached, type(module))
     return True
 
 
 def _leave(modules: list[nn.Module]) -> None:
     for module in modules:
-        suspended: Suspended = module.__dict__[_SUSPENDED]
+        suspended: Suspended = module.__dict__[SUSPENDED]
         suspended.contexts -= 1
         if suspended.contexts == 0:
-            module.__class__ = underlying(module)
-            del module.__dict__[_SUSPENDED]
+            del module.__dict__[SUSPENDED]
             suspended.handle.remove()
+            set_class(module, underlying(type(module)))
             suspended.put_back(module)
 
 
@@ -167,8 +197,8 @@ def _leave(modules: list[nn.Module]) -> None:
 def resumed(module: nn.Module) -> Iterator[None]:
     """An ordinary module out of a cached one; afterwards it is cached again, with new products."""
     with _lock:
-        suspended: Suspended = module.__dict__.pop(_SUSPENDED)
-        module.__class__ = underlying(module)
+        suspended: Suspended = module.__dict__.pop(SUSPENDED)
+        set_class(module, underlying(type(module)))
         suspended.put_back(module)
         before, suspended.hooks = suspended.hooks, {}
         try:
@@ -181,11 +211,11 @@ def resumed(module: nn.Module) -> Iterator[None]:
             suspended.hooks = before
             raise
         finally:
-            module.__dict__[_SUSPENDED] = suspended
-            module.__class__ = derive(Cached, type(module))
+            module.__dict__[SUSPENDED] = suspended
+            set_class(module, derive(Cached, type(module)))
 
 
 def _after_loading(module: nn.Module, incompatible_keys: Any) -> None:
-    if isinstance(module, Cached):
+    if is_cached(module):
         with resumed(module):
             pass

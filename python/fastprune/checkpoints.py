@@ -14,7 +14,9 @@ from torch.nn.parameter import is_lazy
 from .apply import apply_method
 from .hook import detached_product
 from .methods import CustomFromMask
+from .parametrization import is_alone, names_masked
 from .rollback import transaction
+from .slots import IN_PLACE, SUSPENDED
 
 __all__ = ["attach", "dense_state_dict"]
 
@@ -82,7 +84,10 @@ def refresh_products(module: nn.Module, incompatible_keys: Any) -> None:
 
 
 def _pruning_hooks(module: nn.Module) -> list[Any]:
-    hooks = module._forward_pre_hooks.values()
+    """The hooks that prune tensors of the module, also while `cached` has suspended them."""
+    hooks = [*module._forward_pre_hooks.values()]
+    if SUSPENDED in module.__dict__:
+        hooks += module.__dict__[SUSPENDED].hooks.values()
     return [hook for hook in hooks if isinstance(hook, upstream.BasePruningMethod)]
 
 
@@ -136,6 +141,9 @@ def _misfits(
         return
     module = modules[path]
     parameter = module._parameters.get(name)
+    if name in module.__dict__.get(IN_PLACE, ()):
+        yield f'Unexpected key "{keys[0]}": "{plain}" is pruned in place; call restore first.'
+        return
     if _is_pruned(module, name):
         likes = [module._parameters.get(name + "_orig"), module._buffers.get(name + "_mask")]
     elif parameter is None:
@@ -200,13 +208,23 @@ def _products(model: nn.Module, state: Mapping[str, Any]) -> dict[str, tuple[str
     products: dict[str, tuple[str | None, Any]] = {}
     made: dict[int, list[tuple[Tensor, Tensor]]] = {}  # by original: masks and products
     for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name in module.__dict__.get(IN_PLACE, ()):
+            products[f"{prefix}{name}_mask"] = None, None
+        for name in names_masked(module):
+            chain = f"{prefix}parametrizations.{name}"
+            if not is_alone(module, name):
+                raise RuntimeError(
+                    f"{prefix}{name} has other parametrizations than its mask; remove them first"
+                )
+            products[f"{chain}.0.mask"] = None, None
+            products[f"{chain}.original"] = prefix + name, getattr(module, name).detach()
         for hook in _pruning_hooks(module):
             name = hook._tensor_name
             plain = f"{path}.{name}" if path else name
             orig, mask = state.get(plain + "_orig"), state.get(plain + "_mask")
-            if (
-                orig is None and mask is None
-            ):  # taken out by a hook, or converted by torch.ao.quantization
+            # Taken out by a hook, or converted by torch.ao.quantization.
+            if orig is None and mask is None:
                 continue
             if orig is None:
                 raise RuntimeError(

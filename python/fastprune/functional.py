@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .apply import apply_method
-from .caching import Cached, resumed
+from .caching import is_cached, resumed
 from .container import PruningContainer
 from .lazy import no_shape
 from .masking import forget, let_go
@@ -30,7 +30,7 @@ from .parametrization import find_masked, mask_of, masks_in, original_of, remove
 from .patterns import common_dtype
 from .rollback import transaction
 from .sharded import check_selection, explain
-from .slots import IN_PLACE
+from .slots import IN_PLACE, SUSPENDED
 from .tying import by_parameter, holders
 
 __all__ = [
@@ -206,7 +206,7 @@ def remove(module: _Module, name: str) -> _Module:
         forget(module, name)
         let_go(module)
         return module
-    with resumed(module) if isinstance(module, Cached) else nullcontext():
+    with resumed(module) if is_cached(module) else nullcontext():
         result: _Module = _REMOVE(module, name)
     return result
 
@@ -225,12 +225,17 @@ def is_pruned(module: nn.Module) -> bool:
     Raises:
         AttributeError: it is no module.
     """
-    if any(
-        masks_in(m) or isinstance(m, Cached) or IN_PLACE in m.__dict__ for m in module.modules()
-    ):
+    if any(_is_pruned_otherwise(m) for m in module.modules()):
         return True
     result: bool = _IS_PRUNED(module)
     return result
+
+
+def _is_pruned_otherwise(module: nn.Module) -> bool:
+    """Whether a tensor of the module itself is pruned, and by no hook that is registered."""
+    if is_cached(module):
+        return bool(module.__dict__[SUSPENDED].hooks)
+    return IN_PLACE in module.__dict__ or bool(masks_in(module))
 
 
 def custom_from_mask(module: _Module, name: str, mask: Tensor) -> _Module:

@@ -17,21 +17,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .apply import check_scores, select, stack
-from .caching import Cached
+from .caching import is_cached
 from .copying import remember_module
 from .hook import applies_as_ours
 from .masking import (
     Entry,
-    Masker,
+    check_optimizer,
     forget,
     let_go,
-    mask_as_accumulated,
     mask_gradients_of,
     mask_of,
-    zero_after_loading,
+    pairs_in,
+    watch,
     zero_everything,
     zero_pruned,
-    zero_state,
 )
 from .native import ranks_original
 from .packing import packed
@@ -66,9 +65,11 @@ def in_place(
     Parameters are the same objects as before: optimizers, DDP and compilers see ordinary ones.
     :func:`l1_unstructured` and the other functions, :func:`global_unstructured`, :func:`is_pruned`
     and :func:`remove` know this form and keep it; :func:`restore` brings the ordinary form back.
-    Loading a state dict sets pruned entries to zero again. Called again, it takes what has been
-    pruned since, and adds the optimizer. A copy of the model (``deepcopy``, ``pickle``) has this
-    form too, but is to be passed here with an optimizer of its own before it is trained.
+    Loading a state dict sets pruned entries to zero again; other writes to the parameter do not,
+    after which this is to be called again. Called again, it also takes what has been pruned since,
+    and adds the optimizer. A copy of the model (``deepcopy``, ``pickle``) has this form too, but is
+    to be passed here before it is trained. ``AveragedModel`` averages buffers with
+    ``use_buffers=True``, which masks are.
 
     >>> prune.global_unstructured(parameters, prune.L1Unstructured, amount=0.9)
     >>> optimizer = torch.optim.AdamW(model.parameters())
@@ -93,23 +94,19 @@ def in_place(
         NotImplementedError: a parameter is a DTensor. ``fully_shard`` may come afterwards, and then
             the optimizer, which is to be passed in a second call.
     """
-    if optimizer is not None and not isinstance(optimizer, Optimizer):
-        raise TypeError(f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    if optimizer is not None:
+        check_optimizer(optimizer)
     if mask_dtype not in (torch.bool, "bits"):
         raise ValueError(f'expected mask_dtype to be torch.bool or "bits", got {mask_dtype!r}')
     found = [pair for module in model.modules() for pair in _hooked(module)]
     kept = [_check(module, hook) for module, hook in found]
-    _check_tied(found, kept)
+    _check_tied(model, found, kept)
     with transaction(*dict.fromkeys(module for module, _ in found)):
         for (module, hook), mask in zip(found, kept, strict=True):
             _convert(module, hook, mask, bits=mask_dtype == "bits", persistent=persistent)
     modules = [module for module in model.modules() if IN_PLACE in module.__dict__]
-    zero_pruned(modules)
-    if optimizer is not None:
-        Masker.of(optimizer).add(modules)
-        zero_state(optimizer, modules)
-    for module in modules:
-        mask_as_accumulated(module)
+    zero_pruned(pairs_in(modules))
+    watch(modules, optimizer)
     return model
 
 
@@ -135,8 +132,9 @@ def restore(model: _Module) -> _Module:
     with transaction(*modules):
         for module in modules:
             for name, entry in module.__dict__[IN_PLACE].items():
-                mask = mask_of(module, name).to(entry.dtype)
-                orig = module._parameters[name]
+                orig: Any = module._parameters[name]
+                dtype = orig.dtype if entry.dtype.is_floating_point else entry.dtype
+                mask = mask_of(module, name).to(dtype)
                 forget(module, name)
                 module.register_parameter(name + "_orig", orig)
                 del module._parameters[name]
@@ -170,7 +168,7 @@ def mask_gradients(model: nn.Module) -> None:
     Raises:
         RuntimeError: a gradient has another shape or device than its mask.
     """
-    mask_gradients_of(module for module in model.modules() if IN_PLACE in module.__dict__)
+    mask_gradients_of(pairs_in(model.modules()))
 
 
 def add_method(
@@ -198,9 +196,11 @@ def add_method(
         ranked = method if decides else None
         selected = select(hook, ranked, scores, mask, t, t, repeated=True)
     new = selected[0] != 0
+    if not torch.equal(new.to(selected[0].dtype), selected[0]):
+        raise ValueError(f"expected the mask of {name} of {module} to hold 0 and 1 only")
     module.register_buffer(name + "_mask", packed(new) if entry.bits else new, entry.persistent)
     module.__dict__[IN_PLACE] = {**entries, name: entry._replace(method=hook)}
-    after_success(lambda: zero_everything(module))
+    after_success(lambda: zero_everything([(module, name)]))
     return hook
 
 
@@ -209,15 +209,14 @@ def add_method(
 
 def _hooked(module: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
     """The module with each of its hooks that prune."""
-    if isinstance(module, Cached):
-        _refuse_cached(module)
+    _refuse_cached(module)
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, upstream.BasePruningMethod):
             yield module, hook
 
 
 def _refuse_cached(module: nn.Module) -> None:
-    if isinstance(module, Cached):
+    if is_cached(module):
         raise RuntimeError(f"expected {module} to be outside of cached(), got it inside")
 
 
@@ -248,8 +247,9 @@ def _check(module: nn.Module, hook: Any) -> Tensor:
 _APPLY_MASK = upstream.BasePruningMethod.apply_mask
 
 
-def _check_tied(found: list[tuple[nn.Module, Any]], kept: list[Tensor]) -> None:
-    first: dict[int, Tensor] = {}
+def _check_tied(model: nn.Module, found: list[tuple[nn.Module, Any]], kept: list[Tensor]) -> None:
+    pairs = pairs_in(model.modules())
+    first = {id(module._parameters[name]): mask_of(module, name) for module, name in pairs}
     for (module, hook), mask in zip(found, kept, strict=True):
         orig = getattr(module, hook._tensor_name + "_orig")
         if not torch.equal(first.setdefault(id(orig), mask), mask):
@@ -273,6 +273,4 @@ def _convert(module: nn.Module, hook: Any, kept: Tensor, *, bits: bool, persiste
     setattr(module, name, orig)  # an RNN's list of weights, too
     module.register_buffer(name + "_mask", packed(kept) if bits else kept, persistent)
     entries = module.__dict__.get(IN_PLACE, {})
-    if not entries:
-        module.register_load_state_dict_post_hook(zero_after_loading)
     module.__dict__[IN_PLACE] = {**entries, name: Entry(hook, bits, persistent, dtype)}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from . import fsdp2
 from .ops import masked_muls_
@@ -25,6 +30,15 @@ class Entry(NamedTuple):
     persistent: bool
     #: Of the mask in the ordinary form.
     dtype: torch.dtype
+
+
+#: A module and the name of a tensor that is pruned in place.
+Pair: TypeAlias = tuple[nn.Module, str]
+
+
+def pairs_in(modules: Iterable[nn.Module]) -> list[Pair]:
+    """The tensors of these modules that are pruned in place."""
+    return [(module, name) for module in modules for name in module.__dict__.get(IN_PLACE, ())]
 
 
 def mask_of(module: nn.Module, name: str) -> Tensor:
@@ -52,22 +66,87 @@ def let_go(module: nn.Module) -> None:
     entries = module.__dict__.get(IN_PLACE, ())
     handles = _grad_hooks.get(module, {})
     for name in [name for name in handles if name not in entries]:
-        handles.pop(name).remove()
+        handles.pop(name)[0].remove()
     hooks: Any = module._load_state_dict_post_hooks
     for key in [key for key, hook in hooks.items() if hook is zero_after_loading]:
         if not entries:
             del hooks[key]
 
 
-def zero_pruned(modules: Iterable[nn.Module]) -> None:
+# ---- what sets entries to zero ----
+
+
+def zero_pruned(pairs: Iterable[Pair]) -> None:
     """Set the pruned entries of parameters to zero."""
-    _apply_masks(modules, lambda param: [param.detach()])
+    _apply_masks(pairs, lambda param: [param.detach()])
 
 
-#: By module and name: what masks a gradient as it is accumulated.
+def mask_gradients_of(pairs: Iterable[Pair]) -> None:
+    """Set the gradients of pruned entries to zero."""
+    _apply_masks(pairs, lambda param: [] if param.grad is None else [param.grad])
+
+
+def zero_state(optimizer: Optimizer, pairs: Iterable[Pair]) -> None:
+    """Set to zero what the optimizer's state, such as momentum, holds for pruned entries."""
+
+    def state_of(param: Tensor) -> list[Tensor]:
+        state = optimizer.state.get(param, {})
+        tensors = [v for key, v in state.items() if isinstance(v, Tensor) and key != "step"]
+        return [value for value in tensors if value.shape == param.shape]
+
+    _apply_masks(pairs, state_of)
+
+
+def zero_everything(pairs: list[Pair]) -> None:
+    """The parameters, their gradients and what optimizers hold, after more was pruned."""
+    zero_pruned(pairs)
+    mask_gradients_of(pairs)
+    for optimizer in list(_zeroed):
+        zero_state(optimizer, pairs)
+
+
+def _apply_masks(pairs: Iterable[Pair], tensors_of: Callable[[Tensor], list[Tensor]]) -> None:
+    """Set to zero what is pruned of the tensors that belong to each parameter, all at once."""
+    ts: list[Tensor] = []
+    masks: list[Tensor] = []
+    with torch.no_grad():
+        for module, name in pairs:
+            param, mask = _parameter_and_mask(module, name)
+            for t in tensors_of(param):
+                ts.append(t.to_local() if is_dtensor(t) else t)  # type: ignore[attr-defined]
+                masks.append(mask)
+        masked_muls_(ts, masks)
+
+
+def _parameter_and_mask(module: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+    """The parameter that is trained, and its mask; under FSDP2 the mask of its shard."""
+    param: Any = module._parameters.get(name)
+    mask: Any = module._buffers.get(name + "_mask")
+    if param is None or mask is None:
+        raise RuntimeError(
+            f"expected {name} of {module}, which is pruned in place, to be a parameter with the "
+            f"buffer {name}_mask, got a module without one of them"
+        )
+    managed = fsdp2.find(module, name) if fsdp2.is_used() else None
+    if managed is None:
+        return param, mask
+    shard = managed.param.sharded_param
+    part: Any = managed.shard_of_mask(mask_of(module, name), shard)
+    return shard, part.to_local()
+
+
+# ---- when it is done ----
+
+#: Modules of this process that have been passed to in_place.
+_modules: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+#: Those whose gradients are masked by an optimizer's step, rather than as they are accumulated.
+_stepped: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+#: Optimizers whose state is zero at pruned entries.
+_zeroed: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+#: By module and name: what masks a gradient as it is accumulated, and the parameter.
 _grad_hooks: weakref.WeakKeyDictionary[nn.Module, dict[str, Any]] = weakref.WeakKeyDictionary()
-_maskers: weakref.WeakKeyDictionary[Optimizer, Masker] = weakref.WeakKeyDictionary()
-
+_lock = threading.Lock()
+_installed: list[Any] = []
 
 #: Optimizers that leave an entry at zero whose gradient and state are zero. Others, such as Muon,
 #: mix entries: what they change is set to zero after the step.
@@ -81,7 +160,6 @@ _KEEPS_ZEROS = frozenset(
         "Adam",
         "AdamW",
         "Adamax",
-        "LBFGS",
         "NAdam",
         "RAdam",
         "RMSprop",
@@ -92,112 +170,89 @@ _KEEPS_ZEROS = frozenset(
 )
 
 
-class Masker:
-    """The hook of an optimizer that masks gradients before a step."""
-
-    def __init__(self) -> None:
-        self.modules: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-
-    @staticmethod
-    def of(optimizer: Optimizer) -> Masker:
-        masker = _maskers.get(optimizer)
-        if masker is None:
-            _maskers[optimizer] = masker = Masker()
-            optimizer.register_step_pre_hook(masker)
-            if type(optimizer) not in _KEEPS_ZEROS:
-                optimizer.register_step_post_hook(masker.after)
-        return masker
-
-    def add(self, modules: list[nn.Module]) -> None:
-        self.modules.update(modules)
-
-    def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
-        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        if not callable(closure):
-            mask_gradients_of(self.modules)
-            return None
-        masked = self._around(closure)  # which computes the gradients inside of the step
-        if "closure" in kwargs:
-            return args, {**kwargs, "closure": masked}
-        return (args[0], masked, *args[2:]), kwargs
-
-    def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        zero_pruned(self.modules)
-
-    def _around(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        def run() -> Any:
-            loss = closure()
-            mask_gradients_of(self.modules)
-            return loss
-
-        return run
+def check_optimizer(optimizer: Any) -> None:
+    """Raise TypeError unless hooks of its steps run."""
+    if not isinstance(optimizer, Optimizer) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise TypeError(f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
 
 
-def mask_gradients_of(modules: Iterable[nn.Module]) -> None:
-    """Set the gradients of pruned entries to zero."""
-    _apply_masks(modules, lambda param: [] if param.grad is None else [param.grad])
+def watch(modules: list[nn.Module], optimizer: Optimizer | None) -> None:
+    """Keep what is pruned in place of ``modules`` at zero, from now on."""
+    with _lock:
+        if not _installed:
+            _installed.append(register_optimizer_step_pre_hook(_before_step))
+            _installed.append(register_optimizer_step_post_hook(_after_step))
+    _modules.update(modules)
+    if optimizer is not None:
+        _stepped.update(modules)
+        zero_state(optimizer, pairs_in(modules))
+        if optimizer not in _zeroed:
+            _zeroed.add(optimizer)
+            optimizer.register_load_state_dict_post_hook(_after_loading_state)
+    for module in modules:
+        hooks: Any = module._load_state_dict_post_hooks
+        if zero_after_loading not in hooks.values():
+            module.register_load_state_dict_post_hook(zero_after_loading)
+        _mask_as_accumulated(module)
 
 
-def zero_state(optimizer: Optimizer, modules: Iterable[nn.Module]) -> None:
-    """Set to zero what the optimizer's state, such as momentum, holds for pruned entries."""
-
-    def state_of(param: Tensor) -> list[Tensor]:
-        values = optimizer.state.get(param, {}).values()
-        tensors = [value for value in values if isinstance(value, Tensor) and value.dim() > 0]
-        return [value for value in tensors if value.shape == param.shape]
-
-    _apply_masks(modules, state_of)
+def _held_by(optimizer: Optimizer) -> list[Pair]:
+    """The tensors pruned in place that are parameters of the optimizer."""
+    if not _modules:
+        return []
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return [pair for pair in pairs_in(list(_modules)) if id(_parameter_and_mask(*pair)[0]) in held]
 
 
-def _apply_masks(
-    modules: Iterable[nn.Module], tensors_of: Callable[[Tensor], list[Tensor]]
-) -> None:
-    """Set to zero what is pruned of the tensors that belong to each parameter, all at once."""
-    ts: list[Tensor] = []
-    masks: list[Tensor] = []
-    with torch.no_grad():
-        for module in modules:
-            for name in module.__dict__.get(IN_PLACE, ()):
-                param, mask = _parameter_and_mask(module, name)
-                for t in tensors_of(param):
-                    ts.append(t.to_local() if is_dtensor(t) else t)  # type: ignore[attr-defined]
-                    masks.append(mask)
-        masked_muls_(ts, masks)
+def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+    pairs = _held_by(optimizer)
+    if not pairs:
+        return None
+    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+    if not callable(closure):
+        mask_gradients_of(pairs)
+        return None
+
+    def masked() -> Any:  # a closure computes the gradients inside of the step
+        loss = closure()
+        mask_gradients_of(pairs)
+        return loss
+
+    if "closure" in kwargs:
+        return args, {**kwargs, "closure": masked}
+    return (args[0], masked, *args[2:]), kwargs
 
 
-def _parameter_and_mask(module: nn.Module, name: str) -> tuple[Tensor, Tensor]:
-    """The parameter that is trained, and its mask; under FSDP2 the mask of its shard."""
-    param: Any = module._parameters[name]
-    mask: Any = module._buffers[name + "_mask"]
-    managed = fsdp2.find(module, name) if fsdp2.is_used() else None
-    if managed is None:
-        return param, mask
-    shard = managed.param.sharded_param
-    part: Any = managed.shard_of_mask(mask_of(module, name), shard)
-    return shard, part.to_local()
+def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    if optimizer not in _zeroed or type(optimizer) not in _KEEPS_ZEROS:
+        zero_pruned(_held_by(optimizer))
 
 
-def zero_everything(module: nn.Module) -> None:
-    """The parameter, its gradient and what optimizers hold, after more was pruned."""
-    zero_pruned([module])
-    mask_gradients_of([module])
-    for optimizer, masker in list(_maskers.items()):
-        if module in masker.modules:
-            zero_state(optimizer, [module])
+def _after_loading_state(optimizer: Optimizer) -> None:
+    zero_state(optimizer, _held_by(optimizer))
 
 
-def mask_as_accumulated(module: nn.Module) -> None:
-    """Mask each gradient where no optimizer does it, and only there."""
-    has_optimizer = any(module in masker.modules for masker in _maskers.values())
+def zero_after_loading(module: nn.Module, incompatible_keys: Any) -> None:
+    """A hook for after ``load_state_dict``."""
+    if IN_PLACE in module.__dict__:
+        zero_pruned(pairs_in([module]))
+        if module in _modules:
+            _mask_as_accumulated(module)
+
+
+def _mask_as_accumulated(module: nn.Module) -> None:
+    """Mask each gradient where no optimizer was given for it, and only there."""
     hooks = _grad_hooks.setdefault(module, {})
     for name in module.__dict__[IN_PLACE]:
-        if has_optimizer and name in hooks:
-            hooks.pop(name).remove()
-        elif not has_optimizer and name not in hooks:
-            param: Any = module._parameters[name]
-            if param.requires_grad:
-                hook = _MaskGradient(module, name)
-                hooks[name] = param.register_post_accumulate_grad_hook(hook)
+        param: Any = module._parameters[name]
+        if name in hooks and (module in _stepped or hooks[name][1]() is not param):
+            hooks.pop(name)[0].remove()
+        if module not in _stepped and name not in hooks:
+            frozen = not param.requires_grad
+            param.requires_grad_(True)  # without which torch takes no hook
+            handle = param.register_post_accumulate_grad_hook(_MaskGradient(module, name))
+            param.requires_grad_(not frozen)
+            hooks[name] = handle, weakref.ref(param)
 
 
 class _MaskGradient:
@@ -208,10 +263,4 @@ class _MaskGradient:
     def __call__(self, param: Tensor) -> None:
         module = self.module()
         if module is not None and self.name in module.__dict__.get(IN_PLACE, ()):
-            with torch.no_grad():
-                masked_muls_([param.grad], [module._buffers[self.name + "_mask"]])  # type: ignore[list-item]
-
-
-def zero_after_loading(module: nn.Module, incompatible_keys: Any) -> None:
-    if IN_PLACE in module.__dict__:
-        zero_pruned([module])
+            mask_gradients_of([(module, self.name)])

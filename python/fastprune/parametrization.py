@@ -85,6 +85,8 @@ def parametrized(
         raise TypeError(f"expected method to be an instance of BasePruningMethod, got {method!r}")
     if name + "_orig" in module._parameters:
         raise TypeError(f"{name} of {module} is pruned by a hook, expected it to be removed first")
+    if name in module.__dict__.get(IN_PLACE, ()):
+        raise TypeError(f"{name} of {module} is pruned in place, expected it to be removed first")
     if not parametrize.is_parametrized(module, name):
         tensor = getattr(module, name)
         if not isinstance(tensor, nn.Parameter):
@@ -128,10 +130,24 @@ def add_method(
 
 def masks_in(module: nn.Module) -> list[Masked]:
     """The parametrizations that prune tensors of ``module``."""
-    chains: Any = module._modules.get("parametrizations")
-    if chains is None or not parametrize.is_parametrized(module):
+    if not parametrize.is_parametrized(module):
         return []
+    chains: Any = module._modules["parametrizations"]
     return [p for chain in chains.values() for p in chain if isinstance(p, Masked)]
+
+
+def names_masked(module: nn.Module) -> list[str]:
+    """The tensors of ``module`` that a parametrization prunes."""
+    if not masks_in(module):
+        return []
+    chains: Any = module._modules["parametrizations"]
+    return [name for name in chains if find_masked(module, name) is not None]
+
+
+def is_alone(module: nn.Module, name: str) -> bool:
+    """Whether the mask is the only parametrization of ``module.<name>``."""
+    chain: Any = module.parametrizations[name]  # type: ignore[index]
+    return len(chain) == 1
 
 
 def mask_of(module: nn.Module, name: str) -> Tensor | None:
@@ -167,7 +183,7 @@ def original_of(module: nn.Module, name: str) -> Tensor:
 def remove_masked(module: nn.Module, name: str) -> None:
     """Make ``module.<name>`` a plain tensor again, pruned for good."""
     chain: Any = module.parametrizations[name]  # type: ignore[index]
-    if len(chain) > 1:
+    if not is_alone(module, name):
         raise RuntimeError(
             f"{name} of {module} has other parametrizations than its mask, "
             f"{[type(p).__name__ for p in chain if not isinstance(p, Masked)]}; "

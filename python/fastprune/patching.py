@@ -33,7 +33,8 @@ def patch() -> AbstractContextManager[None]:
 
     :func:`torch.nn.utils.prune.global_unstructured` and the methods of upstream's classes do what
     ours do, with the same masks as before. Results are upstream's objects: hooks are instances of
-    upstream's classes, and what is pickled loads without fastprune. Classes that derive from
+    upstream's classes, and what is pickled loads without fastprune (but for ``out_proj`` of
+    MultiheadAttention, whose class computes the product). Classes that derive from
     upstream's, hooks that exist already and modules imported earlier take part. Only
     ``global_unstructured`` imported by name before keeps upstream's code, which copies more
     around the same kernels.

@@ -15,7 +15,7 @@ import torch.nn.utils.prune as upstream
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from .derived import derive, underlying
+from .derived import derive, set_class, underlying
 
 #: Modules that torch.nn makes for a parent that reads their weights.
 READ_BY_PARENT = NonDynamicallyQuantizableLinear
@@ -24,15 +24,21 @@ READ_BY_PARENT = NonDynamicallyQuantizableLinear
 class ReadsProducts(nn.Module):
     """Mixin of such modules: a pruned tensor is a product made whenever it is read."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Nothing of what the module's class does for classes that a user derives from it."""
+
     def __getattr__(self, name: str) -> Any:
-        for hook in self._forward_pre_hooks.values():
-            if isinstance(hook, upstream.BasePruningMethod) and hook._tensor_name == name:
-                return hook.apply_mask(self)
+        hook = _hook_of(self, name)
+        if hook is not None:
+            return hook.apply_mask(self)
+        if _is_pruned(self, name):  # upstream takes the old hook away before it looks
+            return getattr(self, name + "_mask") * getattr(self, name + "_orig")
         return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """As ever. That the class has its own keeps `store` from writing past it."""
-        super().__setattr__(name, value)
+        # A product that upstream's `apply` sets before it registers the hook would be kept.
+        if isinstance(value, nn.Parameter) or not _is_pruned(self, name) or _hook_of(self, name):
+            super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
         if name in self.__dict__ or not _is_pruned(self, name):
@@ -41,24 +47,33 @@ class ReadsProducts(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> Any:
         reduced: Any = super().__reduce_ex__(max(2, protocol))
         function, arguments, *state = reduced
-        return _make, (function, underlying(self), *arguments[1:]), *state
+        return _make, (function, underlying(type(self)), *arguments[1:]), *state
 
 
 def start_reading(module: nn.Module) -> None:
     """Compute the products of ``module`` where they are read, from now on."""
     if not isinstance(module, ReadsProducts):
-        module.__class__ = derive(ReadsProducts, type(module))
+        set_class(module, derive(ReadsProducts, type(module)))
 
 
 def stop_reading(module: nn.Module, but: Any) -> None:
     """Give ``module`` its class back, if no hook but ``but`` prunes it."""
     hooks = module._forward_pre_hooks.values()
     if not any(isinstance(h, upstream.BasePruningMethod) and h is not but for h in hooks):
-        module.__class__ = underlying(module)
+        set_class(module, underlying(type(module)))
+
+
+def _hook_of(module: nn.Module, name: str) -> Any:
+    for hook in module.__dict__.get("_forward_pre_hooks", {}).values():
+        if isinstance(hook, upstream.BasePruningMethod) and hook._tensor_name == name:
+            return hook
+    return None
 
 
 def _is_pruned(module: nn.Module, name: str) -> bool:
-    return name + "_orig" in module._parameters and name + "_mask" in module._buffers
+    attributes = module.__dict__
+    orig, mask = name + "_orig", name + "_mask"
+    return orig in attributes.get("_parameters", ()) and mask in attributes.get("_buffers", ())
 
 
 def _make(function: Any, kind: type[nn.Module], *arguments: Any) -> nn.Module:

@@ -9,9 +9,10 @@ from typing import Any
 import torch.nn.utils.prune as upstream
 from torch import nn
 
+from .derived import set_class
 from .parametrization import masks_in
 from .reading import READ_BY_PARENT
-from .slots import IN_PLACE, has_own_setattr
+from .slots import IN_PLACE, SUSPENDED, has_own_setattr
 
 #: What of a module pruning changes, beside its attributes themselves.
 _HOLDERS = (
@@ -44,6 +45,11 @@ class transaction:
                 for hook in attributes["_forward_pre_hooks"].values():
                     if isinstance(hook, upstream.BasePruningMethod):
                         before.append((hook.__dict__, hook.__dict__.copy()))
+            if SUSPENDED in attributes:
+                suspended = attributes[SUSPENDED]
+                before.append((suspended.__dict__, suspended.__dict__.copy()))
+                for hook in suspended.hooks.values():
+                    before.append((hook.__dict__, hook.__dict__.copy()))
             if IN_PLACE in attributes:
                 self.after = []
             if "parametrizations" in attributes["_modules"]:
@@ -75,7 +81,7 @@ class transaction:
             if type(holder) is list:
                 holder[:] = content
             elif isinstance(holder, READ_BY_PARENT):
-                holder.__class__ = content
+                set_class(holder, content)
             else:
                 holder.clear()
                 holder.update(content)

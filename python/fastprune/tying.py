@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from .slots import IN_PLACE
+
 if TYPE_CHECKING:
     from .copying import Home
 
@@ -27,12 +29,23 @@ def tied_mask(original: Tensor, module: nn.Module, name: str) -> Tensor | None:
         holder = home.module()
         if method is not None and holder is not None:
             held = method._tensor_name
-            if holder._parameters.get(held + "_orig") is original:
-                mask = getattr(holder, held + "_mask", None)
-                if mask is not None and not (holder is module and held == name):
-                    oldest = mask
+            mask = _mask_held(holder, held, original)
+            if mask is not None and not (holder is module and held == name):
+                oldest = mask
         home = home.older
     return None if oldest is None else oldest.detach().expand(original.shape).clone()
+
+
+def _mask_held(holder: nn.Module, name: str, original: Tensor) -> Tensor | None:
+    """The mask with which ``holder.<name>`` prunes this very Parameter, in either form."""
+    if name in holder.__dict__.get(IN_PLACE, ()) and holder._parameters.get(name) is original:
+        from .masking import mask_of  # which comes later
+
+        return mask_of(holder, name).to(original.dtype)
+    if holder._parameters.get(name + "_orig") is not original:
+        return None
+    mask: Tensor | None = getattr(holder, name + "_mask", None)
+    return mask
 
 
 def by_parameter(pairs: list[tuple[nn.Module, str]]) -> list[list[int]]:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import parametrize
 
 import fastprune as prune
 from support.unchanged import assert_unchanged, snapshot
@@ -350,3 +351,31 @@ def test_methods_with_a_product_of_their_own() -> None:
     Doubled.apply(projection, "weight", 0.5)
     expected = 2 * projection.weight_orig * projection.weight_mask  # type: ignore[operator]
     assert torch.equal(projection.weight, expected)
+
+
+def test_pruned_again_by_upstream(projection: nn.Linear) -> None:
+    upstream.l1_unstructured(projection, "weight", 2)
+    assert int((projection.weight == 0).sum()) == 10
+    projection.weight_orig.data.mul_(2)  # type: ignore[union-attr, operator]
+    expected = projection.weight_orig * projection.weight_mask  # type: ignore[operator]
+    assert torch.equal(projection.weight, expected)
+    upstream.remove(projection, "weight")
+    assert torch.equal(projection.weight, expected)
+
+
+def test_beside_parametrizations_of_the_same_module() -> None:
+    for first in ("parametrization", "pruning"):
+        projection = nn.MultiheadAttention(4, 2).out_proj
+        kind = type(projection)
+        if first == "pruning":
+            prune.l1_unstructured(projection, "weight", 8)
+        parametrize.register_parametrization(projection, "bias", nn.Identity())
+        if first == "parametrization":
+            prune.l1_unstructured(projection, "weight", 8)
+        twin = copy.deepcopy(projection)
+        assert torch.equal(twin.weight, projection.weight)
+        assert int((twin.weight == 0).sum()) == 8
+        parametrize.remove_parametrizations(projection, "bias")
+        assert int((projection.weight == 0).sum()) == 8
+        prune.remove(projection, "weight")
+        assert type(projection) is kind

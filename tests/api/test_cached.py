@@ -15,6 +15,7 @@ import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
+from torch.nn.utils import parametrize
 
 import fastprune as prune
 from fastprune.caching import Cached
@@ -311,3 +312,118 @@ def test_compiled_once_for_each_state() -> None:
         layers[0].weight_orig.mul_(2)
         assert torch.equal(compiled(X), layers(X))
         assert not torch.equal(compiled(X), expected)
+
+
+# ---- modules whose classes do more ----
+
+
+class Tagged(nn.Linear):
+    def __init_subclass__(cls, *, tag: str, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+
+
+class Ours(Tagged, tag="x"):
+    pass
+
+
+class Frozen(nn.Linear):
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "__class__":
+            raise AttributeError("frozen")
+        super().__setattr__(name, value)
+
+
+class Copying(nn.Linear):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        result = type(self).__new__(type(self))
+        memo[id(self)] = result
+        result.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return result
+
+
+@pytest.mark.parametrize("kind", [Ours, Frozen, Copying])
+def test_classes_of_users(kind: type[nn.Linear]) -> None:
+    layer = prune.l1_unstructured(kind(8, 8), "weight", 0.5)
+    with torch.no_grad(), prune.cached(layer):
+        expected = layer(X)
+        assert isinstance(layer, kind)
+        twin = copy.deepcopy(layer)
+        fresh = type(layer)(8, 8)
+        prune.l1_unstructured(fresh, "weight", 0.5)
+    assert type(layer) is type(twin) is kind
+    assert len(layer._forward_pre_hooks) == len(twin._forward_pre_hooks) == 1
+    with torch.no_grad():
+        assert torch.equal(twin(X), expected)
+        twin.weight_orig.zero_()  # type: ignore[union-attr, operator]
+        assert not torch.equal(twin(X), expected)
+
+
+def test_a_parametrization_of_torchs_comes_and_goes_inside() -> None:
+    layers = model()
+    before = [len(layer._forward_pre_hooks) for layer in layers]
+    with prune.cached(layers):
+        parametrize.register_parametrization(layers[3], "weight", nn.Identity())
+        parametrize.register_parametrization(layers[0], "bias_orig", nn.Identity())
+        twin = copy.deepcopy(layers[3])
+    assert [len(layer._forward_pre_hooks) for layer in layers] == before
+    parametrize.remove_parametrizations(layers[0], "bias_orig")
+    parametrize.remove_parametrizations(layers[3], "weight")
+    assert [type(m) for m in layers.modules()] == [type(m) for m in model().modules()]
+    assert parametrize.is_parametrized(twin)
+    with prune.cached(layers):
+        prune.remove(layers[0], "weight")
+        prune.remove(layers[0], "bias")
+        prune.remove(layers[2], "weight")
+        assert not prune.is_pruned(layers)
+
+
+def test_failures_inside_leave_containers_alone() -> None:
+    class Failing(prune.BasePruningMethod):
+        PRUNING_TYPE = "unstructured"
+
+        def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
+            raise RuntimeError("on purpose")
+
+    layers = model()
+    (container, _) = layers[0]._forward_pre_hooks.values()
+    with prune.cached(layers):
+        with pytest.raises(RuntimeError, match="on purpose"):
+            Failing.apply(layers[0], "weight")
+        with pytest.raises(AttributeError):
+            prune.global_unstructured(
+                [(layers[0], "weight"), (nn.Linear(2, 2), "nothing")],
+                prune.L1Unstructured,
+                amount=1,
+            )
+    assert next(iter(layers[0]._forward_pre_hooks.values())) is container
+    assert len(container) == 2  # type: ignore[arg-type]
+
+
+def test_another_dtype_inside_and_replicas() -> None:
+    layers = model()
+    with torch.no_grad(), prune.cached(layers):
+        layers.double()
+        assert layers(X.double()).dtype == torch.float64
+        replica = layers[0]._replicate_for_data_parallel()
+        assert len(replica._forward_pre_hooks) == 2
+        assert type(replica) is nn.Linear
+        assert hooks(layers) == [[]] * 5
+
+
+def test_a_scripted_module_is_not_pruned() -> None:
+    assert not prune.is_pruned(nn.Sequential(torch.jit.script(nn.Linear(2, 2))))
+    layers = model().append(torch.jit.script(nn.Linear(4, 4)))
+    assert prune.is_pruned(layers)
+    with torch.no_grad():
+        expected = layers(X)
+        with prune.cached(layers):
+            assert torch.equal(layers(X), expected)
+
+
+def test_state_dicts_inside() -> None:
+    layers = model()
+    expected = prune.dense_state_dict(layers)
+    with prune.cached(layers):
+        dense = prune.dense_state_dict(layers)
+    assert list(dense) == list(expected)
+    assert all(torch.equal(dense[key], expected[key]) for key in dense)

@@ -191,7 +191,8 @@ def test_called_again() -> None:
     optimizer = torch.optim.SGD(layers.parameters(), 0.1, momentum=0.9)
     for _ in range(3):
         prune.in_place(layers, optimizer)
-    assert len(optimizer._optimizer_step_pre_hooks) == 1  # type: ignore[attr-defined]
+    assert len(optimizer._optimizer_load_state_dict_post_hooks) == 1
+    assert len(layers[0]._load_state_dict_post_hooks) == 1
     prune.l1_unstructured(layers[2], "bias", 0.5)
     assert hasattr(layers[2], "bias_orig")
     prune.in_place(layers, optimizer)
@@ -388,6 +389,152 @@ def test_attention_and_rnns() -> None:
     torch.testing.assert_close(attention(X, X, X)[0], outputs[0])
     torch.testing.assert_close(rnn(X)[0], outputs[1])
     assert attention.out_proj.weight is not attention.out_proj.weight
+
+
+def revived(layer: nn.Linear, optimizer: torch.optim.Optimizer) -> int:
+    """How many pruned entries are not zero after some steps."""
+    for _ in range(3):
+        step(layer, optimizer)
+    return int((layer.weight[~layer.weight_mask] != 0).sum())  # type: ignore[operator]
+
+
+def half_pruned() -> nn.Linear:
+    torch.manual_seed(0)
+    return prune.l1_unstructured(nn.Linear(6, 9), "weight", 0.5)
+
+
+def sgd(layer: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(layer.parameters(), 0.01, momentum=0.9)
+
+
+def test_whichever_optimizer_steps() -> None:
+    layer, other = half_pruned(), nn.Linear(6, 9)
+    prune.in_place(layer, sgd(other))  # which does not hold the parameter
+    assert revived(layer, sgd(layer)) == 0
+    layer = half_pruned()
+    first = sgd(layer)
+    prune.in_place(layer, first)
+    del first
+    assert revived(layer, sgd(layer)) == 0
+
+
+def test_frozen_and_replaced_parameters() -> None:
+    layer = half_pruned()
+    layer.weight_orig.requires_grad_(False)  # type: ignore[union-attr, operator]
+    prune.in_place(layer)
+    assert not layer.weight.requires_grad
+    layer.weight.requires_grad_(True)
+    loss_of(layer).backward()
+    assert layer.weight.grad is not None
+    assert not layer.weight.grad[~layer.weight_mask].any()  # type: ignore[operator]
+    layer.load_state_dict({n: t.clone() for n, t in layer.state_dict().items()}, assign=True)
+    loss_of(layer).backward()
+    assert not layer.weight.grad[~layer.weight_mask].any()  # type: ignore[operator, index]
+    layer.weight = nn.Parameter(torch.ones(9, 6))
+    prune.in_place(layer)
+    assert_zero(layer)
+    loss_of(layer).backward()
+    assert not layer.weight.grad[~layer.weight_mask].any()  # type: ignore[operator, index]
+
+
+def test_state_of_the_optimizer_that_was_there_before() -> None:
+    layer, ordinary = half_pruned(), half_pruned()
+    optimizer, earlier = sgd(layer), sgd(ordinary)
+    prune.identity(ordinary, "bias")
+    for _ in range(2):
+        loss = (ordinary.weight_orig - 1).square().sum()  # type: ignore[operator]
+        earlier.zero_grad()
+        (loss + loss_of(ordinary)).backward()
+        earlier.step()
+    prune.in_place(layer, optimizer)
+    optimizer.load_state_dict(earlier.state_dict())
+    assert revived(layer, optimizer) == 0
+
+    layer = half_pruned()
+    lbfgs = torch.optim.LBFGS(layer.parameters(), 0.1, max_iter=3)
+
+    def closure() -> Tensor:
+        lbfgs.zero_grad()
+        loss = loss_of(layer)
+        loss.backward()
+        return loss
+
+    lbfgs.step(closure)  # type: ignore[arg-type]
+    prune.l1_unstructured(layer, "weight", 10)
+    prune.in_place(layer, lbfgs)
+    lbfgs.step(closure)  # type: ignore[arg-type]
+    assert_zero(layer)
+
+    scalar = nn.Module()
+    scalar.weight = nn.Parameter(torch.tensor(1.0))
+    prune.l1_unstructured(scalar, "weight", 1)
+    steps = torch.optim.SGD(scalar.parameters(), 0.1, momentum=0.9)
+    scalar.weight_orig.grad = torch.tensor(1.0)  # type: ignore[union-attr]
+    steps.step()
+    prune.in_place(scalar, steps)
+    scalar.weight.grad = torch.tensor(1.0)
+    steps.step()
+    assert scalar.weight == 0
+
+
+def test_masks_that_are_not_binary_are_refused_here_too() -> None:
+    layer = prune.in_place(half_pruned())
+    before = layer.weight.detach().clone()
+    with pytest.raises(ValueError, match="0 and 1 only"):
+        prune.custom_from_mask(layer, "weight", torch.full((9, 6), 0.5))
+    assert torch.equal(layer.weight, before)
+
+
+def test_other_forms_know_this_one() -> None:
+    layer = half_pruned()
+    state = copy.deepcopy(layer.state_dict())
+    prune.in_place(layer)
+    with pytest.raises(TypeError, match="pruned in place"):
+        prune.parametrized(layer, "weight", prune.Identity())
+    with pytest.raises(RuntimeError, match="pruned in place"):
+        prune.attach(layer, state)
+    assert_zero(layer)
+    dense = prune.dense_state_dict(layer)
+    nn.Linear(6, 9).load_state_dict(dense)
+    assert torch.equal(dense["weight"], layer.weight)
+    with prune.cached(layer):
+        assert torch.equal(layer(X), layer(X))
+    layer.half()
+    prune.restore(layer)
+    assert layer.weight_mask.dtype == layer.weight_orig.dtype == torch.float16  # type: ignore[union-attr]
+
+
+def test_a_parameter_that_is_gone_is_named() -> None:
+    layer = half_pruned()
+    optimizer = sgd(layer)
+    prune.in_place(layer, optimizer)
+    del layer.weight
+    with pytest.raises(RuntimeError, match=r"expected weight of Linear.*pruned in place"):
+        optimizer.step()
+
+
+def test_an_optimizer_without_hooks_changes_nothing() -> None:
+    class Bare(torch.optim.SGD):
+        def __init__(self) -> None:
+            pass
+
+    layer = half_pruned()
+    before = snapshot(layer)
+    with pytest.raises(TypeError, match="got Bare"):
+        prune.in_place(layer, Bare())
+    assert_unchanged(layer, before)
+
+
+def test_tied_parameters_that_are_pruned_one_after_the_other() -> None:
+    first, second = nn.Linear(6, 6), nn.Linear(6, 6)
+    second.weight = first.weight
+    prune.l1_unstructured(first, "weight", 8)
+    both = prune.in_place(nn.Sequential(first, second))
+    prune.random_unstructured(second, "weight", 16)
+    mask: Tensor = second.weight_mask  # type: ignore[assignment]
+    assert not mask[~first.weight_mask].any()  # type: ignore[operator]
+    with pytest.raises(ValueError, match="to have one mask"):
+        prune.in_place(both)
 
 
 def test_a_compiled_model_sees_ordinary_parameters() -> None:

@@ -282,3 +282,15 @@ def test_errors() -> None:
     prune.l1_unstructured(layer, "weight", 0.5)
     with pytest.raises(TypeError, match="pruned by a hook"):
         prune.parametrized(layer, "weight", prune.Identity())
+
+
+def test_dense_state_dict() -> None:
+    layer = prune.parametrized(linear(), "weight", prune.L1Unstructured(0.5))
+    dense = prune.dense_state_dict(layer)
+    fresh = nn.Linear(6, 4)
+    fresh.load_state_dict(dense)
+    assert torch.equal(fresh(X), layer(X))
+    both = parametrizations.weight_norm(nn.Linear(6, 4))
+    prune.parametrized(both, "weight", prune.L1Unstructured(0.5))
+    with pytest.raises(RuntimeError, match="other parametrizations than its mask"):
+        prune.dense_state_dict(both)

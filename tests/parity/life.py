@@ -450,6 +450,14 @@ def _(prune: ModuleType) -> Any:
     return kinds, trained(layer, X), seen
 
 
+@case("what is left on the module", "`is_pruned` of a model with a scripted module")
+def _(prune: ModuleType) -> Any:
+    scripted = torch.jit.script(nn.Linear(3, 3))
+    return prune.is_pruned(nn.Sequential(scripted)), prune.is_pruned(
+        nn.Sequential(linear(prune), scripted)
+    )
+
+
 @case("what is left on the module", "`remove`, `is_pruned`, pruned again")
 def _(prune: ModuleType) -> Any:
     layer = linear(prune)
