@@ -17,6 +17,7 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune as prune
@@ -356,8 +357,12 @@ def selection_from_a_dtensor_is_right_or_refused() -> None:
             else:
                 assert_same(layer.weight_mask, expected.weight_mask)
                 worked.add((name, str(placed)))
-    # What upstream's way can do with the releases of torch at hand, and has to be kept.
-    assert ("L1Unstructured", "(Replicate(),)") in worked
+    # What upstream can do, which depends on the release of torch, has to be kept.
+    for placed in placements(1):
+        layer = Scale(distributed(WEIGHT, mesh, placed))
+        with contextlib.suppress(RuntimeError):
+            upstream.l1_unstructured(layer, "weight", 5)
+            assert ("L1Unstructured", str(placed)) in worked, placed
 
 
 @check
