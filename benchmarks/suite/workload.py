@@ -66,13 +66,12 @@ def on_modules(
     weights: Sequence[Tensor], masks: Masks, prune: Callable[[ModuleType, Modules], object]
 ) -> list[Contender]:
     """Each library prunes fresh modules, which hold the same weights and, where there is a mask,
-    have been pruned by it before.
+    have been pruned by it before. Each has Parameters of its own: a shared one would be tied.
     """
-    shared = parameters(weights)
 
     def contender(name: str, library: ModuleType) -> Contender:
         def setup() -> Modules:
-            modules = [_module(parameter) for parameter in shared]
+            modules = [_module(parameter) for parameter in parameters(weights)]
             for module, mask in zip(modules, masks, strict=True):
                 if mask is not None:
                     library.custom_from_mask(module, "weight", mask)
