@@ -170,39 +170,40 @@ def _steps(module: nn.Module, inputs: tuple[Any, ...]) -> list[Any]:
     return results
 
 
-def training_removing_training(name: str) -> Callable[[ModuleType], Any]:
-    def run(prune: ModuleType) -> Any:
-        module, inputs = _pruned(prune, name)
-        results = _steps(module, inputs)
-        for owner in list(module.modules()):
-            for weight in [n for n, _ in owner.named_parameters(recurse=False)]:
-                prune.remove(owner, weight.removesuffix("_orig"))
-        return results, _steps(module, inputs), _flat_weights(module)
-
-    return run
+def _removed(prune: ModuleType, module: nn.Module) -> nn.Module:
+    for owner in list(module.modules()):
+        for weight in [n for n, _ in owner.named_parameters(recurse=False)]:
+            prune.remove(owner, weight.removesuffix("_orig"))
+    return module
 
 
-def copying_after_training(name: str) -> Callable[[ModuleType], Any]:
-    def run(prune: ModuleType) -> Any:
-        module, inputs = _pruned(prune, name)
-        results = _steps(module, inputs)
-        twin = copy.deepcopy(module)
-        return results, _steps(twin, inputs), _flat_weights(twin)
-
-    return run
+def _copied(prune: ModuleType, module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module)
 
 
-def saving_after_training(name: str) -> Callable[[ModuleType], Any]:
-    def run(prune: ModuleType) -> Any:
-        module, inputs = _pruned(prune, name)
-        results = _steps(module, inputs)
-        file = io.BytesIO()
-        torch.save(module, file)
-        file.seek(0)
-        twin = torch.load(file, weights_only=False)
-        return results, _steps(twin, inputs), _flat_weights(twin)
+def _loaded(prune: ModuleType, module: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    twin: nn.Module = torch.load(file, weights_only=False)
+    return twin
 
-    return run
+
+def trained_around(
+    between: Callable[[ModuleType, nn.Module], nn.Module],
+) -> Callable[[str], Callable[[ModuleType], Any]]:
+    """Training, what happens to the module, and training what came of it."""
+
+    def of(name: str) -> Callable[[ModuleType], Any]:
+        def run(prune: ModuleType) -> Any:
+            module, inputs = _pruned(prune, name)
+            results = _steps(module, inputs)
+            twin = between(prune, module)
+            return results, _steps(twin, inputs), _flat_weights(twin)
+
+        return run
+
+    return of
 
 
 def moving(name: str) -> Callable[[ModuleType], Any]:
@@ -219,9 +220,9 @@ def moving(name: str) -> Callable[[ModuleType], Any]:
 
 
 _LIVES = {
-    "trained, `remove`, trained": training_removing_training,
-    "trained, deep-copied": copying_after_training,
-    "trained, saved, loaded": saving_after_training,
+    "trained, `remove`, trained": trained_around(_removed),
+    "trained, deep-copied": trained_around(_copied),
+    "trained, saved, loaded": trained_around(_loaded),
     "trained, `double`, trained, `half`": moving,
 }
 for _name in [
