@@ -14,10 +14,11 @@ from .caching import resumed
 from .copying import remember_module
 from .hook import Hook, applies_as_ours
 from .lazy import no_shape
+from .lookup import SUSPENDED, is_in_place, pruning_hooks
 from .native import ranks_original, select_one
 from .reading import READ_BY_PARENT, start_reading
 from .sharded import DTENSOR, on_other_mesh, prepare
-from .slots import IN_PLACE, SUSPENDED, original_and_mask, store
+from .slots import original_and_mask, store
 from .tying import holders, tied_mask
 
 
@@ -43,7 +44,7 @@ def apply_method(
 
         if parametrization.find_masked(module, name) is not None:
             return parametrization.add_method(method, module, name, importance_scores, selected)
-    if name in module.__dict__.get(IN_PLACE, ()):
+    if is_in_place(module, name):
         from . import inplace  # which imports this file
 
         return inplace.add_method(method, module, name, importance_scores, selected)
@@ -146,11 +147,7 @@ def _find_hook(module: nn.Module, name: str) -> tuple[int, upstream.BasePruningM
     """The hook that prunes ``module.<name>``, ours or upstream's, and its key."""
     if not module._forward_pre_hooks:
         return None
-    found = [
-        (key, hook)
-        for key, hook in module._forward_pre_hooks.items()
-        if isinstance(hook, upstream.BasePruningMethod) and hook._tensor_name == name
-    ]
+    found = [(key, hook) for key, hook in pruning_hooks(module) if hook._tensor_name == name]
     if len(found) > 1:
         raise AssertionError(
             f"Avoid adding multiple pruning hooks to the same tensor {name} of module {module}: "

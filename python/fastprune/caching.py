@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from copy import copy, deepcopy
 from typing import Any
 
-import torch.nn.utils.prune as upstream
 from torch import nn
 
 from .derived import derive, set_class, underlying
+from .lookup import SUSPENDED, pruning_hooks
 from .reading import ReadsProducts
-from .slots import SUSPENDED, store
+from .slots import store
 
 __all__ = ["cached"]
 
@@ -80,17 +80,15 @@ class Suspended:
 
     def take(self, module: nn.Module) -> None:
         """Compute the products and take the hooks out, so that torch's call looks for none."""
-        hooks = module._forward_pre_hooks
-        for key, hook in list(hooks.items()):
-            if isinstance(hook, upstream.BasePruningMethod):
-                product = hook.apply_mask(module)
-                if isinstance(module, ReadsProducts):
-                    module.__dict__[hook._tensor_name] = product
-                else:
-                    store(module, hook._tensor_name, product)
-                self.hooks[key] = hook
+        for key, hook in pruning_hooks(module):
+            product = hook.apply_mask(module)
+            if isinstance(module, ReadsProducts):
+                module.__dict__[hook._tensor_name] = product
+            else:
+                store(module, hook._tensor_name, product)
+            self.hooks[key] = hook
         for key in self.hooks:
-            hooks.pop(key, None)
+            module._forward_pre_hooks.pop(key, None)
 
     def put_back(self, module: nn.Module) -> None:
         """Put the hooks where they were among others."""
@@ -165,8 +163,7 @@ def _enter(module: nn.Module) -> bool:
     if is_cached(module):
         module.__dict__[SUSPENDED].contexts += 1
         return True
-    hooks = module.__dict__.get("_forward_pre_hooks", {}).values()
-    if not any(isinstance(hook, upstream.BasePruningMethod) for hook in hooks):
+    if not pruning_hooks(module):
         return False
     kind = derive(Cached, type(module))
     suspended = Suspended(module)

@@ -7,16 +7,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .apply import apply_method
 from .hook import detached_product
+from .lookup import IN_PLACE, SUSPENDED, is_in_place, pruning_hooks
 from .methods import CustomFromMask
 from .parametrization import is_alone, names_masked
 from .rollback import transaction
-from .slots import IN_PLACE, SUSPENDED
 
 __all__ = ["attach", "dense_state_dict"]
 
@@ -85,10 +84,10 @@ def refresh_products(module: nn.Module, incompatible_keys: Any) -> None:
 
 def _pruning_hooks(module: nn.Module) -> list[Any]:
     """The hooks that prune tensors of the module, also while `cached` has suspended them."""
-    hooks = [*module._forward_pre_hooks.values()]
+    hooks = [hook for _, hook in pruning_hooks(module)]
     if SUSPENDED in module.__dict__:
         hooks += module.__dict__[SUSPENDED].hooks.values()
-    return [hook for hook in hooks if isinstance(hook, upstream.BasePruningMethod)]
+    return hooks
 
 
 def _is_pruned(module: nn.Module, name: str) -> bool:
@@ -141,7 +140,7 @@ def _misfits(
         return
     module = modules[path]
     parameter = module._parameters.get(name)
-    if name in module.__dict__.get(IN_PLACE, ()):
+    if is_in_place(module, name):
         yield f'Unexpected key "{keys[0]}": "{plain}" is pruned in place; call restore first.'
         return
     if _is_pruned(module, name):

@@ -16,6 +16,7 @@ from .apply import apply_method
 from .caching import is_cached, resumed
 from .container import PruningContainer
 from .lazy import no_shape
+from .lookup import IN_PLACE, SUSPENDED, is_in_place
 from .masking import forget, let_go
 from .methods import (
     CustomFromMask,
@@ -30,7 +31,6 @@ from .parametrization import find_masked, mask_of, masks_in, original_of, remove
 from .patterns import common_dtype
 from .rollback import transaction
 from .sharded import check_selection, explain
-from .slots import IN_PLACE, SUSPENDED
 from .tying import by_parameter, holders
 
 __all__ = [
@@ -202,7 +202,7 @@ def remove(module: _Module, name: str) -> _Module:
     if find_masked(module, name) is not None:
         remove_masked(module, name)
         return module
-    if name in module.__dict__.get(IN_PLACE, ()):
+    if is_in_place(module, name):
         forget(module, name)
         let_go(module)
         return module
@@ -351,8 +351,7 @@ def prune_globally(
                 module, name = pairs[i]
                 # A module that is not listed may have pruned the Parameter, too.
                 tied = i != group[0] or id(module._parameters.get(name)) in holders
-                in_place = name in module.__dict__.get(IN_PLACE, ())
-                if not native or (tied and not in_place):
+                if not native or (tied and not is_in_place(module, name)):
                     from_mask.apply(module, name, new[g])
                     continue
                 # The new mask holds the old one already, so there is nothing to combine it with.

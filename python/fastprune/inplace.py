@@ -20,6 +20,7 @@ from .apply import check_scores, select, stack
 from .caching import is_cached
 from .copying import remember_module
 from .hook import applies_as_ours
+from .lookup import IN_PLACE, pruning_hooks
 from .masking import (
     Entry,
     check_optimizer,
@@ -37,7 +38,7 @@ from .packing import packed
 from .reading import READ_BY_PARENT, ReadsProducts, start_reading, stop_reading
 from .rollback import after_success, transaction
 from .sharded import is_dtensor
-from .slots import IN_PLACE, store
+from .slots import store
 
 __all__ = ["in_place", "mask_gradients", "restore"]
 
@@ -195,9 +196,7 @@ def add_method(
         mask = mask_of(module, name).to(entry.dtype)
         ranked = method if decides else None
         selected = select(hook, ranked, scores, mask, t, t, repeated=True)
-    new = selected[0] != 0
-    if not torch.equal(new.to(selected[0].dtype), selected[0]):
-        raise ValueError(f"expected the mask of {name} of {module} to hold 0 and 1 only")
+    new = _as_bool(selected[0], module, name)
     module.register_buffer(name + "_mask", packed(new) if entry.bits else new, entry.persistent)
     module.__dict__[IN_PLACE] = {**entries, name: entry._replace(method=hook)}
     after_success(lambda: zero_everything([(module, name)]))
@@ -210,9 +209,8 @@ def add_method(
 def _hooked(module: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
     """The module with each of its hooks that prune."""
     _refuse_cached(module)
-    for hook in module._forward_pre_hooks.values():
-        if isinstance(hook, upstream.BasePruningMethod):
-            yield module, hook
+    for _, hook in pruning_hooks(module):
+        yield module, hook
 
 
 def _refuse_cached(module: nn.Module) -> None:
@@ -237,10 +235,15 @@ def _check(module: nn.Module, hook: Any) -> Tensor:
         )
     if mask.requires_grad:
         raise ValueError(f"expected the mask of {name} of {module} to need no gradient")
+    return torch.empty_like(orig, dtype=torch.bool).copy_(_as_bool(mask, module, name))
+
+
+def _as_bool(mask: Tensor, module: nn.Module, name: str) -> Tensor:
+    """The mask as bool, which this form keeps; ValueError if that loses anything."""
     kept = mask != 0
     if not torch.equal(kept.to(mask.dtype), mask):
         raise ValueError(f"expected the mask of {name} of {module} to hold 0 and 1 only")
-    return torch.empty_like(orig, dtype=torch.bool).copy_(kept)
+    return kept
 
 
 #: Upstream's own, of hooks that upstream has made.
@@ -263,7 +266,7 @@ def _convert(module: nn.Module, hook: Any, kept: Tensor, *, bits: bool, persiste
     name = hook._tensor_name
     orig = module._parameters[name + "_orig"]
     dtype = getattr(module, name + "_mask").dtype
-    for key in [key for key, other in module._forward_pre_hooks.items() if other is hook]:
+    for key in [key for key, other in pruning_hooks(module) if other is hook]:
         del module._forward_pre_hooks[key]
     if isinstance(module, ReadsProducts):
         stop_reading(module, hook)

@@ -16,10 +16,10 @@ from torch.optim.optimizer import (
 )
 
 from . import fsdp2
+from .lookup import IN_PLACE, is_in_place
 from .ops import masked_muls_
 from .packing import unpacked
 from .sharded import is_dtensor
-from .slots import IN_PLACE
 
 
 class Entry(NamedTuple):
@@ -118,21 +118,25 @@ def _apply_masks(pairs: Iterable[Pair], tensors_of: Callable[[Tensor], list[Tens
         masked_muls_(ts, masks)
 
 
-def _parameter_and_mask(module: nn.Module, name: str) -> tuple[Tensor, Tensor]:
-    """The parameter that is trained, and its mask; under FSDP2 the mask of its shard."""
-    param: Any = module._parameters.get(name)
-    mask: Any = module._buffers.get(name + "_mask")
-    if param is None or mask is None:
+def _trained(module: nn.Module, name: str) -> tuple[Any, Any]:
+    """The parameter that is trained, under FSDP2 a shard, and what FSDP2 knows of it or None."""
+    param = module._parameters.get(name)
+    if param is None or module._buffers.get(name + "_mask") is None:
         raise RuntimeError(
             f"expected {name} of {module}, which is pruned in place, to be a parameter with the "
             f"buffer {name}_mask, got a module without one of them"
         )
     managed = fsdp2.find(module, name) if fsdp2.is_used() else None
-    if managed is None:
-        return param, mask
-    shard = managed.param.sharded_param
-    part: Any = managed.shard_of_mask(mask_of(module, name), shard)
-    return shard, part.to_local()
+    return (param, None) if managed is None else (managed.param.sharded_param, managed)
+
+
+def _parameter_and_mask(module: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+    """The parameter that is trained, and its mask; under FSDP2 the mask of its shard."""
+    param, managed = _trained(module, name)
+    mask: Any = module._buffers[name + "_mask"]
+    if managed is not None:
+        mask = managed.shard_of_mask(mask_of(module, name), param).to_local()
+    return param, mask
 
 
 # ---- when it is done ----
@@ -201,7 +205,7 @@ def _held_by(optimizer: Optimizer) -> list[Pair]:
     if not _modules:
         return []
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    return [pair for pair in pairs_in(list(_modules)) if id(_parameter_and_mask(*pair)[0]) in held]
+    return [pair for pair in pairs_in(list(_modules)) if id(_trained(*pair)[0]) in held]
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
@@ -262,5 +266,5 @@ class _MaskGradient:
 
     def __call__(self, param: Tensor) -> None:
         module = self.module()
-        if module is not None and self.name in module.__dict__.get(IN_PLACE, ()):
+        if module is not None and is_in_place(module, self.name):
             mask_gradients_of([(module, self.name)])

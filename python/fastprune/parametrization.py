@@ -12,10 +12,10 @@ from torch.nn.utils import parametrize
 
 from . import masking
 from .apply import check_scores, select, stack
-from .hook import Hook
+from .hook import applies_as_ours
+from .lookup import is_in_place
 from .native import ranks_original
 from .ops import masked_mul
-from .slots import IN_PLACE
 
 __all__ = ["parametrized"]
 
@@ -33,8 +33,7 @@ class Masked(nn.Module):
         self.register_buffer("mask", mask)
 
     def forward(self, original: Tensor) -> Tensor:
-        kind: Any = type(self.method)
-        if kind.apply_mask is Hook.apply_mask:
+        if applies_as_ours(self.method):
             return masked_mul(original, self.mask)
         name = self.method._tensor_name
         module: Any = SimpleNamespace(**{name + "_orig": original, name + "_mask": self.mask})
@@ -85,7 +84,7 @@ def parametrized(
         raise TypeError(f"expected method to be an instance of BasePruningMethod, got {method!r}")
     if name + "_orig" in module._parameters:
         raise TypeError(f"{name} of {module} is pruned by a hook, expected it to be removed first")
-    if name in module.__dict__.get(IN_PLACE, ()):
+    if is_in_place(module, name):
         raise TypeError(f"{name} of {module} is pruned in place, expected it to be removed first")
     if not parametrize.is_parametrized(module, name):
         tensor = getattr(module, name)
@@ -152,7 +151,7 @@ def is_alone(module: nn.Module, name: str) -> bool:
 
 def mask_of(module: nn.Module, name: str) -> Tensor | None:
     """The mask of ``module.<name>``, whatever keeps it pruned."""
-    if name in module.__dict__.get(IN_PLACE, ()):
+    if is_in_place(module, name):
         return masking.mask_of(module, name)
     masked = find_masked(module, name)
     mask: Tensor | None = getattr(module, name + "_mask", None) if masked is None else masked.mask

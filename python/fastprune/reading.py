@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.utils.prune as upstream
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from .derived import derive, set_class, underlying
+from .lookup import pruning_hooks
 
 #: Modules that torch.nn makes for a parent that reads their weights.
 READ_BY_PARENT = NonDynamicallyQuantizableLinear
@@ -58,16 +58,13 @@ def start_reading(module: nn.Module) -> None:
 
 def stop_reading(module: nn.Module, but: Any) -> None:
     """Give ``module`` its class back, if no hook but ``but`` prunes it."""
-    hooks = module._forward_pre_hooks.values()
-    if not any(isinstance(h, upstream.BasePruningMethod) and h is not but for h in hooks):
+    if all(hook is but for _, hook in pruning_hooks(module)):
         set_class(module, underlying(type(module)))
 
 
 def _hook_of(module: nn.Module, name: str) -> Any:
-    for hook in module.__dict__.get("_forward_pre_hooks", {}).values():
-        if isinstance(hook, upstream.BasePruningMethod) and hook._tensor_name == name:
-            return hook
-    return None
+    found = (hook for _, hook in pruning_hooks(module) if hook._tensor_name == name)
+    return next(found, None)
 
 
 def _is_pruned(module: nn.Module, name: str) -> bool:

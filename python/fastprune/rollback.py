@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import torch.nn.utils.prune as upstream
 from torch import nn
 
 from .derived import set_class
+from .lookup import IN_PLACE, SUSPENDED, pruning_hooks
 from .parametrization import masks_in
 from .reading import READ_BY_PARENT
-from .slots import IN_PLACE, SUSPENDED, has_own_setattr
+from .slots import has_own_setattr
 
 #: What of a module pruning changes, beside its attributes themselves.
 _HOLDERS = (
@@ -42,9 +42,8 @@ class transaction:
                 holder = attributes[name]
                 before.append((holder, holder.copy() if holder else ()))
             if attributes["_forward_pre_hooks"]:
-                for hook in attributes["_forward_pre_hooks"].values():
-                    if isinstance(hook, upstream.BasePruningMethod):
-                        before.append((hook.__dict__, hook.__dict__.copy()))
+                for _, hook in pruning_hooks(module):
+                    before.append((hook.__dict__, hook.__dict__.copy()))
             if SUSPENDED in attributes:
                 suspended = attributes[SUSPENDED]
                 before.append((suspended.__dict__, suspended.__dict__.copy()))

@@ -13,12 +13,6 @@ from torch import Tensor, nn
 
 from .reading import ReadsProducts
 
-#: The attribute of a module that says which of its tensors are pruned in place; see masking.py.
-IN_PLACE = "_fastprune_in_place"
-
-#: The attribute of a module in `cached` that says what was taken from it; see caching.py.
-SUSPENDED = "_fastprune_suspended"
-
 _GETATTR = nn.Module.__getattr__
 _SETATTR = nn.Module.__setattr__
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from .slots import IN_PLACE
+from .lookup import is_in_place
 
 if TYPE_CHECKING:
     from .copying import Home
@@ -38,7 +38,7 @@ def tied_mask(original: Tensor, module: nn.Module, name: str) -> Tensor | None:
 
 def _mask_held(holder: nn.Module, name: str, original: Tensor) -> Tensor | None:
     """The mask with which ``holder.<name>`` prunes this very Parameter, in either form."""
-    if name in holder.__dict__.get(IN_PLACE, ()) and holder._parameters.get(name) is original:
+    if is_in_place(holder, name) and holder._parameters.get(name) is original:
         from .masking import mask_of  # which comes later
 
         return mask_of(holder, name).to(original.dtype)

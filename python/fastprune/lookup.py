@@ -1,0 +1,25 @@
+"""Which hooks of a module prune, and which of its tensors are pruned in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.utils.prune as upstream
+from torch import nn
+
+#: The attribute of a module that says which of its tensors are pruned in place; see masking.py.
+IN_PLACE = "_fastprune_in_place"
+
+#: The attribute of a module in `cached` that says what was taken from it; see caching.py.
+SUSPENDED = "_fastprune_suspended"
+
+
+def pruning_hooks(module: nn.Module) -> list[tuple[int, Any]]:
+    """The registered forward pre-hooks that prune, ours or upstream's, with their keys."""
+    hooks = module.__dict__.get("_forward_pre_hooks", {})
+    return [(k, h) for k, h in hooks.items() if isinstance(h, upstream.BasePruningMethod)]
+
+
+def is_in_place(module: nn.Module, name: str) -> bool:
+    """Whether ``module.<name>`` is in the form of ``in_place``."""
+    return name in module.__dict__.get(IN_PLACE, ())
