@@ -3,6 +3,8 @@
 #include <torch/autograd.h>
 
 #include "dispatch/calls.h"
+#include "dispatch/owned.h"
+#include "dispatch/plain.h"
 
 namespace fastprune::autograd {
 namespace {
@@ -32,8 +34,15 @@ class ComputedProduct : public torch::autograd::Function<ComputedProduct> {
 
 at::Tensor masked_mul_backward(const at::Tensor& grad, const at::Tensor& mask) {
   if (!grad.defined()) return at::Tensor();
-  if (grad.layout() == at::kStrided) return call_masked_mul(grad, mask);
-  return at::mul(grad, mask.to(grad.scalar_type()));  // nn.Embedding(sparse=True)
+  if (grad.layout() != at::kStrided) {  // nn.Embedding(sparse=True)
+    return at::mul(grad, mask.to(grad.scalar_type()));
+  }
+  if (at::GradMode::is_enabled() || !is_plain_pair(grad, mask)) return call_masked_mul(grad, mask);
+  at::AutoDispatchBelowADInplaceOrView below;
+  if (grad.requires_grad() || !is_owned_by_one(grad)) return call_masked_mul(grad, mask);
+  at::Tensor product = grad;
+  call_masked_mul_(product, mask);
+  return product;
 }
 
 void attach_product(const at::Tensor& t, const at::Tensor& mask, at::Tensor& product) {

@@ -10,6 +10,7 @@
 #include "common/dtypes.h"
 #include "dispatch/calls.h"
 #include "dispatch/plain.h"
+#include "dispatch/reuse.h"
 
 namespace fastprune {
 namespace {
@@ -49,25 +50,32 @@ PyObject* py_is_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t co
   END_HANDLE_TH_ERRORS
 }
 
-PyObject* py_product_if_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
-  HANDLE_TH_ERRORS
-  TORCH_CHECK_TYPE(count == 2, "product_if_plain(): expected t and mask, got ", count,
-                   " arguments");
-  if (!is_exact(args[0]) || !is_exact(args[1]) || at::impl::torch_function_mode_enabled()) {
-    Py_RETURN_NONE;
+// Whether their product is the kernel's, and has the layout and history that ATen's would have.
+bool is_plain_product(PyObject* t_object, PyObject* mask_object) {
+  if (!is_exact(t_object) || !is_exact(mask_object) || at::impl::torch_function_mode_enabled()) {
+    return false;
   }
-  const at::Tensor& t = THPVariable_Unpack(args[0]);
-  const at::Tensor& mask = THPVariable_Unpack(args[1]);
-  if (!is_plain_pair(t, mask)) Py_RETURN_NONE;
+  const at::Tensor& t = THPVariable_Unpack(t_object);
+  const at::Tensor& mask = THPVariable_Unpack(mask_object);
+  if (!is_plain_pair(t, mask)) return false;
   // ATen's product has the layout of the mask, ours that of t, and a matrix product rounds
   // differently for another layout.
-  if (t.strides() != mask.strides()) Py_RETURN_NONE;
+  if (t.strides() != mask.strides()) return false;
   // ATen saves a converted copy of such a mask, so that the mask may change before the backward.
-  if (t.scalar_type() != mask.scalar_type() && t.requires_grad() && at::GradMode::is_enabled()) {
-    Py_RETURN_NONE;
-  }
+  return t.scalar_type() == mask.scalar_type() || !t.requires_grad() || !at::GradMode::is_enabled();
+}
+
+PyObject* py_product_if_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  TORCH_CHECK_TYPE(count == 2 || count == 4,
+                   "product_if_plain(): expected t, mask and perhaps attributes and name, got ",
+                   count, " arguments");
+  if (!is_plain_product(args[0], args[1])) Py_RETURN_NONE;
+  const at::Tensor& t = THPVariable_Unpack(args[0]);
+  const at::Tensor& mask = THPVariable_Unpack(args[1]);
   at::Tensor product;
-  {
+  if (count == 4) product = product_in_memory_of(PyDict_GetItem(args[2], args[3]), t, mask);
+  if (!product.defined()) {
     pybind11::gil_scoped_release no_gil;
     product = call_masked_mul(t, mask);
   }
@@ -86,8 +94,9 @@ PyMethodDef* python_functions() {
       {"product_if_plain",
        reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&py_product_if_plain)),
        METH_FASTCALL,
-       "product_if_plain(t, mask): torch.ops.fastprune.masked_mul of plain tensors, otherwise "
-       "None."},
+       "product_if_plain(t, mask, attributes, name): torch.ops.fastprune.masked_mul of plain "
+       "tensors, otherwise None. A large product takes the memory of attributes[name], where "
+       "nothing else holds it; attributes and name may be left out."},
       {nullptr, nullptr, 0, nullptr}};
   return functions;
 }

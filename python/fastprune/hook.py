@@ -34,7 +34,13 @@ class Hook:
                 return
             if id(self) not in homes and isinstance(module, nn.Module):  # copied, or from a file
                 remember_module(self, module, module._parameters.get(self._tensor_name + "_orig"))
-            store(module, self._tensor_name, self.apply_mask(module))
+            name = self._tensor_name
+            product = None
+            if applies_as_ours(self):
+                product = _C.product_if_plain(
+                    *original_and_mask(module, name), module.__dict__, name
+                )
+            store(module, name, self.apply_mask(module) if product is None else product)
         except AttributeError:
             if not is_converted(module, self._tensor_name):
                 raise

@@ -60,6 +60,10 @@ void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
 
 }  // namespace
 
+void masked_mul_out(const at::Tensor& t, const at::Tensor& mask, const at::Tensor& out) {
+  multiply({t, to_factor(mask, t.scalar_type())}, out);
+}
+
 // One parallel region for the whole list.
 std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
   if (!are_native_pairs(ts, masks)) return aten_masked_muls(ts, masks);

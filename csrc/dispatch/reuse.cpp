@@ -1,0 +1,51 @@
+#include "dispatch/reuse.h"
+
+#include <ATen/record_function.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "autograd/product.h"
+#include "cpu/elementwise/masked_mul.h"
+#include "cpu/util/fresh_pages.h"
+#include "dispatch/owned.h"
+#include "dispatch/plain.h"
+
+namespace fastprune {
+namespace {
+
+bool is_held_once(PyObject* object) {
+#ifdef Py_GIL_DISABLED
+  return false;  // another thread may take a reference at any time
+#else
+  return Py_REFCNT(object) == 1;
+#endif
+}
+
+bool can_hold_product(const at::Tensor& old, const at::Tensor& t) {
+  return has_plain_keys(old.key_set()) && old.scalar_type() == t.scalar_type() &&
+         old.sizes() == t.sizes() && old.strides() == t.strides() &&
+         old.is_inference() == c10::InferenceMode::is_enabled() && is_owned_by_one(old);
+}
+
+}  // namespace
+
+at::Tensor product_in_memory_of(PyObject* old, const at::Tensor& t, const at::Tensor& mask) {
+  const bool is_large = static_cast<int64_t>(t.nbytes()) >= cpu::kFreshPagesFrom;
+  if (!is_large || !t.is_cpu() || old == nullptr || !THPVariable_CheckExact(old) ||
+      !is_held_once(old) || !can_hold_product(THPVariable_Unpack(old), t)) {
+    return at::Tensor();
+  }
+  // A tensor of its own, without the old one's graph, hooks and version.
+  at::Tensor product(THPVariable_Unpack(old).unsafeGetTensorImpl()->shallow_copy_and_detach(
+      /*version_counter=*/0, /*allow_tensor_metadata_change=*/true));
+  {
+    RECORD_FUNCTION("fastprune::masked_mul", std::vector<c10::IValue>({t, mask}));
+    cpu::masked_mul_out(t, mask, product);
+  }
+  autograd::attach_product(t, mask, product);
+  return product;
+}
+
+}  // namespace fastprune
