@@ -201,6 +201,8 @@ def _plan(contender: Contender, clock: Clock, budget: Budget) -> _Plan:
         more = 0 if contender.is_alternative else fewest_samples(first) - 1
         return _Plan(contender, 1, more, seconds=[first])
     loops = clock.loops(clock.sample(contender, 1))
+    if loops > 1:  # a single call in cold caches takes longer: samples would come out too short
+        loops = clock.loops(clock.sample(contender, loops))
     start = time.perf_counter()
     clock.sample(contender, loops)
     clock.host(contender)
@@ -240,7 +242,10 @@ def measure(
 def _take_turns(plans: list[_Plan], clock: Clock) -> None:
     turns = max(plan.samples for plan in plans)
     for turn in range(turns):
-        first = turn % len(plans)
-        for plan in plans[first:] + plans[:first]:
+        # Forwards and backwards, as each leaves its caches to the next: one that always came after
+        # the floor, which has no graph, would find autograd's code cold.
+        first = turn // 2 % len(plans)
+        order = plans[first:] + plans[:first]
+        for plan in order if turn % 2 == 0 else reversed(order):
             if plan.due(turn, turns):
                 plan.sample(clock)
