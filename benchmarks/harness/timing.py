@@ -17,6 +17,7 @@ from harness.records import FASTPRUNE, FLOOR, UPSTREAM, Timing
 
 SHORTEST_SAMPLE = 200e-6  # seconds: long against the clock's resolution and interrupts
 MOST_LOOPS = 500
+WARM_UP = 10e-3  # seconds
 WARM_ENOUGH = 1.0  # seconds: a first call this long needs no warm-up
 
 
@@ -200,9 +201,11 @@ def _plan(contender: Contender, clock: Clock, budget: Budget) -> _Plan:
     if first >= WARM_ENOUGH:
         more = 0 if contender.is_alternative else fewest_samples(first) - 1
         return _Plan(contender, 1, more, seconds=[first])
-    loops = clock.loops(clock.sample(contender, 1))
-    if loops > 1:  # a single call in cold caches takes longer: samples would come out too short
-        loops = clock.loops(clock.sample(contender, loops))
+    # Cold calls take longer: estimated from them, samples would be shorter than other contenders'.
+    fastest, end = math.inf, time.perf_counter() + WARM_UP
+    while math.isinf(fastest) or time.perf_counter() < end:
+        fastest = min(fastest, clock.sample(contender, 1))
+    loops = clock.loops(fastest)
     start = time.perf_counter()
     clock.sample(contender, loops)
     clock.host(contender)
@@ -241,11 +244,10 @@ def measure(
 
 def _take_turns(plans: list[_Plan], clock: Clock) -> None:
     turns = max(plan.samples for plan in plans)
+    draws = np.random.default_rng(0)
     for turn in range(turns):
-        # Forwards and backwards, as each leaves its caches to the next: one that always came after
-        # the floor, which has no graph, would find autograd's code cold.
-        first = turn // 2 % len(plans)
-        order = plans[first:] + plans[:first]
-        for plan in order if turn % 2 == 0 else reversed(order):
-            if plan.due(turn, turns):
-                plan.sample(clock)
+        # In any order, as each leaves its caches to the next: one that always came after the floor,
+        # which has no graph, would find autograd's code cold.
+        for i in draws.permutation(len(plans)):
+            if plans[i].due(turn, turns):
+                plans[i].sample(clock)
