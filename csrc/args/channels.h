@@ -73,7 +73,10 @@ inline ChannelMaskArgs prepare_channel_mask(const at::Tensor& scores, const at::
 inline void prepare_channel_prune(ChannelMaskArgs& args, const at::Tensor& t) {
   constexpr FusionRule rule{/*half=*/true, /*byte_masks=*/false};
   const bool same_dtype = args.output.out.scalar_type() == t.scalar_type();
-  if (!t.is_contiguous() || !fuses(rule, same_dtype, false, t.element_size())) return;
+  if (!t.is_contiguous() ||
+      !fuses(rule, same_dtype, /*byte_mask=*/false, t.element_size(), /*has_old_mask=*/true)) {
+    return;
+  }
   args.t = t;
   args.product = at::empty_like(t);
 }

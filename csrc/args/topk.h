@@ -120,7 +120,7 @@ inline void prepare_topk_prune(TopkArgs& args, at::TensorList ts, const FusionRu
   for (const at::Tensor& t : ts) {
     if (!t.is_contiguous() || t.scalar_type() != args.scores[0].scalar_type()) return;
     if (!fuses(rule, args.mask_dtype == t.scalar_type(), is_byte_mask(args.mask_dtype),
-               t.element_size())) {
+               t.element_size(), args.any_mask)) {
       return;
     }
   }

@@ -12,20 +12,21 @@ namespace fastprune {
 
 // What a kernel fuses beside float32 and float64 with a mask of their own dtype.
 struct FusionRule {
-  bool half;        // float16 and bfloat16 too
+  bool half;        // float16 and bfloat16 with an old mask too; without one they are fused anyway
   bool byte_masks;  // masks of bool and uint8 too
 };
 
 FASTPRUNE_HD constexpr bool fuses(const FusionRule& rule, bool same_dtype, bool byte_mask,
-                                  int64_t bytes) {
-  return (rule.half || bytes > 2) && (same_dtype || (rule.byte_masks && byte_mask));
+                                  int64_t bytes, bool has_old_mask) {
+  return (rule.half || bytes > 2 || !has_old_mask) &&
+         (same_dtype || (rule.byte_masks && byte_mask));
 }
 
 // The same as far as types of bits tell: M those of the mask, F the format that is multiplied.
 template <class F, class M>
-FASTPRUNE_HD constexpr bool can_multiply(const FusionRule& rule) {
+FASTPRUNE_HD constexpr bool can_multiply(const FusionRule& rule, bool has_old_mask) {
   return fuses(rule, sizeof(M) == sizeof(typename F::Bits), sizeof(M) == 1,
-               sizeof(typename F::Bits));
+               sizeof(typename F::Bits), has_old_mask);
 }
 
 // The same for kernels whose mask is of T, the dtype of the tensor: that is never an integer.
@@ -50,6 +51,18 @@ FASTPRUNE_HD typename F::Bits product_bits(M mask, typename F::Bits t) {
   typename F::Bits bits;
   std::memcpy(&bits, &value, sizeof bits);
   return bits;
+}
+
+// The same with a mask of 0 and 1, without arithmetic: for 16-bit formats, where that is in
+// float32. A NaN may have other bits.
+template <class F>
+FASTPRUNE_HD typename F::Bits product_of_choice(bool pruned, typename F::Bits t) {
+  using Bits = typename F::Bits;
+  constexpr Bits kSign = static_cast<Bits>(Bits{1} << F::kKeyBits);
+  constexpr Bits kNaN = static_cast<Bits>(F::kInf | (F::kInf >> 1));
+  const Bits magnitude = t & static_cast<Bits>(~kSign);
+  const Bits product = pruned ? static_cast<Bits>(t & kSign) : t;  // 0 * t is -0 for negative t
+  return pruned & (magnitude >= static_cast<Bits>(F::kInf)) ? kNaN : product;
 }
 
 }  // namespace fastprune

@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "common/fusion.h"
 #include "common/selection.h"
 #include "cpu/topk/bracket.h"
 #include "cpu/topk/tiles.h"
@@ -26,46 +28,62 @@ struct Counts {
   int64_t inside = 0;  // active and in the bracket
 };
 
-// The bracket in raw keys, which sweep_block compares; see raw_bound.
-template <class Key>
-struct RawBracket {
-  Key lo;
-  Key width;  // number of keys in the bracket
-  Key pivot;
-};
-
+// What sweep_block compares: keys of 16-bit scores fit 16 bits, and twice as many are compared at
+// a time.
 template <class F>
-RawBracket<typename F::Key> raw_bracket(const Bracket<typename F::Key>& bracket,
-                                        typename F::Key pivot, typename F::Key flip) {
-  const auto lo = raw_bound<F>(bracket.lo, flip);
-  return {lo, raw_bound<F>(bracket.hi + 1, flip) - lo, raw_bound<F>(pivot, flip)};
-}
+using Lane = std::conditional_t<sizeof(typename F::Bits) == 2, uint16_t, typename F::Key>;
+
+// The bracket in raw keys; see raw_bound.
+template <class F>
+struct RawBracket {
+  Lane<F> lo;
+  Lane<F> width;  // number of keys in the bracket
+  Lane<F> pivot;
+
+  RawBracket(const Bracket<typename F::Key>& bracket, typename F::Key pivot, typename F::Key flip)
+      : lo(static_cast<Lane<F>>(raw_bound<F>(bracket.lo, flip))),
+        width(static_cast<Lane<F>>(raw_bound<F>(bracket.hi + 1, flip) - lo)),
+        pivot(static_cast<Lane<F>>(raw_bound<F>(pivot, flip))) {}
+};
 
 struct BlockCounts {
   int32_t active;
   int32_t below;
 };
 
+// The product of t with a mask entry of this value, 0 or 1 where there was no mask.
+template <class F, class M, bool kHasMask>
+typename F::Bits product_of(M value, bool pruned, typename F::Bits t) {
+  if constexpr (!kHasMask && sizeof(t) == 2) {
+    return product_of_choice<F>(pruned, t);
+  } else {
+    return product_bits<F, M>(value, t);
+  }
+}
+
 // Flags the entries inside the bracket. The number of vector instructions is what limits this loop:
 // a key is below `lo` if the top bit of key - lo is set, which is cheaper to count than a
 // comparison.
 template <class F, class M, bool kHasMask, bool kActiveOnly, bool kProduct>
-FASTPRUNE_MULTIVERSION BlockCounts sweep_block(
-    const typename F::Bits* __restrict__ scores, const M* __restrict__ mask, M* __restrict__ out,
-    const typename F::Bits* t, typename F::Bits* __restrict__ product, uint8_t* __restrict__ flags,
-    int32_t n, RawBracket<typename F::Key> bracket, typename F::Key flip, M one) {
-  using Key = typename F::Key;
+FASTPRUNE_MULTIVERSION BlockCounts sweep_block(const typename F::Bits* __restrict__ scores,
+                                               const M* __restrict__ mask, M* __restrict__ out,
+                                               const typename F::Bits* t,
+                                               typename F::Bits* __restrict__ product,
+                                               uint8_t* __restrict__ flags, int32_t n,
+                                               RawBracket<F> bracket, typename F::Key flip, M one) {
+  using Key = Lane<F>;
   constexpr int kTopBit = 8 * sizeof(Key) - 1;
   Key active_count = 0;
   Key below_count = 0;
   for (int32_t i = 0; i < n; ++i) {
-    const Key key = raw_key<F>(scores[i], flip);
-    const Key from_lo = key - bracket.lo;
+    const Key key = static_cast<Key>(raw_key<F>(scores[i], flip));
+    const Key from_lo = static_cast<Key>(key - bracket.lo);
     const M old = kHasMask ? mask[i] : one;
     const bool active = !kActiveOnly || old == one;
-    const M value = (key < bracket.pivot) & active ? M{0} : old;
+    const bool pruned = (key < bracket.pivot) & active;
+    const M value = pruned ? M{0} : old;
     out[i] = value;
-    if constexpr (kProduct) product[i] = product_bits<F, M>(value, t[i]);
+    if constexpr (kProduct) product[i] = product_of<F, M, kHasMask>(value, pruned, t[i]);
     flags[i] = (from_lo < bracket.width) & active;
     active_count += active;
     below_count += (from_lo >> kTopBit) & Key{active};
@@ -80,12 +98,23 @@ FASTPRUNE_MULTIVERSION inline int32_t count_set(const uint8_t* flags, int32_t n)
 }
 
 // Writes one entry anew, pruned or kept.
+template <class F, class M, bool kHasMask>
+void write_entry(const TileList<F, M>& list, const Tile<F, M>& tile, int64_t i, bool pruned) {
+  const M kept = kHasMask ? tile.mask[i] : list.one;
+  const M value = pruned ? M{0} : kept;
+  tile.out[i] = value;
+  if constexpr (can_multiply<F, M>(kFusion, kHasMask)) {
+    if (tile.product == nullptr) return;
+    tile.product[i] = product_of<F, M, kHasMask>(value, pruned, tile.t[i]);
+  }
+}
+
 template <class F, class M>
 void write_entry(const TileList<F, M>& list, const Tile<F, M>& tile, int64_t i, bool pruned) {
-  const M value = pruned ? M{0} : (tile.mask == nullptr ? list.one : tile.mask[i]);
-  tile.out[i] = value;
-  if constexpr (can_multiply<F, M>(kFusion)) {
-    if (tile.product != nullptr) tile.product[i] = product_bits<F, M>(value, tile.t[i]);
+  if (tile.mask == nullptr) {
+    write_entry<F, M, false>(list, tile, i, pruned);
+  } else {
+    write_entry<F, M, true>(list, tile, i, pruned);
   }
 }
 
@@ -97,7 +126,7 @@ Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
   alignas(64) uint8_t flags[kBlock];
   uint16_t positions[kBlock + kCompactSlack];
   Counts counts;
-  const auto raw = raw_bracket<F>(bracket, pivot, list.flip);
+  const RawBracket<F> raw(bracket, pivot, list.flip);
   for (int64_t at = 0; at < tile.size; at += kBlock) {
     const auto n = static_cast<int32_t>(std::min(kBlock, tile.size - at));
     const BlockCounts block = sweep_block<F, M, kHasMask, kActiveOnly, kProduct>(
@@ -117,23 +146,24 @@ Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
   return counts;
 }
 
-template <class F, class M, bool kProduct, class Fn>
+template <class F, class M, bool kHasMask, bool kActiveOnly, class Fn>
 Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
                   const Bracket<typename F::Key>& bracket, typename F::Key pivot, const Fn& store) {
-  if (tile.mask == nullptr)
-    return sweep_tile<F, M, false, false, kProduct>(list, tile, bracket, pivot, store);
-  if (list.active_only)
-    return sweep_tile<F, M, true, true, kProduct>(list, tile, bracket, pivot, store);
-  return sweep_tile<F, M, true, false, kProduct>(list, tile, bracket, pivot, store);
+  if constexpr (can_multiply<F, M>(kFusion, kHasMask)) {
+    if (tile.product != nullptr) {
+      return sweep_tile<F, M, kHasMask, kActiveOnly, true>(list, tile, bracket, pivot, store);
+    }
+  }
+  return sweep_tile<F, M, kHasMask, kActiveOnly, false>(list, tile, bracket, pivot, store);
 }
 
 template <class F, class M, class Fn>
 Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
                   const Bracket<typename F::Key>& bracket, typename F::Key pivot, const Fn& store) {
-  if constexpr (can_multiply<F, M>(kFusion)) {
-    if (tile.product != nullptr) return sweep_tile<F, M, true>(list, tile, bracket, pivot, store);
-  }
-  return sweep_tile<F, M, false>(list, tile, bracket, pivot, store);
+  if (tile.mask == nullptr)
+    return sweep_tile<F, M, false, false>(list, tile, bracket, pivot, store);
+  if (list.active_only) return sweep_tile<F, M, true, true>(list, tile, bracket, pivot, store);
+  return sweep_tile<F, M, true, false>(list, tile, bracket, pivot, store);
 }
 
 template <class F, class M>

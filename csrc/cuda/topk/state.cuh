@@ -131,7 +131,7 @@ constexpr FusionRule kFusion{/*half=*/true, /*byte_masks=*/true};
 template <int N, class F, class M>
 __device__ __forceinline__ void write(const Span<F, M>& span, int i, const Vec<M, N>& values) {
   store_vec<N>(span.out + i, values);
-  if constexpr (can_multiply<F, M>(kFusion)) {
+  if constexpr (can_multiply<F, M>(kFusion, /*has_old_mask=*/true)) {
     if (span.product == nullptr) return;
     const auto t = load_vec<N>(span.t + i);
     Vec<typename F::Bits, N> product;

@@ -45,6 +45,15 @@ def test_same_bits_as_two_operators(
         assert_same_bits(product.cpu(), new_product)
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_lists_that_are_partly_masked(target: Target, dtype: torch.dtype) -> None:
+    ts = [values("any_bits", size, dtype).to(target.device) for size in (1025, 33)]
+    old = mask("non_binary", 33, dtype).to(target.device)
+    news, products = target.ops.topk_prune(ts, [None, old], ts, 0.5)
+    for t, new, product in zip(ts, news, products, strict=True):
+        assert_same_bits(product, new * t)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(target: Target, layout: str) -> None:
     t = LAYOUTS[layout](values("normal", (8, 5, 7, 3), torch.float32).to(target.device))
