@@ -169,6 +169,7 @@ def extension(with_cuda: bool) -> Extension:
     if not torch.cuda.is_available():
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_archs())
     nvcc = ["-O3", "-Xcompiler", "-fvisibility=hidden", "-Xptxas", "-v"]
+    nvcc += os.environ.get("FASTPRUNE_NVCCFLAGS", "").split()
     made = cpp_extension.CUDAExtension(
         "fastprune._C",
         sorted(map(str, sources)),

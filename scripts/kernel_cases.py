@@ -1,53 +1,187 @@
-"""Every CUDA kernel on little data, against the CPU: what compute-sanitizer watches."""
+"""Every CUDA kernel, on little data and on all of its paths.
+
+compute-sanitizer watches them on a GPU (verify_gpu.py), the race detector without one (make races).
+Run by itself, this compares the results on a GPU with those on the CPU, bit for bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastprune import ops
+import fastprune
 from fastprune.packing import packed
 
-SIZES = (1, 31, 4096, 4097, 70_001)
-SHAPES = ((33, 70), (5, 9, 11), (5000, 3))
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+Results = Iterator[Tensor]
 
 
-def to(device: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+@dataclass(frozen=True)
+class Sizes:
+    """What takes all paths, with the constants of a policy.h.
+
+    Attributes:
+        lists: sizes of tensors, of lists that are selected from together.
+        shapes: of tensors whose channels are selected, with their dim.
+        equal: of a tensor of equal entries, for one dtype: more tiles than a block takes at once.
+    """
+
+    lists: Sequence[Sequence[int]]
+    shapes: Sequence[tuple[Sequence[int], int]]
+    equal: int = 0
+
+
+#: As shipped: one block; the last block of the sweep; all blocks, with a sample.
+SHIPPED = Sizes(
+    lists=((100,), (1, 31, 4096, 4097, 5000), (70_001,), (1_200_000,)),
+    shapes=(
+        ((4096, 512), 0),  # long rows
+        ((600, 4096), -1),  # columns
+        ((9000, 8), 0),  # more channels than every block selects among
+        ((33, 70), 0),
+        ((5, 9, 11), 1),
+        ((64, 3, 40, 3), 2),  # strips
+        ((3, 20_001), 0),  # few channels that blocks share
+        ((2000, 6), 1),
+    ),
+)
+#: With the small constants that the tests on the host have.
+SMALL = Sizes(
+    lists=((100,), (1, 31, 700), (33, 2000), (1, 31, 700, 1025, 3001)),
+    shapes=(
+        ((40, 64), 0),
+        ((65, 40), -1),
+        ((300, 8), 0),
+        ((33, 70), 0),
+        ((5, 9, 11), 1),
+        ((4, 3, 40, 3), 2),
+        ((3, 9001), 0),
+        ((2000, 6), 1),
+        ((64, 2100), -1),
+        ((3, 5, 2100), 1),
+        ((2, 20_001), 0),  # channels that blocks share
+        ((1, 80_001), 0),  # with more chunks than are staged at once
+    ),
+    equal=140_000,
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the kernels run.
+
+    Attributes:
+        ops: with the names and signatures of ``fastprune.ops``.
+        device: of the tensors.
+        force_fallback: makes selections start over without their sample.
+    """
+
+    ops: Any
+    device: str
+    force_fallback: Callable[[bool], None]
+
+
+def on(device: str) -> Target:
+    """The operators of fastprune on tensors of a device."""
+    return Target(fastprune.ops, device, fastprune._C._force_fallback)
+
+
+def _to(device: str, tensors: Sequence[Tensor]) -> list[Tensor]:
     return [t.to(device) for t in tensors]
 
 
-def results(device: str, dtype: torch.dtype) -> list[Tensor]:
-    """What every operator makes of the same inputs on a device."""
-    generator = torch.Generator().manual_seed(0)
-    scores = [torch.randn(n, generator=generator).to(dtype) for n in SIZES]
-    few = [torch.randn(n, generator=generator).round().to(dtype) for n in SIZES]
-    masks = [torch.rand(n, generator=generator) > 0.3 for n in SIZES]
-    out: list[Tensor] = []
-    for data in (scores, few):
-        for old in ([], masks, [m.to(dtype) for m in masks]):
-            out += ops.topk_masks(to(device, data), to(device, old), 0.5)
-    out += ops.masked_muls(to(device, scores), to(device, masks))
-    for kind in (masks, [packed(m) for m in masks]):
-        out += ops.masked_muls_([t.clone() for t in to(device, scores)], to(device, kind))
-    for shape in SHAPES:
-        t = torch.randn(shape, generator=generator).to(dtype).to(device)
-        mask = (torch.rand(shape, generator=generator) > 0.5).to(device)
-        for dim in (0, -1):
-            norms = ops.channel_norms(t, 2.0, dim)
-            out += [norms, ops.channel_mask(norms, t, mask, 0.5, dim)]
-            out += ops.channel_prune(norms, t, mask.to(dtype), 0.5, dim)
-        out += [ops.combine_masks(t, mask), *ops.masked_muls_([t.clone()], [packed(mask)])]
-    return out
+def topk(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
+    """Selection among the entries of lists: distinct and equal keys, old masks, both ends."""
+    if sizes.equal and dtype == torch.float32:
+        yield from target.ops.topk_masks([torch.ones(sizes.equal, device=target.device)], [], 0.97)
+    for entries in sizes.lists:
+        draws = torch.Generator().manual_seed(0)
+        normal = [torch.randn(n, generator=draws).to(dtype) for n in entries]
+        old = [(torch.rand(n, generator=draws) > 0.3).to(dtype) for n in entries]
+        few = [t.mul(2).round() for t in normal]
+        zeros = [t * (t > 0) for t in normal]
+        for kind in (normal, few, zeros):
+            data = _to(target.device, kind)
+            yield from target.ops.topk_masks(data, [], 0.5)
+            masks, products = target.ops.topk_prune(data, _to(target.device, old), data, 0.5)
+            yield from [*masks, *products]
+        data = _to(target.device, normal)
+        yield from target.ops.topk_masks(data, [], sum(entries) // 3, largest=True)
+        yield from target.ops.topk_masks(data, _to(target.device, [m.bool() for m in old]), 1)
+        target.force_fallback(True)
+        try:
+            for kind in (normal, few):
+                yield from target.ops.topk_masks(_to(target.device, kind), [], 0.5)
+        finally:
+            target.force_fallback(False)
+
+
+def channels(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
+    """Norms of channels, and selection among them."""
+    for shape, dim in sizes.shapes:
+        draws = torch.Generator().manual_seed(0)
+        t = torch.randn(tuple(shape), generator=draws).to(dtype).to(target.device)
+        old = (torch.rand(tuple(shape), generator=draws) > 0.5).to(dtype).to(target.device)
+        old.movedim(dim, 0)[1::3] = 0
+        for n in (2.0, 1.0, float("inf"), 3.0):
+            yield target.ops.channel_norms(t, n, dim)
+        norms = target.ops.channel_norms(t, 2.0, dim)
+        yield target.ops.channel_mask(norms, t, None, 0.5, dim)
+        yield target.ops.channel_mask(norms.round(), t, old.bool(), 1, dim)
+        yield from target.ops.channel_prune(norms, t, old, 0.5, dim)
+
+
+def elementwise(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
+    """Products, masks in place and combined masks, of whole vectors and of odd ends."""
+    ops = target.ops
+    for entries in sizes.lists:
+        draws = torch.Generator().manual_seed(0)
+        ts = _to(target.device, [torch.randn(n, generator=draws).to(dtype) for n in entries])
+        kept = _to(target.device, [torch.rand(n, generator=draws) > 0.3 for n in entries])
+        factors = [mask.to(dtype) for mask in kept]
+        for masks in (kept, factors):
+            yield from ops.masked_muls(ts, masks)
+            yield ops.masked_mul(ts[0], masks[0])
+            yield ops.masked_mul(ts[-1][1:], masks[-1][1:])  # not aligned
+            yield from ops.masked_muls_([t.clone() for t in ts], masks)
+        yield from ops.masked_muls_([t.clone() for t in ts], [packed(mask) for mask in kept])
+        rows = ts[-1].clone().view(-1, 1).expand(-1, 3).contiguous()  # rows that fill no bytes
+        yield from ops.masked_muls_([rows], [packed(rows > 0)])
+        yield ops.combine_masks(factors[-1], kept[-1])
+
+
+FAMILIES: dict[str, Callable[[Target, Sizes, torch.dtype], Results]] = {
+    "topk": topk,
+    "channels": channels,
+    "elementwise": elementwise,
+}
+
+
+def results(
+    target: Target, sizes: Sizes, families: Sequence[str] = (*FAMILIES,)
+) -> Iterator[Tensor]:
+    """What every operator makes of the same inputs, one call after the other."""
+    for family in families:
+        for dtype in DTYPES:
+            yield from FAMILIES[family](target, sizes, dtype)
 
 
 def main() -> None:
-    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
-        pairs = zip(results("cuda", dtype), results("cpu", dtype), strict=True)
-        for ours, reference in pairs:
-            torch.testing.assert_close(ours.cpu(), reference, rtol=0, atol=0, equal_nan=True)
-    print("sanitizer_cases: all results agree with the CPU")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--small", action="store_true", help="on less data")
+    options = parser.parse_args()
+    run = partial(results, sizes=SMALL if options.small else SHIPPED)
+    for ours, reference in zip(run(on(options.device)), run(on("cpu")), strict=True):
+        torch.testing.assert_close(ours.cpu(), reference, rtol=0, atol=0, equal_nan=True)
+    print("kernel_cases: all results agree with the CPU")
 
 
 if __name__ == "__main__":

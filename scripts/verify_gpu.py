@@ -1,157 +1,230 @@
-"""What verify_gpu.sh runs.
+"""Builds for the GPU of this machine, tests, sanitizes and times: docs/gpu.md.
 
-Every step has a time limit, and a step that fails does not hide the rest: each adds a line to the
-result file, JSON Lines, when it ends.
+Each step has a time limit and can be run by itself; what was built is kept. A step that fails does
+not hide the rest. All output goes to one folder: a log for each command, and verify.jsonl, whose
+first line is the machine and to which each step adds a line when it ends.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
 import os
 import re
 import shutil
-import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import limited
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "build" / "verify-gpu"  # installed here, so that the machine's Python stays as it is
 SANITIZER_TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-# Ten minutes in all: one sanitizer limit for each of the four tools.
-BUILD_LIMIT_S, TEST_LIMIT_S, SANITIZER_LIMIT_S, BENCHMARK_LIMIT_S = 200, 160, 35, 100
+LIMITS_S = {"build": 420, "test": 300, "sanitize": 150, "bench": 150}
+FAULTS = ("none", "hang", "crash", "no-sanitizer", "no-build")
 COUNTS = ("tests", "failures", "errors", "skipped")
-NOTHING_COLLECTED = 5  # pytest's exit status
+
+Result = dict[str, Any]
 
 
-def run(command: list[str], limit_s: int, **env: str) -> tuple[int, float, str]:
-    """Exit status (124: out of time), seconds and output of a command."""
-    print("+", " ".join(command), flush=True)
-    began = time.monotonic()
-    full_env = {**os.environ, "PYTHONPATH": str(SITE), **env}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=full_env,
-            timeout=limit_s,
-            text=True,
-            errors="replace",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        status, output = done.returncode, done.stdout
-    except subprocess.TimeoutExpired as stopped:
-        captured = stopped.stdout or b""
-        output = captured.decode(errors="replace") if isinstance(captured, bytes) else captured
-        status = 124
-    seconds = round(time.monotonic() - began, 1)
-    print(f"  exit {status} after {seconds} s", flush=True)
-    if status != 0:
-        print(output[-4000:], flush=True)
-    return status, seconds, output
+@dataclass(frozen=True)
+class Plan:
+    """What the steps run, and where their output goes.
+
+    Attributes:
+        out: the folder for it.
+        fault: of a rehearsal, which runs on the CPU; None on a GPU.
+        commit: of the sources, where there is no .git.
+    """
+
+    out: Path
+    fault: str | None
+    commit: str | None
+
+    def run(self, name: str, command: Sequence[str], limit_s: float, **env: str) -> limited.Outcome:
+        """Run a command of a step, with what was built in front of what is installed."""
+        paths = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        programs = [str(Path(sys.executable).parent), *_folders_of_ninja(), os.environ["PATH"]]
+        given = {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "PATH": os.pathsep.join(programs),
+            **({"FASTPRUNE_COMMIT": self.commit} if self.commit else {}),
+        }
+        log = self.out / f"{name}.log"
+        env = {**os.environ, **given, **env}
+        return limited.run(command, log, limit_s, cwd=ROOT, env=env)
+
+    def limit(self, step: str) -> float:
+        return 3 if (self.fault, step) == ("hang", "test") else LIMITS_S[step]
 
 
-def build() -> dict[str, Any]:
-    shutil.rmtree(SITE, ignore_errors=True)
+def _folders_of_ninja() -> list[str]:
+    """Where ninja's Python package keeps the program, which need not be on PATH."""
+    spec = importlib.util.find_spec("ninja")
+    folders = (spec.submodule_search_locations or []) if spec else []
+    return [str(path.parent) for folder in folders for path in Path(folder).rglob("bin/ninja")]
+
+
+def _has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def build(plan: Plan) -> Result:
+    """Install into a folder of the checkout; torch's objects are kept for the next time."""
     command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps"]
-    command += ["--no-index", "-v", "--target", str(SITE), "."]
-    status, seconds, output = run(
-        command, BUILD_LIMIT_S, FORCE_CUDA="1", MAX_JOBS=str(os.cpu_count() or 1)
-    )
-    spills = sum(map(int, re.findall(r"(\d+) bytes spill stores", output)))
-    registers = [int(n) for n in re.findall(r"Used (\d+) registers", output)]
+    command += ["--no-index", "-v", "--upgrade", "--target", str(SITE), "."]
+    env = {"FORCE_CUDA": "1", "FASTPRUNE_NVCCFLAGS": "-lineinfo"}
+    if plan.fault is not None:
+        env = {"FORCE_CUDA": "0"}
+    if plan.fault == "no-build":
+        env["CXX"] = "a-compiler-that-is-missing"
+    done = plan.run("build", command, plan.limit("build"), MAX_JOBS=str(os.cpu_count() or 1), **env)
+    registers = [int(n) for n in re.findall(r"Used (\d+) registers", done.output)]
     return {
-        "status": status,
-        "seconds": seconds,
-        "spill_bytes": spills,
+        "status": done.status,
+        "seconds": done.seconds,
+        "spill_bytes": sum(map(int, re.findall(r"(\d+) bytes spill stores", done.output))),
         "most_registers": max(registers, default=None),
     }
 
 
-def tests() -> dict[str, Any]:
-    """A process for each test file, several at a time: the CPU is what they wait for."""
-    ends = time.monotonic() + TEST_LIMIT_S
-    paths = (ROOT / "tests").rglob("test_*.py")
-    files = sorted(paths, key=lambda p: p.stat().st_size, reverse=True)
+def test(plan: Plan) -> Result:
+    """The tests of CUDA tensors: several processes where pytest has its plugins for that."""
+    report = plan.out / "tests.xml"
+    report.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}"]
+    command += ["-p", "no:cacheprovider"]
+    if _has("xdist"):
+        command += ["-n", str(max(1, (os.cpu_count() or 1) // 2)), "--dist", "worksteal"]
+    if _has("pytest_timeout"):
+        command += ["--timeout", "120"]
+    command += ["tests", "-k", "cuda and not cuda_on_host"]
+    if plan.fault is not None:
+        command[-3:] = ["tests/ops/elementwise/test_combine_masks.py", "-k", "cuda_on_host"]
+    if plan.fault == "hang":
+        command = [sys.executable, str(Path(__file__).with_name("hang.py")), str(plan.out)]
+    done = plan.run("test", command, plan.limit("test"), OMP_NUM_THREADS="2")
+    result: Result = {"status": done.status, "seconds": done.seconds}
+    if report.exists():
+        suite = next(ElementTree.parse(report).getroot().iter("testsuite"))
+        result |= {count: int(suite.get(count, 0)) for count in COUNTS}
+    result["failed"] = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.output, flags=re.M)[:50]
+    return result
 
-    def run_file(path: Path) -> dict[str, Any]:
-        report = ROOT / "build" / f"verify-gpu-{path.stem}.xml"
-        report.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pytest", str(path), "-q", f"--junitxml={report}"]
-        command += ["-k", "cuda and not cuda_on_host", "-p", "no:cacheprovider"]
-        limit = max(1, int(ends - time.monotonic()))
-        status, _, output = run(command, limit, OMP_NUM_THREADS="2")
-        result: dict[str, Any] = {"status": 0 if status == NOTHING_COLLECTED else status}
-        if report.exists():
-            suite = next(ElementTree.parse(report).getroot().iter("testsuite"))
-            result |= {k: int(suite.get(k, 0)) for k in COUNTS}
-        result["failed"] = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, flags=re.M)
-        return result
 
-    began = time.monotonic()
-    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
-        results = dict(zip((p.stem for p in files), pool.map(run_file, files), strict=True))
+def sanitize(plan: Plan) -> Result:
+    """compute-sanitizer's tools side by side: each is busy on one core."""
+    with ThreadPoolExecutor(len(SANITIZER_TOOLS)) as pool:
+        tools = dict(
+            zip(SANITIZER_TOOLS, pool.map(lambda t: _sanitize(plan, t), SANITIZER_TOOLS),
+                strict=True)
+        )  # fmt: skip
     return {
-        "status": next((r["status"] for r in results.values() if r["status"] != 0), 0),
-        "seconds": round(time.monotonic() - began, 1),
-        **{k: sum(r.get(k, 0) for r in results.values()) for k in COUNTS},
-        "failed": [test for r in results.values() for test in r["failed"]][:50],
-        "not_passed": {name: r["status"] for name, r in results.items() if r["status"] != 0},
+        "status": next((t["status"] for t in tools.values() if t["status"] != 0), 0),
+        "seconds": max(t["seconds"] for t in tools.values()),
+        "tools": tools,
     }
 
 
-def sanitize(tool: str) -> dict[str, Any]:
-    sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    command = [sanitizer, "--tool", tool, "--error-exitcode", "3", "--print-limit", "20"]
-    command += [sys.executable, "scripts/sanitizer_cases.py"]
+def _sanitize(plan: Plan, tool: str) -> Result:
+    program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    cases = [sys.executable, "scripts/kernel_cases.py"]
+    command = [program, "--tool", tool, "--error-exitcode", "3", "--print-limit", "20", *cases]
+    if plan.fault == "no-sanitizer":
+        command[0] = "a-sanitizer-that-is-missing"
+    elif plan.fault is not None:
+        command = [*cases, "--device", "cpu", "--small"]
     # Without torch's cache every tensor is an allocation of its own, whose ends are checked.
-    status, seconds, output = run(command, SANITIZER_LIMIT_S, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
-    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", output)
-    return {"status": status, "seconds": seconds, "summary": summary[-1:]}
+    env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // len(SANITIZER_TOOLS)))
+    done = plan.run(f"sanitize-{tool}", command, plan.limit("sanitize"), **env)
+    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", done.output)
+    missing = {"missing": command[0]} if done.status == limited.NOT_FOUND else {}
+    return {"status": done.status, "seconds": done.seconds, "summary": summary[-1:], **missing}
 
 
-def benchmarks(out: Path) -> dict[str, Any]:
-    out.unlink(missing_ok=True)
+def bench(plan: Plan) -> Result:
+    """The short benchmark; its results are kept after every case."""
+    file = plan.out / "benchmarks.jsonl"
+    file.unlink(missing_ok=True)
     command = [sys.executable, "benchmarks/run.py", "--device", "cuda", "--quick"]
-    status, seconds, output = run([*command, "--json", str(out)], BENCHMARK_LIMIT_S)
-    return {"status": status, "seconds": seconds, "table": output[-6000:]}
+    command += ["--json", str(file)]
+    if plan.fault is not None:
+        command += ["--device", "cpu", "--filter", "masked_mul/forward/float32/10000/"]
+    if plan.fault == "crash":
+        command = [sys.executable, "-c", "import os; os.abort()"]
+    done = plan.run("bench", command, plan.limit("bench"))
+    cases = max(0, len(file.read_text().splitlines()) - 1) if file.exists() else 0
+    return {"status": done.status, "seconds": done.seconds, "cases": cases}
 
 
-def main() -> int:
+STEPS: dict[str, Callable[[Plan], Result]] = {
+    "build": build,
+    "test": test,
+    "sanitize": sanitize,
+    "bench": bench,
+}
+
+
+def describe(plan: Plan) -> Result:
+    """The machine and the versions."""
     import torch
 
-    if not torch.cuda.is_available():
+    described: Result = {"torch": torch.__version__, "cuda": torch.version.cuda}
+    described |= {"cores": os.cpu_count(), "commit": plan.commit, "rehearsal": plan.fault}
+    if plan.fault is None:
+        described["device"] = torch.cuda.get_device_name()
+        described["capability"] = list(torch.cuda.get_device_capability())
+    return described
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, prog="verify_gpu.sh")
+    parser.add_argument("out", type=Path, help="folder for all output; what is there is kept")
+    parser.add_argument("steps", nargs="*", help=f"of {', '.join(STEPS)}; all if none is named")
+    parser.add_argument("--commit", help="of the sources, where there is no .git")
+    parser.add_argument(
+        "--rehearse",
+        choices=FAULTS,
+        nargs="?",
+        const="none",
+        help="on the CPU, with something that goes wrong",
+    )
+    options = parser.parse_args(arguments)
+    if unknown := set(options.steps) - set(STEPS):
+        parser.error(f"unknown step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    import torch
+
+    options = parse_arguments(arguments)
+    if options.rehearse is None and not torch.cuda.is_available():
         print("verify_gpu: no GPU is visible to torch", file=sys.stderr)
         return 2
-    path = Path(sys.argv[1]).resolve()
-    machine = {
-        "device": torch.cuda.get_device_name(),
-        "capability": list(torch.cuda.get_device_capability()),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-    }
-    path.write_text(json.dumps(machine) + "\n")
-    steps: dict[str, Callable[[], dict[str, Any]]] = {
-        "build": build,
-        "tests": tests,
-        **{f"sanitize, {tool}": partial(sanitize, tool) for tool in SANITIZER_TOOLS},
-        "benchmarks": partial(benchmarks, path.with_name(f"{path.stem}-benchmarks.jsonl")),
-    }
-    ok = True
-    for name, step in steps.items():
-        result = {"step": name, **step()}
+    plan = Plan(options.out.resolve(), options.rehearse, options.commit)
+    plan.out.mkdir(parents=True, exist_ok=True)
+    path = plan.out / "verify.jsonl"
+
+    def add(line: Result) -> None:
         with path.open("a") as file:
-            file.write(json.dumps(result) + "\n")
+            file.write(json.dumps(line) + "\n")
+
+    if not path.exists():
+        add(describe(plan))
+    ok = True
+    for name in options.steps or STEPS:
+        result = {"step": name, **STEPS[name](plan)}
+        add(result)
         ok &= result["status"] == 0
-        if name == "build" and not ok:
-            break
-    print(f"verify_gpu: {'passed' if ok else 'FAILED'}; result in {path}")
+    print(f"verify_gpu: {'passed' if ok else 'FAILED'}; results in {plan.out}")
     return 0 if ok else 1
 
 

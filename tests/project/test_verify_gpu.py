@@ -1,0 +1,113 @@
+"""verify_gpu.py, rehearsed: whatever goes wrong, the rest runs and the result file is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def rehearse(out: Path, fault: str, *steps: str) -> tuple[int, list[dict[str, Any]]]:
+    """The exit status, and the lines of the result file."""
+    command = [sys.executable, "scripts/verify_gpu.py", str(out), *steps, "--rehearse", fault]
+    done = subprocess.run(
+        [*command, "--commit", "1a2b3c"], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    print(done.stdout, done.stderr)
+    return done.returncode, [json.loads(line) for line in (out / "verify.jsonl").open()]
+
+
+def statuses(lines: list[dict[str, Any]]) -> dict[str, int]:
+    return {line["step"]: line["status"] for line in lines[1:]}
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_all_is_well(tmp_path: Path) -> None:
+    status, lines = rehearse(tmp_path, "none", "test", "sanitize", "bench")
+    machine, tests, sanitizers, bench = lines
+    assert status == 0
+    assert machine["commit"] == "1a2b3c"
+    assert machine["torch"] == torch.__version__
+    assert tests["tests"] > 0
+    assert tests["failures"] == tests["errors"] == 0
+    assert list(sanitizers["tools"]) == ["memcheck", "racecheck", "initcheck", "synccheck"]
+    assert bench["cases"] == 1
+    header, record = (json.loads(line) for line in (tmp_path / "benchmarks.jsonl").open())
+    assert header["machine"]["commit"] is not None
+    assert record["contenders"].keys() == {"fastprune", "upstream", "floor"}
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_a_step_that_hangs(tmp_path: Path) -> None:
+    began = time.monotonic()
+    status, lines = rehearse(tmp_path, "hang", "test", "bench")
+    assert time.monotonic() - began < 60
+    assert status == 1
+    assert statuses(lines) == {"test": 124, "bench": 0}
+    assert not is_alive(int((tmp_path / "child.pid").read_text()))
+
+
+def test_a_step_that_crashes(tmp_path: Path) -> None:
+    status, lines = rehearse(tmp_path, "crash", "bench", "test")
+    assert status == 1
+    assert statuses(lines) == {"bench": -6, "test": 0}
+
+
+def test_a_sanitizer_that_is_missing(tmp_path: Path) -> None:
+    status, lines = rehearse(tmp_path, "no-sanitizer", "sanitize", "bench")
+    assert status == 1
+    assert statuses(lines) == {"sanitize": 127, "bench": 0}
+    assert lines[1]["tools"]["memcheck"]["missing"] == "a-sanitizer-that-is-missing"
+
+
+def test_a_build_that_fails(tmp_path: Path) -> None:
+    status, lines = rehearse(tmp_path, "no-build", "build", "bench")
+    assert status == 1
+    assert statuses(lines) == {"build": 1, "bench": 0}
+    assert "no C++ compiler was found" in (tmp_path / "build.log").read_text()
+
+
+def test_steps_add_to_what_is_there(tmp_path: Path) -> None:
+    rehearse(tmp_path, "no-sanitizer", "sanitize")
+    _, lines = rehearse(tmp_path, "no-sanitizer", "sanitize")
+    assert [line.get("step") for line in lines] == [None, "sanitize", "sanitize"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["build", "tests"], "unknown step tests"), (["--rehearse", "fire"], "invalid choice")],
+)
+def test_arguments_that_are_wrong(tmp_path: Path, arguments: list[str], message: str) -> None:
+    command = [sys.executable, "scripts/verify_gpu.py", str(tmp_path / "out"), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(
+        [str(ROOT / "scripts" / "verify_gpu.sh"), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    assert done.returncode == 2
+    assert "no GPU is visible" in done.stderr
