@@ -5,6 +5,8 @@
 #   make broken      every deliberately broken copy of a CUDA kernel, of which make test takes a share
 #   make compatibility   docs/compatibility.md anew, from its tests
 #   make sanitize    the CUDA kernels on the host, and the CPU kernels, under Address- and UBSan
+#   make races       every operator test of the CUDA kernels on the host under the race detector, with
+#                    more seeds, and docs/races.md anew; of both make test takes a share
 #   make sdist       an sdist, unpacked elsewhere, built there and tested; SDIST_TESTS for a part
 #   make clients     the pruning tests of PyTorch, Lightning and coremltools with fastprune, in an
 #                    environment with these; PYTORCH=, LIGHTNING=, COREMLTOOLS= name checkouts
@@ -58,7 +60,7 @@ $(if $(SYSTEM_TORCH),,$(1)/bin/python -m pip check --disable-pip-version-check)
 touch $(1)/.tools
 endef
 
-.PHONY: test demo bench sdist broken compatibility clients sanitize cuda-build cuda-report lint format clean
+.PHONY: test demo bench sdist broken compatibility clients races sanitize cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -82,6 +84,12 @@ clients: $(CLIENTS_VENV)/.built
 	$(CLIENTS_VENV)/bin/python tests/clients/run.py --logs build/clients \
 	  $(if $(PYTORCH),--pytorch '$(PYTORCH)') $(if $(LIGHTNING),--lightning '$(LIGHTNING)') \
 	  $(if $(COREMLTOOLS),--coremltools '$(COREMLTOOLS)')
+
+races: $(VENV)/.built
+	cd tests && ../$(VENV)/bin/python -m cuda_on_host.edges
+	CI=1 CUDA_ON_HOST_RACES=1 $(VENV)/bin/python -m pytest -k cuda_on_host tests/ops $(PYTEST_ARGS)
+	CUDA_ON_HOST_RACES=1 $(VENV)/bin/python -m pytest tests/cuda/test_cuda_on_host_shipped.py \
+	  $(PYTEST_ARGS)
 
 SANITIZE := -fsanitize=address,undefined
 # libstdc++ too: python does not link it, and without it no exception passes AddressSanitizer.

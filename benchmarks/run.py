@@ -42,6 +42,8 @@ class Run:
     """A run and its results so far."""
 
     options: argparse.Namespace
+    machine: dict[str, Any]
+    start: float = field(default_factory=time.perf_counter)
     records: list[Record] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -52,6 +54,17 @@ class Run:
             cuda = device == "cuda"
             self.clocks[device] = CudaClock(self.options.warm) if cuda else CpuClock()
         return self.clocks[device]
+
+    def result(self) -> Result:
+        """What there is so far."""
+        settings: dict[str, Any] = {
+            name: getattr(self.options, name)
+            for name in ("quick", "filter", "device", "dtype", "warm")
+        }
+        settings["seconds"] = time.perf_counter() - self.start
+        if isinstance(clock := self.clocks.get("cuda"), CudaClock):
+            settings["event_pair_seconds"] = clock.empty_pair
+        return Result(self.machine, settings, self.records, self.skipped, self.failed)
 
     def do(self, case: Case) -> None:
         """Check and time a case; keep its record, or the reason why there is none."""
@@ -132,11 +145,14 @@ def choose_cases(options: argparse.Namespace) -> list[Case]:
     ]
 
 
+def result_file(path: Path, described: dict[str, Any]) -> Path:
+    """The file to keep a result in; in a folder, by its conventional name."""
+    return path if path.suffix == ".jsonl" else path / machine.file_name(described)
+
+
 def run_cases(cases: list[Case], options: argparse.Namespace, console: Console) -> Result:
-    """Run cases one after the other; an interrupt ends the run and keeps its results."""
-    start = time.perf_counter()
-    run = Run(options)
-    described = machine.describe(list(dict.fromkeys(case.device for case in cases)))
+    """Run cases one after the other, keeping the results after each; an interrupt ends the run."""
+    run = Run(options, machine.describe(list(dict.fromkeys(case.device for case in cases))))
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
@@ -150,14 +166,12 @@ def run_cases(cases: list[Case], options: argparse.Namespace, console: Console) 
             for case in cases:
                 progress.update(task, description=case.name, refresh=True)
                 run.do(case)
+                if options.json is not None:
+                    save(run.result(), result_file(options.json, run.machine))
                 progress.update(task, advance=1, refresh=True)
         except KeyboardInterrupt:
             console.print("interrupted")
-    settings: dict[str, Any] = {
-        name: getattr(options, name) for name in ("quick", "filter", "device", "dtype", "warm")
-    }
-    settings["seconds"] = time.perf_counter() - start
-    return Result(described, settings, run.records, run.skipped, run.failed)
+    return run.result()
 
 
 def print_result(result: Result, console: Console) -> None:
@@ -210,13 +224,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def keep(result: Result, path: Path, console: Console) -> None:
-    """Write the result file; into a folder, by its conventional name."""
-    file = path if path.suffix == ".jsonl" else path / machine.file_name(result.machine)
-    save(result, file)
-    console.print(f"wrote {file}")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     console = make_console()
@@ -240,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = run_cases(cases, options, console)
     print_result(result, console)
     if options.json is not None:
-        keep(result, options.json, console)
+        console.print(f"wrote {result_file(options.json, result.machine)}")
     fine = not result.failed
     if older:
         fine &= report_changes(console, older[0], result, options.max_slowdown)

@@ -27,6 +27,7 @@ def describe(devices: list[str]) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": properties.name if properties else None,
         "gpu_memory_bytes": properties.total_memory if properties else None,
+        "gpu_clocks": _gpu_clocks() if cuda else None,
         "system": platform.system(),
         # torch's switch to ask for huge pages for every large tensor
         "huge_pages": os.environ.get("THP_MEM_ALLOC_ENABLE") == "1",
@@ -59,14 +60,23 @@ def _cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def _gpu_clocks() -> str | None:
+    """Of the multiprocessors and of the memory, as nvidia-smi has them when a run begins."""
+    command = ["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def _commit() -> str | None:
-    """The commit of the checkout, "+" if it has changes; None outside of one."""
+    """The commit of the checkout, "+" if it has changes; outside of one, FASTPRUNE_COMMIT."""
     try:
         commit = _git("rev-parse", "--short=12", "HEAD").strip()
         # A run writes results; they are no change of what it measures.
         changes = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("FASTPRUNE_COMMIT")
     return commit + ("+" if changes.strip() else "")
 
 

@@ -18,6 +18,10 @@ from harness.records import FASTPRUNE, FLOOR, UPSTREAM, Timing
 SHORTEST_SAMPLE = 200e-6  # seconds: long against the clock's resolution and interrupts
 MOST_LOOPS = 500
 WARM_UP = 10e-3  # seconds
+RAISE_CLOCKS = 0.3  # seconds of work before a GPU is measured
+SHORTEST_DELAY, LONGEST_DELAY = 100e-6, 0.5  # seconds that a GPU waits for the host
+SHORT_ON_CUDA = 50e-6  # seconds; shorter calls are captured in a graph
+GRAPH_CALLS = 20
 WARM_ENOUGH = 1.0  # seconds: a first call this long needs no warm-up
 
 
@@ -77,7 +81,7 @@ class Clock(Protocol):
     def host(self, contender: Contender) -> float | None:
         """Seconds until a call returns to the host, where that differs."""
 
-    def loops(self, seconds: float) -> int:
+    def loops(self, contender: Contender, seconds: float) -> int:
         """How many calls make a sample, if one takes ``seconds``."""
 
 
@@ -95,7 +99,7 @@ class CpuClock:
     def host(self, contender: Contender) -> float | None:
         return None
 
-    def loops(self, seconds: float) -> int:
+    def loops(self, contender: Contender, seconds: float) -> int:
         return min(max(math.ceil(SHORTEST_SAMPLE / max(seconds, 1e-9)), 1), MOST_LOOPS)
 
 
@@ -108,32 +112,58 @@ class CudaClock:
 
     Before the first event the device is kept busy for as long as the host needs to launch
     everything, so that launch latency does not count, unless the work itself waits for the device.
+    Of a short call many are captured in a graph, each with buffers of its own, and replayed, as one
+    or two microseconds lie between an event and a kernel. What cannot be captured is timed alone.
 
     Args:
-        warm: keep the contents of the L2 cache instead of overwriting all of it first.
+        warm: keep the contents of the L2 cache instead of reading other memory first.
+
+    Attributes:
+        empty_pair: seconds between two events with nothing between them.
     """
 
     def __init__(self, warm: bool) -> None:
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         size = 0 if warm else max(4 * properties.L2_cache_size, 1 << 28)
-        self._flush = torch.empty(size, dtype=torch.uint8, device="cuda")
+        self._flush = torch.zeros(size // 8, dtype=torch.int64, device="cuda")
         self._cycles_per_second = 2e9  # about; only the length of a delay depends on it
         self._host_seconds: WeakKeyDictionary[Contender, float] = WeakKeyDictionary()
+        self._graphs: WeakKeyDictionary[Contender, _Graph | None] = WeakKeyDictionary()
+        self._raise_clocks()
+        self.empty_pair = min(
+            self.sample(Contender("nothing", lambda _: None), 1) for _ in range(9)
+        )
+
+    def _raise_clocks(self) -> None:
+        end = time.perf_counter() + RAISE_CLOCKS
+        factor = torch.ones(2048, 2048, device="cuda")
+        while time.perf_counter() < end:
+            torch.mm(factor, factor)
+            torch.cuda.synchronize()
 
     def sample(self, contender: Contender, loops: int) -> float:
-        start, end = _event(), _event()
+        graph = self._graphs.get(contender)
+        if graph is not None:
+            return (
+                self._between_events(graph.replay, SHORTEST_DELAY) / graph.calls * contender.scale
+            )
         state = contender.setup()
         delay = 2 * self._host_seconds.get(contender, 1e-3)
-        self._flush.zero_()
-        cycles = int(min(delay, 5e-3) * self._cycles_per_second)
-        torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+        elapsed = self._between_events(lambda: contender.run(state), delay)
+        return elapsed * contender.scale
+
+    def _between_events(self, work: Callable[[], Any], delay: float) -> float:
+        start, end = _event(), _event()
+        # Read, not written: lines that are written would be written back inside of the sample.
+        self._flush.sum()
+        seconds = min(max(delay, SHORTEST_DELAY), LONGEST_DELAY)
+        torch.cuda._sleep(int(seconds * self._cycles_per_second))  # type: ignore[no-untyped-call]
         start.record()
-        result = contender.run(state)
+        result = work()
         end.record()
         end.synchronize()
         del result
-        elapsed: float = start.elapsed_time(end)
-        return elapsed * 1e-3 * contender.scale
+        return float(start.elapsed_time(end)) * 1e-3
 
     def host(self, contender: Contender) -> float | None:
         state = contender.setup()
@@ -147,8 +177,37 @@ class CudaClock:
         self._host_seconds[contender] = min(known, elapsed)
         return elapsed
 
-    def loops(self, seconds: float) -> int:
-        return 1  # a second call would find the cache warm
+    def loops(self, contender: Contender, seconds: float) -> int:
+        if seconds < SHORT_ON_CUDA and contender not in self._graphs:
+            self._graphs[contender] = _Graph.of(contender)
+        graph = self._graphs.get(contender)
+        return 1 if graph is None else graph.calls  # a second call would find the cache warm
+
+
+class _Graph:
+    """Many calls of a contender in one CUDA graph, each on a state of its own."""
+
+    def __init__(self, contender: Contender) -> None:
+        self.calls = GRAPH_CALLS
+        self._states = [contender.setup() for _ in range(self.calls)]
+        torch.cuda.synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._results = [contender.run(state) for state in self._states]
+        self.replay()
+        torch.cuda.synchronize()
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+    @classmethod
+    def of(cls, contender: Contender) -> _Graph | None:
+        """None if the calls cannot be captured, as they wait for the device."""
+        try:
+            return cls(contender)
+        except Exception:  # whatever torch raises in a capture
+            torch.cuda.synchronize()
+            return None
 
 
 @dataclass
@@ -205,7 +264,7 @@ def _plan(contender: Contender, clock: Clock, budget: Budget) -> _Plan:
     fastest, end = math.inf, time.perf_counter() + WARM_UP
     while math.isinf(fastest) or time.perf_counter() < end:
         fastest = min(fastest, clock.sample(contender, 1))
-    loops = clock.loops(fastest)
+    loops = clock.loops(contender, fastest)
     start = time.perf_counter()
     clock.sample(contender, loops)
     clock.host(contender)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.utils.prune as upstream
 from torch import Tensor
+from torch.utils import cpp_extension
 
 from harness.timing import Contender
 
@@ -26,8 +30,12 @@ def alternatives(weight: Tensor, k: int) -> list[Contender]:
     }
     if weight.device.type == "cpu":
         ways["numpy.partition"] = _by_numpy
-    elif importlib.util.find_spec("cupy") is not None:
-        ways["cupy.partition"] = _by_cupy
+    else:
+        ways["upstream, compiled"] = _by_compiled_upstream
+        if importlib.util.find_spec("cupy") is not None:
+            ways["cupy.partition"] = _by_cupy
+        if _toolkit_has("cub/device/device_topk.cuh") and weight.dtype == torch.float32:
+            ways["cub::DeviceTopK"] = _by_cub
     return [
         Contender(name, lambda _, way=way: way(weight, k))  # type: ignore[misc]
         for name, way in ways.items()
@@ -51,6 +59,39 @@ def _by_sort(weight: Tensor, k: int) -> Tensor:
     indices = weight.abs().flatten().sort(stable=True).indices[:k]
     mask.view(-1).scatter_(0, indices, 0)
     return mask
+
+
+def _by_compiled_upstream(weight: Tensor, k: int) -> Any:
+    return _compiled(k)(weight, torch.ones_like(weight))
+
+
+@functools.cache
+def _compiled(k: int) -> Callable[[Tensor, Tensor], Any]:
+    compiled: Any = torch.compile(upstream.L1Unstructured(k).compute_mask)
+    return compiled  # type: ignore[no-any-return]
+
+
+def _toolkit_has(header: str) -> bool:
+    root = Path(cpp_extension.CUDA_HOME or "/nowhere")
+    return any((root / folder / header).exists() for folder in ("include", "include/cccl"))
+
+
+def _by_cub(weight: Tensor, k: int) -> Tensor:
+    mask = torch.ones_like(weight)
+    indices = _cub().smallest(weight.abs().flatten(), k)
+    mask.view(-1)[indices.long()] = 0
+    return mask
+
+
+@functools.cache
+def _cub() -> Any:
+    include = Path(cpp_extension.CUDA_HOME or "/nowhere") / "include" / "cccl"
+    return cpp_extension.load(
+        "fastprune_cub_topk",
+        [str(Path(__file__).with_name("cub_topk.cu"))],
+        extra_include_paths=[str(include)],
+        extra_cuda_cflags=["-O3"],
+    )
 
 
 def _by_numpy(weight: Tensor, k: int) -> Any:

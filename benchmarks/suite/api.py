@@ -53,13 +53,15 @@ def _model_cases(device: str) -> Iterator[Case]:
         "bert-base": models.bert_base(),
         "vit-b16": models.vit_b16(),
     }
+    on_gpu = device == "cuda"
     for scope in ("local", "global"):
         model = Case("model", f"minilm-{scope}", device, data="pretrained")
         quick, peak = scope == "global", scope == "global"
         yield replace(model, shapes=tuple(models.minilm_l6()), quick=quick, peak=peak)
         for name, layers in shapes.items():
-            yield Case("model", f"{name}-{scope}", device, shapes=tuple(layers), data="layers")
-        llama = Case("model", f"llama-1b-{scope}", device, "bfloat16", data="layers")
+            model = Case("model", f"{name}-{scope}", device, shapes=tuple(layers), data="layers")
+            yield replace(model, quick=on_gpu and name == "resnet50")
+        llama = Case("model", f"llama-1b-{scope}", device, "bfloat16", data="layers", quick=on_gpu)
         yield replace(llama, shapes=tuple(models.llama_1b()))
 
 

@@ -17,6 +17,8 @@ SMALL = (100, 100)
 QUICK = (1024, 1024)
 LARGE = (4096, 4096)
 SIZES: tuple[Shape, ...] = ((25, 40), SMALL, (250, 400), QUICK, CENTRE, LARGE, (8192, 8192))
+#: Where the goals for a GPU are stated.
+HUGE = (8192, 8192)
 GPU_SIZES: tuple[Shape, ...] = (*SIZES, (16384, 16384))
 
 
@@ -76,8 +78,8 @@ def sizes_of(device: str) -> tuple[Shape, ...]:
 
 
 def by_size(centre: Case, sizes: Sequence[Shape]) -> Iterator[Case]:
-    """The case at each size; the short run has two of them, on a GPU three."""
-    quick = {SMALL, QUICK} | ({LARGE} if centre.device == "cuda" else set())
+    """The case at each size; the short run has two of them, on a GPU four."""
+    quick = {SMALL, QUICK} | ({LARGE, HUGE} if centre.device == "cuda" else set())
     for shape in sizes:
         peak = centre.peak and shape in (CENTRE, LARGE)
         yield replace(centre, shapes=(shape,), quick=shape in quick, peak=peak)
@@ -88,5 +90,8 @@ def selection(centre: Case, sizes: Sequence[Shape]) -> Iterator[Case]:
     yield from by_size(centre, sizes)
     centre = replace(centre, peak=False)
     yield from (replace(centre, dtype=dtype) for dtype in DTYPES[1:])
+    if centre.device == "cuda":
+        yield replace(centre, dtype="bfloat16", shapes=(HUGE,), quick=True)
+        yield replace(centre, shapes=((2048, 2048, 3, 3),), quick=True)  # a convolution's
     yield from (replace(centre, amount=amount) for amount in (0.05, 0.95))
     yield from (replace(centre, data=data) for data in DATA[1:])

@@ -33,6 +33,10 @@ def _cases(device: str) -> Iterator[Case]:
         shapes = LAYERS * ((width, width),)
         for batch in (1, 32):
             yield Case("life", f"eval-batch{batch}", device, shapes=shapes, quick=width == 1024)
+        if width == 1024:
+            yield Case(
+                "life", "eval-compiled-batch32", device, shapes=shapes, quick=device == "cuda"
+            )
         for optimizer in OPTIMIZERS:
             for batch in (32, 256):
                 quick = width == 1024 and batch == 32
@@ -56,11 +60,12 @@ def _build(case: Case) -> Workload:
     batch = int(options[-1].removeprefix("batch"))
     like = weights[0]
     inputs = torch.ones(batch, like.shape[1], dtype=like.dtype, device=like.device)
-    build = _build_eval if kind == "eval" else _build_training(OPTIMIZERS[options[0]])
-    return build(case, weights, inputs)
+    if kind == "eval":
+        return _build_eval(case, weights, inputs, compiled="compiled" in options)
+    return _build_training(OPTIMIZERS[options[0]])(case, weights, inputs)
 
 
-def _build_eval(case: Case, weights: list[Tensor], inputs: Tensor) -> Workload:
+def _build_eval(case: Case, weights: list[Tensor], inputs: Tensor, *, compiled: bool) -> Workload:
     dense, theirs, ordinary, ours = (
         _stack(weights, library, case.amount).eval()
         for library in (None, upstream, fastprune, fastprune)
@@ -68,9 +73,11 @@ def _build_eval(case: Case, weights: list[Tensor], inputs: Tensor) -> Workload:
     fastprune.cached(ours).__enter__()  # for as long as the model is there
 
     def contender(name: str, model: nn.Module) -> Contender:
+        forward: Callable[[Tensor], Any] = torch.compile(model) if compiled else model
+
         def run(_: object) -> object:
             with torch.no_grad():
-                return model(inputs)
+                return forward(inputs)
 
         return Contender(name, run)
 

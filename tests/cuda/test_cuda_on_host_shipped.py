@@ -28,6 +28,22 @@ TESTS = {
 }
 
 
+def test_all_paths_of_all_kernels() -> None:
+    """The cases for compute-sanitizer on a GPU: results as on the CPU, with up to 1.2M entries."""
+    if session.sanitized():
+        pytest.skip("runs without sanitizers")
+    done = subprocess.run(
+        [sys.executable, "-m", "cuda_on_host.cases"],
+        cwd=build.ROOT / "tests",
+        env={**os.environ, "CUDA_ON_HOST_SHIPPED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
 @pytest.mark.parametrize("family", TESTS)
 def test_operators_pass(family: str) -> None:
     if session.sanitized():

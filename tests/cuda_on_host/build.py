@@ -45,14 +45,24 @@ class Variant:
     policy: Path | None = SMALL
     flags: tuple[str, ...] = ("-O1",)
     link_flags: tuple[str, ...] = ()
+    #: With the race detector, which needs RACE_FLAGS.
+    races: bool = False
 
     def include_path(self, csrc: Path) -> list[Path]:
         """Where the project's headers are looked for, in this order."""
         return [HERE, *([self.policy] if self.policy else []), csrc]
 
 
-#: Blocks, tiles and grids as shipped. Slow on the host, so only a few tests run on it.
-SHIPPED = Variant(policy=None)
+#: The compiler tells of every access; what it calls is the race detector, not libtsan. A volatile
+#: access is told apart, as it orders memory like a relaxed one.
+RACE_FLAGS = (
+    "-O1",
+    "-DCUDA_ON_HOST_RACE",
+    "-fsanitize=thread",
+    "--param=tsan-distinguish-volatile=1",
+    "-Wno-tsan",
+    "-Wno-stringop-overflow",  # of strings of faults, where it sees one by mistake
+)
 #: In place of compute-sanitizer on a GPU; finds undefined behaviour, too.
 SANITIZED = Variant(
     flags=(
@@ -63,6 +73,7 @@ SANITIZED = Variant(
     ),
     link_flags=("-fsanitize=address,undefined",),
 )
+RACES = Variant(flags=RACE_FLAGS, races=True)
 
 
 def _flags(variant: Variant) -> list[str]:
@@ -90,6 +101,18 @@ def compiler_without_torch() -> list[str]:
     flags = ["-std=c++17", "-O1", "-g1", "-Wall", "-fno-strict-aliasing"]
     includes = [f"-I{HERE}", f"-I{ROOT / 'csrc'}"]
     return [os.environ.get("CXX", "g++"), *flags, "-DFASTPRUNE_CUDA_ON_HOST", *includes]
+
+
+def _race_detector() -> list[Path]:
+    """The objects of the race detector, built if necessary: without its own instrumentation."""
+    compiler = [*compiler_without_torch(), "-fPIC", "-O2", "-DCUDA_ON_HOST_RACE"]
+    objects = []
+    for name in ("detector", "callbacks", "places"):
+        source = HERE / "race" / f"{name}.cpp"
+        key = _digest(*compiler, *_included(source, [HERE, ROOT / "csrc"]).values())
+        objects.append(FOLDER / f"race-{name}-{key}.o")
+        _make(objects[-1], [*compiler, "-c", str(source)])
+    return objects
 
 
 def compiler_with_torch(variant: Variant) -> list[str]:
@@ -180,10 +203,11 @@ def build(variant: Variant | None = None) -> Path:
         commands[FOLDER / f"{source.stem}-{key}.o"] = [*compiler, *use, str(source)]
     with ThreadPoolExecutor(JOBS) as pool:
         list(pool.map(_make, commands.keys(), commands.values()))
-    name = _digest(*map(str, commands), *variant.link_flags)
+    objects = [*commands, *(_race_detector() if variant.races else [])]
+    name = _digest(*map(str, objects), *variant.link_flags)
     library = FOLDER / f"lib-{name}.so"
     paths = [f"-L{path}" for path in cpp_extension.library_paths()]
-    link = [compiler[0], "-shared", *map(str, commands), *paths]
+    link = [compiler[0], "-shared", *map(str, objects), *paths]
     _make(library, [*link, "-lc10", "-ltorch", "-ltorch_cpu", *variant.link_flags])
     return library
 
@@ -196,6 +220,21 @@ def selftest(sanitized: bool = False) -> Path:
     key = _digest(*command, *_included(source, [HERE, ROOT / "csrc"]).values())
     program = FOLDER / f"selftest-{key}"
     _make(program, [*command, str(source)])
+    return program
+
+
+def race_selftest() -> Path:
+    """The program that tests the race detector, built if necessary."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    source = HERE / "race" / "selftest.cpp"
+    objects = [str(path) for path in _race_detector()]
+    compiler = [*compiler_without_torch(), *RACE_FLAGS]
+    contents = _included(source, [HERE, ROOT / "csrc"])
+    key = _digest(*compiler, *objects, *contents.values())
+    instrumented = FOLDER / f"race-selftest-{key}.o"
+    _make(instrumented, [*compiler, "-c", str(source)])
+    program = FOLDER / f"race-selftest-{key}"
+    _make(program, [compiler[0], str(instrumented), *objects])
     return program
 
 

@@ -15,6 +15,11 @@ std::string launched() {
   return text.str();
 }
 
+// A barrier or fence that orders nothing from now on; see race/hooks.h.
+void drop(std::string place) {
+  cuda_on_host::race::drop(place);
+}
+
 void set_seed(int64_t seed) {
   cuda_on_host::set_seed(static_cast<uint64_t>(seed));
 }
@@ -24,5 +29,6 @@ void set_seed(int64_t seed) {
 TORCH_LIBRARY_FRAGMENT(fastprune_cuda_on_host, m) {
   m.def("launched() -> str", &launched);
   m.def("set_seed(int seed) -> ()", &set_seed);
+  m.def("drop(str place) -> ()", &drop);
   fastprune::define_test_hooks([&](const char* name, auto hook) { m.def(name, hook); });
 }

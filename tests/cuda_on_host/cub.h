@@ -2,7 +2,7 @@
 //
 // They are as strict as CUB's. A reduction's result is poison except in the first thread. Threads
 // read each other's slots of TempStorage after the last barrier inside, so that reusing the storage
-// without another barrier gives wrong results with some seeds.
+// without another barrier gives wrong results with some seeds. Always inlined, as access.h.
 #pragma once
 
 #include <string>
@@ -69,10 +69,10 @@ class GroupReduce {
   };
   explicit GroupReduce(TempStorage& storage) : storage_(storage) {}
 
-  T Sum(T value) { return Reduce(value, Plus()); }
-  T Sum(T value, int valid) { return Reduce(value, Plus(), valid); }
+  __forceinline__ T Sum(T value) { return Reduce(value, Plus()); }
+  __forceinline__ T Sum(T value, int valid) { return Reduce(value, Plus(), valid); }
   template <class Op>
-  T Reduce(T value, Op op, int valid = THREADS) {
+  __forceinline__ T Reduce(T value, Op op, int valid = THREADS) {
     const unsigned rank = Group::rank();
     storage_.slot[rank] = value;
     Group::sync();
@@ -95,42 +95,46 @@ class GroupScan {
   };
   explicit GroupScan(TempStorage& storage) : storage_(storage) {}
 
-  void InclusiveSum(T in, T& out) { InclusiveScan(in, out, Plus()); }
-  void InclusiveSum(T in, T& out, T& aggregate) { InclusiveScan(in, out, Plus(), aggregate); }
+  __forceinline__ void InclusiveSum(T in, T& out) { InclusiveScan(in, out, Plus()); }
+  __forceinline__ void InclusiveSum(T in, T& out, T& aggregate) {
+    InclusiveScan(in, out, Plus(), aggregate);
+  }
   template <class Op>
-  void InclusiveScan(T in, T& out, Op op) {
+  __forceinline__ void InclusiveScan(T in, T& out, Op op) {
     T aggregate;
     InclusiveScan(in, out, op, aggregate);
   }
   template <class Op>
-  void InclusiveScan(T in, T& out, Op op, T& aggregate) {
+  __forceinline__ void InclusiveScan(T in, T& out, Op op, T& aggregate) {
     bool first;
     const T before = exclusive(in, op, first, aggregate);
     out = first ? in : op(before, in);
   }
 
-  void ExclusiveSum(T in, T& out) { ExclusiveScan(in, out, T(0), Plus()); }
-  void ExclusiveSum(T in, T& out, T& aggregate) { ExclusiveScan(in, out, T(0), Plus(), aggregate); }
+  __forceinline__ void ExclusiveSum(T in, T& out) { ExclusiveScan(in, out, T(0), Plus()); }
+  __forceinline__ void ExclusiveSum(T in, T& out, T& aggregate) {
+    ExclusiveScan(in, out, T(0), Plus(), aggregate);
+  }
   template <class Op>
-  void ExclusiveScan(T in, T& out, T initial, Op op) {
+  __forceinline__ void ExclusiveScan(T in, T& out, T initial, Op op) {
     T aggregate;
     ExclusiveScan(in, out, initial, op, aggregate);
   }
   // As in CUB, the aggregate excludes the initial value.
   template <class Op>
-  void ExclusiveScan(T in, T& out, T initial, Op op, T& aggregate) {
+  __forceinline__ void ExclusiveScan(T in, T& out, T initial, Op op, T& aggregate) {
     bool first;
     const T before = exclusive(in, op, first, aggregate);
     out = first ? initial : op(initial, before);
   }
 
   template <int ITEMS>
-  void ExclusiveSum(T (&in)[ITEMS], T (&out)[ITEMS]) {
+  __forceinline__ void ExclusiveSum(T (&in)[ITEMS], T (&out)[ITEMS]) {
     T aggregate;
     ExclusiveSum(in, out, aggregate);
   }
   template <int ITEMS>
-  void ExclusiveSum(T (&in)[ITEMS], T (&out)[ITEMS], T& aggregate) {
+  __forceinline__ void ExclusiveSum(T (&in)[ITEMS], T (&out)[ITEMS], T& aggregate) {
     T running = scan_own_total(in, aggregate);
     for (int i = 0; i < ITEMS; ++i) {
       const T item = in[i];  // in and out may be the same array
@@ -139,19 +143,19 @@ class GroupScan {
     }
   }
   template <int ITEMS>
-  void InclusiveSum(T (&in)[ITEMS], T (&out)[ITEMS]) {
+  __forceinline__ void InclusiveSum(T (&in)[ITEMS], T (&out)[ITEMS]) {
     T aggregate;
     InclusiveSum(in, out, aggregate);
   }
   template <int ITEMS>
-  void InclusiveSum(T (&in)[ITEMS], T (&out)[ITEMS], T& aggregate) {
+  __forceinline__ void InclusiveSum(T (&in)[ITEMS], T (&out)[ITEMS], T& aggregate) {
     T running = scan_own_total(in, aggregate);
     for (int i = 0; i < ITEMS; ++i) out[i] = running = static_cast<T>(running + in[i]);
   }
 
  private:
   template <int ITEMS>
-  T scan_own_total(T (&in)[ITEMS], T& aggregate) {
+  __forceinline__ T scan_own_total(T (&in)[ITEMS], T& aggregate) {
     T own = in[0];
     for (int i = 1; i < ITEMS; ++i) own = static_cast<T>(own + in[i]);
     T before;
@@ -161,7 +165,7 @@ class GroupScan {
 
   // The sum before this thread; poison in the first one.
   template <class Op>
-  T exclusive(T in, Op op, bool& first, T& aggregate) {
+  __forceinline__ T exclusive(T in, Op op, bool& first, T& aggregate) {
     const unsigned rank = Group::rank();
     storage_.slot[rank] = in;
     Group::sync();

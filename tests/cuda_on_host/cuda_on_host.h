@@ -14,8 +14,10 @@
 // - Faults: see Fault in thread.h. Each rule is checked where it is documented.
 //
 // What it does not:
-// - A plain `x[i] += 1` by two threads is never torn, as threads switch only at the places above.
-// - Memory is sequentially consistent: a missing __threadfence is not found.
+// - A plain `x[i] += 1` by two threads is never torn, as threads switch only at the places above,
+// and
+//   memory is sequentially consistent. Missing barriers and fences that change no result for these
+//   reasons are found by the race detector (race/), in a build of its own.
 // - A thread that polls memory in a plain loop never ends.
 // - __CUDA_ARCH__, textures, cooperative groups, streams, half types, __shared__ and __activemask
 //   are missing.

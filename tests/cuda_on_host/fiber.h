@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <new>
 
+#include "race/stack.h"
+
 #if defined(__SANITIZE_ADDRESS__)
 #define CUDA_ON_HOST_ASAN 1
 #include <sanitizer/asan_interface.h>
@@ -105,13 +107,11 @@ class Fiber {
   // Stacks at the same offset of a page compete for the same cache sets; `colour` spreads them.
   explicit Fiber(unsigned colour) : usable_(kStackBytes - (colour % 16) * 256) {
     const size_t guard = guard_bytes();
-    void* map = mmap(nullptr, guard + kStackBytes, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
-    if (map == MAP_FAILED) throw std::bad_alloc();
+    void* map = race::map_stack(guard + kStackBytes);
     mprotect(map, guard, PROT_NONE);
     bottom_ = static_cast<char*>(map) + guard;
   }
-  ~Fiber() { munmap(bottom_ - guard_bytes(), guard_bytes() + kStackBytes); }
+  ~Fiber() { race::unmap_stack(bottom_ - guard_bytes(), guard_bytes() + kStackBytes); }
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 

@@ -15,12 +15,15 @@
 #include <vector>
 
 #include "fiber.h"
+#include "race/hooks.h"
 #include "random.h"
 #include "shared_memory.h"
 #include "thread.h"
 #include "types.h"
 
 namespace cuda_on_host {
+
+inline void resolve_nothing(Lane*, unsigned) {}  // of __syncwarp
 
 class Machine {
  public:
@@ -62,6 +65,7 @@ class Machine {
 
   // Lets another thread run, once in `one_in` calls on average.
   void maybe_switch(uint32_t one_in) {
+    race::Pause pause;
     if (current_ == nullptr || ready_.empty() || random_.below(one_in) != 0) return;
     ready_.push_back(current_);
     current_->fiber.pause();
@@ -113,8 +117,12 @@ inline Machine machine;
   throw Fault("cuda_on_host: " + machine.where() + what);
 }
 
+[[noreturn]] inline void fault_outside_of_kernel(const char* what) {
+  fault(std::string(what) + " used outside a kernel");
+}
+
 inline void require_kernel(const char* what) {
-  if (machine.current() == nullptr) fault(std::string(what) + " used outside a kernel");
+  if (machine.current() == nullptr) fault_outside_of_kernel(what);
 }
 
 inline std::string Machine::where() const {
@@ -156,6 +164,7 @@ inline void Machine::launch(const char* kernel, Body body, const void* parameter
       m.in_block_ = false;
       m.kernel_ = nullptr;
       m.error_ = nullptr;
+      race::end_launch();
       shared_memory.end_launch();
       m.owner_.store({});
     }
@@ -170,6 +179,7 @@ inline void Machine::launch(const char* kernel, Body body, const void* parameter
   indices.grid_dim = grid;
   indices.block_dim = block;
   begin_threads(block);
+  race::begin_launch(block_threads_);
   shared_memory.begin_launch(dynamic_bytes);
 
   std::vector<uint64_t> order(size_t{grid.x} * grid.y * grid.z);
@@ -180,8 +190,12 @@ inline void Machine::launch(const char* kernel, Body body, const void* parameter
                      static_cast<unsigned>(linear / grid.x % grid.y),
                      static_cast<unsigned>(linear / grid.x / grid.y)};
     in_block_ = true;
+    race::begin_block(linear);
     run_block();
   }
+  in_block_ = false;
+  const std::string races = race::end_launch();
+  if (!races.empty()) fault(races);
   ++launched_[kernel];
 }
 
@@ -229,9 +243,12 @@ inline void Machine::thread_entry() {
 
 inline void Machine::run_thread() {
   try {
+    race::begin_thread(current_->linear);
     body_(parameters_);
+    race::end_thread();
     exit_thread();
   } catch (...) {
+    race::end_thread();
     error_ = std::current_exception();
   }
 }
@@ -261,6 +278,7 @@ inline void Machine::release(Thread& thread) {
 // CUDA allows __syncthreads in conditional code only where the whole block takes the same branch.
 // So it is a fault if threads wait at different places in the sources, or if one has exited.
 inline unsigned Machine::meet_block(const char* kind, bool predicate, Site site) {
+  race::Pause pause;
   require_kernel(kind);
   if (exited_ > 0) {
     fault(std::string("divergent barrier: this thread is at ") + kind + ", " + site.text() +
@@ -279,6 +297,7 @@ inline unsigned Machine::meet_block(const char* kind, bool predicate, Site site)
   } else {
     barrier_result_ = predicates_;  // kept: the next barrier completes only after all have read it
     at_barrier_ = predicates_ = 0;
+    race::block_barrier(site);
     for (unsigned i = 0; i < block_threads_; ++i) release(*threads_[i]);
     current_->fiber.pause();  // the last to arrive does not go on first
   }
@@ -287,6 +306,7 @@ inline unsigned Machine::meet_block(const char* kind, bool predicate, Site site)
 
 inline uint64_t Machine::meet_warp(const char* kind, unsigned mask, uint64_t in, int source,
                                    Resolve resolve, Site site) {
+  race::Pause pause;
   require_kernel(kind);
   const unsigned first = current_->linear / 32 * 32;
   const unsigned self = current_->linear % 32;
@@ -314,6 +334,7 @@ inline uint64_t Machine::meet_warp(const char* kind, unsigned mask, uint64_t in,
   } else {
     resolve(warp.lanes, set);
     warp.waiting &= ~set;
+    if (resolve == &resolve_nothing) race::warp_barrier(first, set, site);  // a __syncwarp
     for (unsigned i = 0; i < 32; ++i) {
       if (set >> i & 1) release(*threads_[first + i]);
     }

@@ -1,8 +1,9 @@
 """The CUDA kernels on the host as a target of the operator tests, built once a session.
 
 Environment: CUDA_ON_HOST_SANITIZE=1 takes the build with sanitizers, CUDA_ON_HOST_SHIPPED=1 the
-one with block, tile and grid sizes as shipped, CUDA_ON_HOST_LIBRARY a library that was built
-already. CI runs every test of the target with two more seeds.
+one with block, tile and grid sizes as shipped, CUDA_ON_HOST_RACES=1 the one with the race detector
+(with either sizes), CUDA_ON_HOST_LIBRARY a library that was built already. CI runs every test of
+the target with two more seeds.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import os
 import re
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 from cuda_on_host import build
@@ -33,22 +35,34 @@ def shipped() -> bool:
     return os.environ.get("CUDA_ON_HOST_SHIPPED") == "1"
 
 
+def races() -> bool:
+    return os.environ.get("CUDA_ON_HOST_RACES") == "1"
+
+
 def _variant() -> build.Variant:
     if sanitized():
         return build.SANITIZED
-    return build.SHIPPED if shipped() else build.Variant()
+    variant = build.RACES if races() else build.Variant()
+    # As shipped is slow on the host, so only a few tests run with it.
+    return replace(variant, policy=None) if shipped() else variant
 
 
 @functools.cache
-def _load() -> None:
+def load() -> None:
+    """Load the library that the environment selects."""
     given = os.environ.get("CUDA_ON_HOST_LIBRARY")
     build.load(Path(given) if given else build.build(_variant()))
 
 
+def operators() -> NamespaceOps:
+    """Those of the loaded library, with the signatures of ``fastprune.ops``."""
+    return NamespaceOps(build.LIBRARY)
+
+
 def target() -> Target:
     """The target, with the library that the environment selects. Each test sets its own seed."""
-    _load()
-    ops = NamespaceOps(build.LIBRARY)
+    load()
+    ops = operators()
     name = SHIPPED_NAME if shipped() else NAME
     return Target(name, "cpu", ops, MAX_NUMEL, False, Hooks(build.namespace(), ""))
 

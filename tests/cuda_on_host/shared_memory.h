@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "fiber.h"
+#include "race/hooks.h"
 
 namespace cuda_on_host {
 
@@ -54,7 +55,10 @@ class GuardedBytes {
 
   unsigned char* data() const { return base_ + head_; }
   const char* name() const { return name_; }
-  void fill(unsigned char byte) { std::memset(data(), byte, bytes_); }
+  void fill(unsigned char byte) {
+    std::memset(data(), byte, bytes_);
+    race::forget(data(), bytes_, name_);
+  }
 
   bool overrun() const {
     for (size_t i = unreadable(); i < head_; ++i) {
@@ -115,6 +119,7 @@ class SharedMemory {
 
   void* static_variable(StaticVariable& variable, size_t bytes, size_t alignment,
                         const char* name) {
+    race::Pause pause;
     if (variable.launch != launch_) {
       static_bytes_ = (static_bytes_ + alignment - 1) / alignment * alignment + bytes;
       check_limits(name);
@@ -169,6 +174,7 @@ T& static_shared(Tag, const char* name = "shared variable") {
 }
 
 inline void* dynamic_shared() {
+  race::Pause pause;
   require_kernel("dynamic shared memory");
   return shared_memory.dynamic();
 }

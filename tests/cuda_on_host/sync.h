@@ -47,8 +47,6 @@ void fold(Lane* lanes, unsigned set, Combine combine) {
   for_each_lane(set, [&](int i) { lanes[i].out = to_bits(total); });
 }
 
-inline void resolve_nothing(Lane*, unsigned) {}
-
 inline void resolve_ballot(Lane* lanes, unsigned set) {
   unsigned ballot = 0;
   for_each_lane(set, [&](int i) { ballot |= (lanes[i].in != 0 ? 1u : 0u) << i; });

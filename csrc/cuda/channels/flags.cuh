@@ -1,7 +1,8 @@
 // Finds the active channels: a launch before the selection, which depends on all of them. A flag is
 // a word with a byte for each part of the channel, written by the block that reads the part; so
 // flags need neither clearing nor atomics. Reading stops once any thread of the group finds a
-// non-zero entry.
+// non-zero entry: threads tell each other through atomics in shared memory, and read them between
+// two barriers.
 #pragma once
 
 #include <cstdint>
@@ -47,6 +48,16 @@ __device__ __forceinline__ uint64_t bits_of(const B* entries) {
   }
 }
 
+// In the lowest of the lanes that share a group, and one warp: whether any of these has found an
+// entry. All lanes of the warp call it.
+__device__ __forceinline__ bool first_of_group(int lanes, bool has_found) {
+  const unsigned votes = __ballot_sync(0xffffffffu, has_found);
+  const unsigned lane = threadIdx.x % 32;
+  if (lanes >= 32) return lane == 0 && votes != 0;
+  const unsigned group = ((1u << lanes) - 1) << (lane / lanes * lanes);
+  return lane % lanes == 0 && (votes & group) != 0;
+}
+
 // Long runs: a group of `lanes` threads reads a part of a channel.
 template <int V, class B>
 __device__ __forceinline__ void flags_of_runs(const B* mask, const FlagTask& task) {
@@ -70,6 +81,7 @@ __device__ __forceinline__ void flags_of_runs(const B* mask, const FlagTask& tas
     if (lane == 0) found[own] = 0;
     __syncthreads();
     bool more = j < end;
+    bool told = false;
     do {
       uint64_t any = 0;
 #pragma unroll
@@ -80,7 +92,11 @@ __device__ __forceinline__ void flags_of_runs(const B* mask, const FlagTask& tas
         j += step;
         walk.next();
       }
-      if ((any & task.magnitude) != 0) found[own] = 1;
+      if (first_of_group(task.lanes, (any & task.magnitude) != 0) && !told) {
+        atomicOr(&found[own], 1);
+        told = true;
+      }
+      __syncthreads();
       more = more && j < end && found[own] == 0;
     } while (__syncthreads_or(more));
     if (lane == 0 && at < tasks) write_flag(task, channel, part, found[own] != 0);
@@ -111,6 +127,7 @@ __device__ __forceinline__ void flags_of_strips(const B* mask, const FlagTask& t
     if (static_cast<int>(threadIdx.x) < count) found[threadIdx.x] = 0;
     __syncthreads();
     unsigned seen = 0;  // a bit for each of the thread's columns: a non-zero entry was found
+    unsigned told = 0;
     do {
 #pragma unroll
       for (int u = 0; u < kFlagLoads; ++u, row += down) {
@@ -121,11 +138,15 @@ __device__ __forceinline__ void flags_of_strips(const B* mask, const FlagTask& t
           seen |= static_cast<unsigned>((entries.at[v] & magnitude) != 0) << v;
         }
       }
+      for (unsigned fresh = seen & ~told; fresh != 0; fresh &= fresh - 1) {
+        atomicOr(&found[(column + __ffs(static_cast<int>(fresh)) - 1) / inner], 1);
+      }
+      told = seen;
+      __syncthreads();
       bool all = true;
       int c = column / inner;
       int place = column % inner;
       for (int v = 0; more && v < V; ++v) {
-        if (seen >> v & 1) found[c] = 1;
         all = all && found[c] != 0;
         if (++place == inner) {
           place = 0;

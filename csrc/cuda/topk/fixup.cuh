@@ -111,22 +111,18 @@ __device__ __forceinline__ void assign_quotas(unsigned* ties, int64_t tiles,
     const auto each = [&](const auto& fn) {
 #pragma unroll
       for (int v = 0; v < kTilesTogether / 4; ++v) {
-        const int64_t tile = mine + 4 * v;  // words past the last tile are not initialised
-        fn(vectors[v].x, tile < tiles);
-        fn(vectors[v].y, tile + 1 < tiles);
-        fn(vectors[v].z, tile + 2 < tiles);
-        fn(vectors[v].w, tile + 3 < tiles);
+        fn(vectors[v].x);
+        fn(vectors[v].y);
+        fn(vectors[v].z);
+        fn(vectors[v].w);
       }
     };
     long long own = 0;
-    each([&](unsigned& word, bool there) {
-      if (!there) word = 0;
-      own += TileTies{word}.ties();
-    });
+    each([&](unsigned& word) { own += TileTies{word}.ties(); });
     long long before = 0;
     long long total = 0;
     Scan(scan).ExclusiveSum(own, before, total);
-    each([&](unsigned& word, bool) {
+    each([&](unsigned& word) {
       const long long here = TileTies{word}.ties();
       const long long due = left - before;
       const long long quota = due <= 0 ? 0 : (due < here ? due : here);

@@ -51,6 +51,8 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, 1)
     topk_bracket_kernel(const TensorList list, const SelectionOptions options,
                         const TopkWork<F> work, bool gather) {
   clear_state<F>(work);
+  const int64_t padded = ceil_div(list.tiles, kTilesTogether) * kTilesTogether;
+  if (list.tiles + threadIdx.x < padded) work.ties[list.tiles + threadIdx.x] = 0;
   // Each thread reads only the keys it has written itself, so no barrier is needed.
   if (gather) take_sample<F, M>(list, options, work, threadIdx.x, TopkPolicy::kThreads);
   const auto edges = sampled_edges<F>(work, options, list.entries);

@@ -96,7 +96,7 @@ struct TopkWork {
   uint16_t* offsets;  // in their tiles
   int64_t room;
   TileRecord* records;
-  unsigned* ties;  // TileTies by tile; padded to a multiple of kTilesTogether
+  unsigned* ties;  // TileTies by tile; padded with zeros to a multiple of kTilesTogether
 };
 
 template <class F, class M>

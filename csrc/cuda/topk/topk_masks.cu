@@ -3,6 +3,8 @@
 // fraction.
 #include <ATen/ATen.h>
 
+#include <cstddef>
+#include <cstring>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -39,12 +41,23 @@ TileMap tile_map(const TopkArgs& args) {
 template <class F>
 void read_state(const at::Tensor& memory, const SelectionOptions& options, bool check,
                 bool sampled) {
-  if (!check && !test_hooks().watch) return;
-  const at::Tensor host = memory.slice(0, 0, sizeof(TopkState<typename F::Key>)).cpu();
-  const auto* state =
-      reinterpret_cast<const TopkState<typename F::Key>*>(host.const_data_ptr<uint8_t>());
-  if (sampled) test_hooks().fallbacks += state->source == Source::kEverything;
-  if (check) check_count_fits(options.amount, static_cast<int64_t>(state->active));
+  using State = TopkState<typename F::Key>;
+  // Each field by itself: a small selection sets only `active`.
+  const auto read = [&](auto& value, size_t at) {
+    const auto begin = static_cast<int64_t>(at);
+    const at::Tensor host = memory.slice(0, begin, begin + sizeof(value)).cpu();
+    std::memcpy(&value, host.const_data_ptr<uint8_t>(), sizeof(value));
+  };
+  if (sampled && test_hooks().watch) {
+    Source source{};
+    read(source, offsetof(State, source));
+    test_hooks().fallbacks += source == Source::kEverything;
+  }
+  if (check) {
+    unsigned long long active = 0;
+    read(active, offsetof(State, active));
+    check_count_fits(options.amount, static_cast<int64_t>(active));
+  }
 }
 
 // Returns the memory that holds the state.
