@@ -1,0 +1,5 @@
+#include "cuda/channels/norm_launch.cuh"
+
+namespace fastprune::cuda {
+template void launch_norms<c10::BFloat16>(const at::Tensor&, const NormTask&, const at::Tensor&);
+}  // namespace fastprune::cuda
