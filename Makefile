@@ -5,6 +5,7 @@
 #   make broken      every deliberately broken copy of a CUDA kernel, of which make test takes a share
 #   make compatibility   docs/compatibility.md anew, from its tests
 #   make sanitize    the CUDA kernels on the host, and the CPU kernels, under Address- and UBSan
+#   make sanitize-cases   the same on the cases of scripts/kernel_cases.py alone, within minutes
 #   make races       every operator test of the CUDA kernels on the host under the race detector, with
 #                    more seeds, and docs/races.md anew; of both make test takes a share
 #   make sdist       an sdist, unpacked elsewhere, built there and tested; SDIST_TESTS for a part
@@ -60,7 +61,7 @@ $(if $(SYSTEM_TORCH),,$(1)/bin/python -m pip check --disable-pip-version-check)
 touch $(1)/.tools
 endef
 
-.PHONY: test demo bench sdist broken compatibility clients races sanitize cuda-build cuda-report lint format clean
+.PHONY: test demo bench sdist broken compatibility clients races sanitize sanitize-cases cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -104,6 +105,11 @@ sanitize: $(VENV)/.built build/sanitize/.built
 	  -k "cuda_on_host or sanitizer" $(PYTEST_ARGS)
 	$(PRELOAD) PYTHONPATH=build/sanitize/lib $(VENV)/bin/python -m pytest --capture=sys \
 	  -k "not cuda_on_host" $(SANITIZED_TESTS) $(PYTEST_ARGS)
+
+sanitize-cases: $(VENV)/.built build/sanitize/.built
+	cd tests && $(PRELOAD) CUDA_ON_HOST_SANITIZE=1 ../$(VENV)/bin/python -m cuda_on_host.cases
+	$(PRELOAD) PYTHONPATH=build/sanitize/lib $(VENV)/bin/python scripts/kernel_cases.py \
+	  --device cpu --small
 
 build/sanitize/.built: $(VENV)/.tools $(SOURCES)
 	FORCE_CUDA=0 FASTPRUNE_BUILD_BASE=build/sanitize/objects FASTPRUNE_LDFLAGS="$(SANITIZE)" \
