@@ -5,7 +5,7 @@
 #   make broken      every deliberately broken copy of a CUDA kernel, of which make test takes a share
 #   make compatibility   docs/compatibility.md anew, from its tests
 #   make sanitize    the CUDA kernels on the host, and the CPU kernels, under Address- and UBSan
-#   make sanitize-cases   the same on the cases of scripts/kernel_cases.py alone, within minutes
+#   make sanitize-cases   of the former, the cases of scripts/kernel_cases.py alone, within minutes
 #   make races       every operator test of the CUDA kernels on the host under the race detector, with
 #                    more seeds, and docs/races.md anew; of both make test takes a share
 #   make sdist       an sdist, unpacked elsewhere, built there and tested; SDIST_TESTS for a part
@@ -106,10 +106,8 @@ sanitize: $(VENV)/.built build/sanitize/.built
 	$(PRELOAD) PYTHONPATH=build/sanitize/lib $(VENV)/bin/python -m pytest --capture=sys \
 	  -k "not cuda_on_host" $(SANITIZED_TESTS) $(PYTEST_ARGS)
 
-sanitize-cases: $(VENV)/.built build/sanitize/.built
+sanitize-cases: $(VENV)/.built
 	cd tests && $(PRELOAD) CUDA_ON_HOST_SANITIZE=1 ../$(VENV)/bin/python -m cuda_on_host.cases
-	$(PRELOAD) PYTHONPATH=build/sanitize/lib $(VENV)/bin/python scripts/kernel_cases.py \
-	  --device cpu --small
 
 build/sanitize/.built: $(VENV)/.tools $(SOURCES)
 	FORCE_CUDA=0 FASTPRUNE_BUILD_BASE=build/sanitize/objects FASTPRUNE_LDFLAGS="$(SANITIZE)" \

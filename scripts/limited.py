@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_groups: set[int] = set()  # of the commands that run
+
 OUT_OF_TIME = 124
 NOT_FOUND = 127
 GRACE_S = 5.0  # to write results after an interrupt
@@ -49,15 +51,17 @@ def run(
             out.write(f"{error}\n".encode())
             status = NOT_FOUND
         else:
+            _groups.add(process.pid)
             try:
                 status = process.wait(limit_s)
             except subprocess.TimeoutExpired:
-                _signal(process, signal.SIGINT)
+                _signal(process.pid, signal.SIGINT)
                 _wait(process, GRACE_S)
                 status = OUT_OF_TIME
             finally:  # also when this program is interrupted
-                _signal(process, signal.SIGKILL)
+                _signal(process.pid, signal.SIGKILL)
                 process.wait()
+                _groups.discard(process.pid)
     seconds = round(time.monotonic() - began, 1)
     output = log.read_text(errors="replace")
     print(f"  exit {status} after {seconds} s", flush=True)
@@ -66,10 +70,16 @@ def run(
     return Outcome(status, seconds, output)
 
 
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+def stop_all() -> None:
+    """Kill every command that runs, in whatever thread."""
+    for group in tuple(_groups):
+        _signal(group, signal.SIGKILL)
+
+
+def _signal(group: int, number: int) -> None:
     """To the whole group: compilers, workers and a sanitizer's target are not direct children."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
+        os.killpg(group, number)
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:

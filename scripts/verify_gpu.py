@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
@@ -121,10 +122,12 @@ def test(plan: Plan) -> Result:
 def sanitize(plan: Plan) -> Result:
     """compute-sanitizer's tools side by side: each is busy on one core."""
     with ThreadPoolExecutor(len(SANITIZER_TOOLS)) as pool:
-        tools = dict(
-            zip(SANITIZER_TOOLS, pool.map(lambda t: _sanitize(plan, t), SANITIZER_TOOLS),
-                strict=True)
-        )  # fmt: skip
+        try:
+            found = list(pool.map(lambda tool: _sanitize(plan, tool), SANITIZER_TOOLS))
+        except BaseException:  # the pool waits for its threads, and they for their commands
+            limited.stop_all()
+            raise
+    tools = dict(zip(SANITIZER_TOOLS, found, strict=True))
     return {
         "status": next((t["status"] for t in tools.values() if t["status"] != 0), 0),
         "seconds": max(t["seconds"] for t in tools.values()),
@@ -209,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.rehearse is None and not torch.cuda.is_available():
         print("verify_gpu: no GPU is visible to torch", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # runs all `finally`
     plan = Plan(options.out.resolve(), options.rehearse, options.commit)
     plan.out.mkdir(parents=True, exist_ok=True)
     path = plan.out / "verify.jsonl"
@@ -221,7 +225,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add(describe(plan))
     ok = True
     for name in options.steps or STEPS:
-        result = {"step": name, **STEPS[name](plan)}
+        try:
+            result = {"step": name, **STEPS[name](plan)}
+        except Exception as error:  # such as a report that was cut off
+            result = {"step": name, "status": 1, "error": f"{type(error).__name__}: {error}"}
         add(result)
         ok &= result["status"] == 0
     print(f"verify_gpu: {'passed' if ok else 'FAILED'}; results in {plan.out}")

@@ -36,11 +36,20 @@ struct SameLayout {
   at::Tensor second;
 };
 
+// Whether two tensors of one shape lie in memory in the same order. The strides of dims of size 1
+// say nothing: those of a 1 x 1 convolution's gradient are seldom its weight's.
+inline bool have_same_strides(const at::Tensor& a, const at::Tensor& b) {
+  for (int64_t dim = 0; dim < a.dim(); ++dim) {
+    if (a.size(dim) != 1 && a.stride(dim) != b.stride(dim)) return false;
+  }
+  return true;
+}
+
 // In the layout that empty_like gives `first`; copies only what is not in it already.
 inline SameLayout to_same_layout(const at::Tensor& first, const at::Tensor& second) {
   at::Tensor a = first;
   if (!first.is_non_overlapping_and_dense()) a = at::empty_like(first).copy_(first);
-  if (second.strides() == a.strides()) return {a, second};
+  if (have_same_strides(a, second)) return {a, second};
   at::Tensor b = at::empty_strided(a.sizes(), a.strides(), second.options());
   b.copy_(second);
   return {a, b};

@@ -1,6 +1,8 @@
 #include "dispatch/reuse.h"
 
+#include <ATen/SavedTensorHooks.h>
 #include <ATen/record_function.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <cstdint>
@@ -24,9 +26,18 @@ bool is_held_once(PyObject* object) {
 }
 
 bool can_hold_product(const at::Tensor& old, const at::Tensor& t) {
-  return has_plain_keys(old.key_set()) && old.scalar_type() == t.scalar_type() &&
-         old.sizes() == t.sizes() && old.strides() == t.strides() &&
-         old.is_inference() == c10::InferenceMode::is_enabled() && is_owned_by_one(old);
+  return has_plain_keys(old.key_set()) && old.device() == t.device() &&
+         old.scalar_type() == t.scalar_type() && old.sizes() == t.sizes() &&
+         old.strides() == t.strides() && is_owned_by_one(old);
+}
+
+// Whether a grad_fn can be attached as the dispatcher would, without anyone else's code: hooks of
+// saved tensors may look at the old product, or raise.
+bool can_attach() {
+  constexpr c10::DispatchKeySet autograd(
+      {c10::DispatchKey::AutogradFunctionality, c10::DispatchKey::AutogradCPU});
+  return at::SavedTensorDefaultHooks::get_tls_state().stack.empty() &&
+         !c10::impl::tls_local_dispatch_key_set().excluded_.has_any(autograd);
 }
 
 }  // namespace
@@ -37,6 +48,10 @@ at::Tensor product_in_memory_of(PyObject* old, const at::Tensor& t, const at::Te
       !is_held_once(old) || !can_hold_product(THPVariable_Unpack(old), t)) {
     return at::Tensor();
   }
+  const bool needs_grad = at::GradMode::is_enabled() && t.requires_grad();
+  if (needs_grad && (t.is_inference() || mask.is_inference() || !can_attach())) {
+    return at::Tensor();
+  }
   // A tensor of its own, without the old one's graph, hooks and version.
   at::Tensor product(THPVariable_Unpack(old).unsafeGetTensorImpl()->shallow_copy_and_detach(
       /*version_counter=*/0, /*allow_tensor_metadata_change=*/true));
@@ -44,7 +59,7 @@ at::Tensor product_in_memory_of(PyObject* old, const at::Tensor& t, const at::Te
     RECORD_FUNCTION("fastprune::masked_mul", std::vector<c10::IValue>({t, mask}));
     cpu::masked_mul_out(t, mask, product);
   }
-  autograd::attach_product(t, mask, product);
+  if (needs_grad) autograd::attach_product(t, mask, product);
   return product;
 }
 

@@ -14,7 +14,7 @@ from .copying import copy_method, homes, remember_module
 from .quantized import is_converted
 from .reading import ReadsProducts, stop_reading
 from .sharded import on_other_mesh, remove
-from .slots import original_and_mask, store
+from .slots import has_own_setattr, original_and_mask, store
 
 #: Upstream's own, which under `patch` is not what upstream's class has.
 _REMOVE: Any = upstream.BasePruningMethod.remove
@@ -37,9 +37,9 @@ class Hook:
             name = self._tensor_name
             product = None
             if applies_as_ours(self):
-                product = _C.product_if_plain(
-                    *original_and_mask(module, name), module.__dict__, name
-                )
+                # A `__setattr__` of the module's own may keep the last product, or refuse this one.
+                last = () if has_own_setattr(module) else (module.__dict__, name)
+                product = _C.product_if_plain(*original_and_mask(module, name), *last)
             store(module, name, self.apply_mask(module) if product is None else product)
         except AttributeError:
             if not is_converted(module, self._tensor_name):

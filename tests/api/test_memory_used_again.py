@@ -213,3 +213,89 @@ def test_threads() -> None:
     assert len(outputs) == 20
     for output in outputs:
         torch.testing.assert_close(output, expected)
+
+
+# ---- where the last product's memory would not do, or somebody would see it change ----
+
+
+def test_a_product_on_another_device() -> None:
+    layer = nn.Linear(WIDTH, WIDTH, bias=False, device="meta")
+    fastprune.identity(layer, "weight")
+    layer.to_empty(device="cpu")
+    layer.weight_orig.data.fill_(1)  # type: ignore[union-attr, operator]
+    layer.weight_mask.fill_(1)
+    refresh(layer)  # what .cpu() leaves of a model on a GPU is like it
+    assert layer.weight.device.type == "cpu"
+    assert torch.equal(layer.weight, product_of(layer))
+
+
+def test_a_module_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        layer = pruned()
+    x = torch.ones(1, WIDTH)
+    for _ in range(3):
+        assert layer(x).shape == (1, WIDTH)
+        assert not layer.weight.is_inference()
+
+
+def test_memory_that_is_part_of_more() -> None:
+    layer = pruned()
+    more = torch.empty(2 * WIDTH, WIDTH)
+    layer.__dict__["weight"] = more[WIDTH:]
+    del more
+    refresh(layer)
+    assert layer.weight.storage_offset() == 0
+    assert layer.weight.untyped_storage().nbytes() == layer.weight.nbytes
+
+
+def test_memory_that_was_freed_or_is_copied_on_write() -> None:
+    layer = pruned()
+    refresh(layer)
+    torch.ops.inductor.resize_storage_bytes_(layer.weight.detach(), 0)
+    refresh(layer)
+    assert torch.equal(layer.weight, product_of(layer))
+    lazy = torch._lazy_clone(layer.weight.detach())
+    before = product_of(layer)
+    refresh(layer)
+    assert torch.equal(lazy, before)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["looks", "raises"])
+def test_hooks_of_saved_tensors(fails: bool) -> None:
+    """They run while the old product is still the module's."""
+    layer = pruned()
+    refresh(layer)
+    before = product_of(layer)
+    seen: list[Tensor] = []
+
+    def pack(saved: Tensor) -> Tensor:
+        seen.append(layer.weight)
+        if fails:
+            raise MemoryError
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        try:
+            refresh(layer)
+        except MemoryError:
+            assert torch.equal(layer.weight, before)
+        else:
+            assert torch.equal(layer.weight, product_of(layer))
+    assert torch.equal(seen[0], before)
+
+
+def test_a_module_that_refuses_the_product() -> None:
+    class Frozen(nn.Linear):
+        frozen = False
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name != "weight" or not self.frozen:
+                super().__setattr__(name, value)
+
+    layer = Frozen(WIDTH, WIDTH, bias=False)
+    fastprune.identity(layer, "weight")
+    refresh(layer)
+    before = product_of(layer)
+    layer.__dict__["frozen"] = True
+    refresh(layer)
+    assert torch.equal(layer.weight, before)

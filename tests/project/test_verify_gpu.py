@@ -62,6 +62,20 @@ def test_a_step_that_hangs(tmp_path: Path) -> None:
     assert not is_alive(int((tmp_path / "child.pid").read_text()))
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_a_signal_ends_everything(tmp_path: Path) -> None:
+    """As of a `timeout` around it."""
+    command = [sys.executable, "scripts/verify_gpu.py", str(tmp_path), "test", "--rehearse", "hang"]
+    process = subprocess.Popen(command, cwd=ROOT)
+    pid = tmp_path / "child.pid"
+    while not (pid.exists() and pid.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 143
+    assert not is_alive(int(pid.read_text()))
+
+
 def test_a_step_that_crashes(tmp_path: Path) -> None:
     status, lines = rehearse(tmp_path, "crash", "bench", "test")
     assert status == 1

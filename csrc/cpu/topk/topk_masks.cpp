@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -89,6 +90,12 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
   });
 }
 
+// Whether torch.set_flush_denormal is on: then arithmetic, and so a product, loses small bfloat16.
+bool flushes_denormals() {
+  volatile float tiny = std::numeric_limits<float>::denorm_min();
+  return tiny * 1.0f == 0.0f;
+}
+
 std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks,
                                    const at::Scalar& amount, bool active_only, bool largest,
                                    std::optional<at::ScalarType> dtype) {
@@ -107,7 +114,8 @@ TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorL
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   check_topk_masks(scores, old_masks, amount, std::nullopt);
   TopkArgs args = prepare_topk_masks(scores, old_masks, amount, std::nullopt);
-  prepare_topk_prune(args, ts, kFusion);
+  const bool keeps_bits = ts[0].scalar_type() != at::kBFloat16 || !flushes_denormals();
+  if (keeps_bits) prepare_topk_prune(args, ts, kFusion);
   select(args, active_only, /*largest=*/false);
   std::vector<at::Tensor> new_masks = args.finish();
   if (args.products.empty()) args.products = masked_muls(ts, new_masks);

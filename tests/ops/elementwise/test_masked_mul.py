@@ -359,3 +359,16 @@ def test_each_of_a_list_goes_backward_alone() -> None:
         assert [p.requires_grad for p in products] == [True, False, True]
         products[0].sum().backward()
         products[2].sum().backward()
+
+
+@pytest.mark.parametrize("form", ["out_of_place", "in_place"])
+def test_strides_of_dims_of_size_1_make_no_copy(target: Target, form: str) -> None:
+    """As of a 1 x 1 convolution's weight in channels_last and its gradient."""
+    t = torch.randn(6, 5, 1, 1, device=target.device).to(memory_format=torch.channels_last)
+    m = mask("random", 30, torch.float32).view(6, 5, 1, 1).to(target.device)
+    t, m = t.as_strided(t.shape, (5, 1, 5, 5)), m.as_strided(m.shape, (5, 1, 1, 1))
+    with torch.autograd.profiler.profile() as profile:
+        result = multiply(target, form, t, m)
+    assert_same_bits(result, reference.masked_mul(t, m))
+    copies = [event.name for event in profile.function_events if "copy" in event.name]
+    assert copies == (["aten::copy_"] if form == "in_place" else [])  # of the test's own clone

@@ -188,3 +188,34 @@ def test_small_products_have_the_node_of_aten(device: str, dtype: torch.dtype) -
     product = fastprune.ops.masked_mul(t, torch.eye(8, dtype=dtype, device=device))
     assert product.grad_fn.name() == "MulBackward0"  # type: ignore[union-attr]
     assert fastprune.ops.masked_mul(t, t.detach().clone().t()).stride() == t.stride()
+
+
+def test_a_gradient_made_in_inference_mode(device: str) -> None:
+    """What comes back can be saved for another backward, as a product in memory of its own."""
+
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, t: Tensor) -> Tensor:
+            return t.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            with torch.inference_mode():
+                return grads[0] * 2
+
+    t = torch.ones(8, 8, device=device).requires_grad_()
+    mask = torch.eye(8, device=device).bool()
+    out: Any = Doubled.apply(fastprune.ops.masked_mul(t, mask).view(-1))
+    out.sum().backward()
+    assert not t.grad.is_inference()  # type: ignore[union-attr]
+    assert torch.equal(t.grad, 2.0 * mask)  # type: ignore[arg-type]
+
+
+def test_a_gradient_that_is_part_of_more(device: str) -> None:
+    """Else `grad` would hold all of it."""
+    t = torch.ones(8, device=device).requires_grad_()
+    mask = torch.tensor([True, False], device=device).repeat(4)
+    both = torch.cat([fastprune.ops.masked_mul(t, mask), torch.ones(8, device=device)])
+    (both * 2).sum().backward()
+    assert t.grad.untyped_storage().nbytes() == t.nbytes  # type: ignore[union-attr]
+    assert torch.equal(t.grad, 2.0 * mask)  # type: ignore[arg-type]

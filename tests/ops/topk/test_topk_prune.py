@@ -54,6 +54,21 @@ def test_lists_that_are_partly_masked(target: Target, dtype: torch.dtype) -> Non
         assert_same_bits(product, new * t)
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_flushed_denormals(dtype: torch.dtype) -> None:
+    """A product in bfloat16 loses them as arithmetic does, whether computed or chosen as bits."""
+    tiny = torch.finfo(dtype).smallest_normal / 2
+    t = torch.full((64,), tiny, dtype=torch.float64).to(dtype)
+    assert bool((t != 0).all())
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU does not flush denormals")
+    try:
+        (new,), (product,) = ops.topk_prune([t], [], [t], 0.5)
+        assert_same_bits(product, ops.masked_mul(t, new))
+    finally:
+        torch.set_flush_denormal(False)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(target: Target, layout: str) -> None:
     t = LAYOUTS[layout](values("normal", (8, 5, 7, 3), torch.float32).to(target.device))
