@@ -18,7 +18,6 @@ constexpr int kTile = 4096;
 // masked_mul, masked_mul_, masked_muls, combine_masks.
 struct ElementwisePolicy {
   static constexpr int kThreads = 256;
-  static constexpr int kBlocksPerMultiprocessor = 8;
 };
 
 // channel_norms, channel_mask, channel_prune.

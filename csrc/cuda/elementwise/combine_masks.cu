@@ -6,7 +6,7 @@ namespace fastprune::cuda {
 template <class T, class U>
 __global__ void __launch_bounds__(ElementwisePolicy::kThreads)
     combine_masks_kernel(const TensorList list) {
-  multiply_tiles<T, U>(list);
+  multiply_tile<T, U>(list);
 }
 
 }  // namespace fastprune::cuda
@@ -23,12 +23,12 @@ namespace {
 
 template <class T, class U>
 void combine(const SameLayout& flat, const at::Tensor& out) {
-  TileMap map;
-  map.add(make_item<T, U, T>(flat.first.const_data_ptr(), flat.second.const_data_ptr(),
-                             out.mutable_data_ptr(), out.numel()));
-  if (map.tiles() == 0) return;
-  FASTPRUNE_LAUNCH((combine_masks_kernel<T, U>), grid_for<ElementwisePolicy>(map.tiles()),
-                   ElementwisePolicy::kThreads, map.list(out.options()));
+  if (out.numel() == 0) return;
+  const TensorList list =
+      single(make_item<T, U, T>(flat.first.const_data_ptr(), flat.second.const_data_ptr(),
+                                out.mutable_data_ptr(), out.numel()));
+  FASTPRUNE_LAUNCH((combine_masks_kernel<T, U>), grid_of_tiles(list.tiles),
+                   ElementwisePolicy::kThreads, list);
 }
 
 at::Tensor combine_masks(const at::Tensor& old_mask, const at::Tensor& new_mask) {

@@ -7,7 +7,7 @@ namespace fastprune::cuda {
 template <class T, class M>
 __global__ void __launch_bounds__(ElementwisePolicy::kThreads)
     masked_mul_kernel(const TensorList list) {
-  multiply_tiles<T, M>(list);
+  multiply_tile<T, M>(list);
 }
 
 }  // namespace fastprune::cuda
@@ -25,26 +25,48 @@ __global__ void __launch_bounds__(ElementwisePolicy::kThreads)
 namespace fastprune::cuda {
 namespace {
 
+template <class T, class M>
+TensorItem item_of(const SameLayout& flat, const at::Tensor& out) {
+  return make_item<T, M, T>(flat.first.const_data_ptr(), flat.second.const_data_ptr(),
+                            out.mutable_data_ptr(), out.numel());
+}
+
+template <class T, class M>
+void launch(const TensorList& list) {
+  FASTPRUNE_LAUNCH((masked_mul_kernel<T, M>), grid_of_tiles(list.tiles),
+                   ElementwisePolicy::kThreads, list);
+}
+
 // Tensors of one dtype and masks of one dtype, dense and of the same layout; out[i] may be t[i].
 template <class T, class M>
 void multiply(const std::vector<SameLayout>& flat, const std::vector<at::Tensor>& out) {
   TileMap map;
-  for (size_t i = 0; i < flat.size(); ++i) {
-    map.add(make_item<T, M, T>(flat[i].first.const_data_ptr(), flat[i].second.const_data_ptr(),
-                               out[i].mutable_data_ptr(), out[i].numel()));
-  }
-  if (map.tiles() == 0) return;
-  FASTPRUNE_LAUNCH((masked_mul_kernel<T, M>), grid_for<ElementwisePolicy>(map.tiles()),
-                   ElementwisePolicy::kThreads, map.list(out[0].options()));
+  for (size_t i = 0; i < flat.size(); ++i) map.add(item_of<T, M>(flat[i], out[i]));
+  if (map.tiles() > 0) launch<T, M>(map.list(out[0].options()));
+}
+
+// Calls fn with a value of the type of the tensor and one of the type of the mask.
+template <class Fn>
+void dispatch_pair(const SameLayout& flat, const Fn& fn) {
+  dispatch_float(flat.first.scalar_type(), [&](auto value) {
+    dispatch_mask(flat.second.scalar_type(), [&](auto other) { fn(value, other); });
+  });
+}
+
+void multiply_one(const SameLayout& flat, const at::Tensor& out) {
+  if (out.numel() == 0) return;
+  dispatch_pair(flat, [&](auto value, auto other) {
+    using T = decltype(value);
+    using M = decltype(other);
+    launch<T, M>(single(item_of<T, M>(flat, out)));
+  });
 }
 
 }  // namespace
 
 void multiply_flat(const std::vector<SameLayout>& flat, const std::vector<at::Tensor>& out) {
-  dispatch_float(flat[0].first.scalar_type(), [&](auto value) {
-    using T = decltype(value);
-    dispatch_mask(flat[0].second.scalar_type(),
-                  [&](auto other) { multiply<T, decltype(other)>(flat, out); });
+  dispatch_pair(flat[0], [&](auto value, auto other) {
+    multiply<decltype(value), decltype(other)>(flat, out);
   });
 }
 
@@ -56,7 +78,7 @@ at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   const DeviceGuard guard(t);
   const SameLayout flat = to_same_layout(t, mask);
   at::Tensor out = at::empty_like(flat.first);
-  multiply_flat({flat}, {out});
+  multiply_one(flat, out);
   return out;
 }
 
@@ -65,7 +87,7 @@ void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
   check_masked_mul("masked_mul_", t, mask);
   const DeviceGuard guard(t);
   const SameLayout flat = to_same_layout(t, mask);
-  multiply_flat({flat}, {flat.first});
+  multiply_one(flat, flat.first);
   if (!flat.first.is_same(t)) t.copy_(flat.first);
 }
 

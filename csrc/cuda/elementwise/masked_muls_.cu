@@ -8,29 +8,25 @@ namespace fastprune::cuda {
 template <class Bits>
 __global__ void __launch_bounds__(ElementwisePolicy::kThreads)
     zero_by_bools_kernel(const TensorList list) {
-  for (int64_t tile = blockIdx.x; tile < list.tiles; tile += gridDim.x) {
-    const auto span = tile_span<Bits, uint8_t, Bits>(list, tile);
-    zero_pruned(span.out, span.size, span.vectorized, KeptByBools{span.mask});
-  }
+  const auto span = tile_span<Bits, uint8_t, Bits>(list, blockIdx.x);
+  zero_pruned(span.out, span.size, span.vectorized, KeptByBools{span.mask});
 }
 
 template <class Bits>
 __global__ void __launch_bounds__(ElementwisePolicy::kThreads)
     zero_by_bits_kernel(const TensorList list) {
-  for (int64_t tile = blockIdx.x; tile < list.tiles; tile += gridDim.x) {
-    const TensorItem item = item_at<&TensorItem::first_tile>(list, tile);
-    const int64_t first = (tile - item.first_tile) * kTile;
-    const int64_t left = item.size - first;
-    const int size = static_cast<int>(left < kTile ? left : kTile);
-    Bits* t = static_cast<Bits*>(item.out) + first;
-    const auto* mask = static_cast<const uint8_t*>(item.mask);
-    if (item.cols == item.size) {
-      zero_pruned(t, size, item.vectorized, KeptByBits{mask + first / 8});
-    } else {
-      const PackedRows rows{item.cols, packed_bytes(item.cols)};
-      const KeptByRows kept{mask + first / rows.cols * rows.bytes, first % rows.cols, rows};
-      zero_pruned(t, size, item.vectorized, kept);
-    }
+  const TensorItem item = item_at<&TensorItem::first_tile>(list, blockIdx.x);
+  const int64_t first = (blockIdx.x - item.first_tile) * kTile;
+  const int64_t left = item.size - first;
+  const int size = static_cast<int>(left < kTile ? left : kTile);
+  Bits* t = static_cast<Bits*>(item.out) + first;
+  const auto* mask = static_cast<const uint8_t*>(item.mask);
+  if (item.cols == item.size) {
+    zero_pruned(t, size, item.vectorized, KeptByBits{mask + first / 8});
+  } else {
+    const PackedRows rows{item.cols, packed_bytes(item.cols)};
+    const KeptByRows kept{mask + first / rows.cols * rows.bytes, first % rows.cols, rows};
+    zero_pruned(t, size, item.vectorized, kept);
   }
 }
 
@@ -69,7 +65,7 @@ void zero(const Pairs& pairs) {
   TileMap map;
   for (const MaskedPair* pair : pairs) map.add(item_of<Bits>(*pair));
   if (map.tiles() == 0) return;
-  const unsigned grid = grid_for<ElementwisePolicy>(map.tiles());
+  const unsigned grid = grid_of_tiles(map.tiles());
   const TensorList list = map.list(pairs[0]->t.options());
   if (pairs[0]->kind == MaskKind::kBool) {
     FASTPRUNE_LAUNCH((zero_by_bools_kernel<Bits>), grid, ElementwisePolicy::kThreads, list);

@@ -7,7 +7,10 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cstdint>
+#include <limits>
 #include <utility>
 
 #include "cuda/util/device.cuh"
@@ -16,7 +19,9 @@
 #define FASTPRUNE_CUDA_IMPL(m) TORCH_LIBRARY_IMPL(fastprune_cuda_on_host, CPU, m)
 #else
 #include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAMacros.h>
 #include <c10/cuda/CUDAStream.h>
 #define FASTPRUNE_CUDA_IMPL(m) TORCH_LIBRARY_IMPL(fastprune, CUDA, m)
 #endif
@@ -49,11 +54,15 @@ struct DeviceGuard {
   c10::cuda::CUDAGuard guard;
 };
 
+// Of the current device; asked for once, as every launch needs it.
 inline int multiprocessors() {
-  int device = 0;
-  int count = 0;
-  C10_CUDA_CHECK(cudaGetDevice(&device));
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  static std::array<std::atomic<int>, C10_COMPILE_TIME_MAX_GPUS> counts{};
+  const auto device = c10::cuda::current_device();
+  int count = counts[device].load(std::memory_order_relaxed);
+  if (count == 0) {
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+    counts[device].store(count, std::memory_order_relaxed);
+  }
   return count;
 }
 
@@ -71,6 +80,13 @@ void launch_kernel(const char*, void (*kernel)(P...), dim3 grid, dim3 block, Arg
 inline unsigned grid_for(int64_t tasks, int per_multiprocessor) {
   const int64_t most = int64_t{multiprocessors()} * per_multiprocessor;
   return static_cast<unsigned>(std::max<int64_t>(1, std::min(tasks, most)));
+}
+
+// A block for each tile, for kernels that only stream: the hardware keeps the GPU full, whatever
+// registers they take.
+inline unsigned grid_of_tiles(int64_t tiles) {
+  TORCH_INTERNAL_ASSERT(tiles <= std::numeric_limits<int>::max());  // 8 * 10^12 entries
+  return static_cast<unsigned>(tiles);
 }
 
 template <class Policy>

@@ -10,6 +10,12 @@
 
 namespace fastprune::cuda {
 
+// The list of one tensor, which is not empty: without memory of its own on host or device.
+inline TensorList single(TensorItem item) {
+  item.first_tile = item.first_entry = 0;
+  return {1, ceil_div(item.size, kTile), item.size, item, nullptr};
+}
+
 class TileMap {
  public:
   void add(TensorItem item) {

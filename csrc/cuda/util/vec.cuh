@@ -77,6 +77,8 @@ constexpr int vecs_in_flight() {
   return kShare < 1 ? 1 : kShare > 4 ? 4 : kShare;
 }
 
+constexpr int kSinglesInFlight = 4;  // of a thread, where entries are not aligned for vectors
+
 template <int N>
 struct Width {
   static constexpr int kEntries = N;
@@ -99,9 +101,15 @@ __device__ __forceinline__ void for_each_vec(int size, bool vectorized, const Lo
     for (int p = 0; p < kInFlight; ++p) use(Width<N>{}, i + p * kStride, fetched[p]);
   }
   for (; i < in_vecs; i += kStride) use(Width<N>{}, i, load(Width<N>{}, i));
-  for (int j = in_vecs + static_cast<int>(threadIdx.x); j < size; j += kBlockThreads) {
-    use(Width<1>{}, j, load(Width<1>{}, j));
+  int j = in_vecs + static_cast<int>(threadIdx.x);
+  for (; j + (kSinglesInFlight - 1) * kBlockThreads < size; j += kSinglesInFlight * kBlockThreads) {
+    decltype(load(Width<1>{}, j)) fetched[kSinglesInFlight];
+#pragma unroll
+    for (int p = 0; p < kSinglesInFlight; ++p) fetched[p] = load(Width<1>{}, j + p * kBlockThreads);
+#pragma unroll
+    for (int p = 0; p < kSinglesInFlight; ++p) use(Width<1>{}, j + p * kBlockThreads, fetched[p]);
   }
+  for (; j < size; j += kBlockThreads) use(Width<1>{}, j, load(Width<1>{}, j));
 }
 
 }  // namespace fastprune::cuda

@@ -10,7 +10,6 @@ constexpr int kTile = 256;
 
 struct ElementwisePolicy {
   static constexpr int kThreads = 64;
-  static constexpr int kBlocksPerMultiprocessor = 2;
 };
 
 struct ChannelsPolicy {
