@@ -10,10 +10,14 @@
 
 namespace fastprune::cuda {
 
+inline int64_t tiles_of(int64_t size) {
+  return ceil_div(size, kTile);
+}
+
 // The list of one tensor, which is not empty: without memory of its own on host or device.
 inline TensorList single(TensorItem item) {
   item.first_tile = item.first_entry = 0;
-  return {1, ceil_div(item.size, kTile), item.size, item, nullptr};
+  return {1, tiles_of(item.size), item.size, item, nullptr};
 }
 
 class TileMap {
@@ -23,7 +27,7 @@ class TileMap {
     item.first_tile = tiles_;
     item.first_entry = entries_;
     entries_ += item.size;
-    tiles_ += ceil_div(item.size, kTile);
+    tiles_ += tiles_of(item.size);
     items_.push_back(item);
   }
 
