@@ -116,7 +116,10 @@ build/sanitize/.built: $(VENV)/.tools $(SOURCES)
 	  --target build/sanitize/lib .
 	touch $@
 
-# Without the kernels on the host, which are the same files as here.
+# Tests that need the kernels on the host, which are the same files in every environment.
+ON_HOST := cuda_on_host or broken_kernels or test_races or verify_gpu
+
+# Without the kernels on the host.
 SDIST_TESTS ?= tests
 sdist: $(VENV)/.built
 	rm -rf build/sdist && mkdir -p build/sdist
@@ -124,13 +127,13 @@ sdist: $(VENV)/.built
 	set -e; python=$$PWD/$(VENV)/bin/python; there=$$(mktemp -d); trap "rm -rf $$there" EXIT; \
 	tar -xzf build/sdist/*.tar.gz -C $$there --strip-components=1; cd $$there; \
 	$$python $(INSTALL) --no-build-isolation --no-deps --target lib .; \
-	PYTHONPATH=lib $$python -m pytest -k "not cuda_on_host and not broken_kernels" \
+	PYTHONPATH=lib $$python -m pytest -k "not ($(ON_HOST))" \
 	  $(SDIST_TESTS) $(PYTEST_ARGS)
 
-# The kernels on the host are the same in every environment: `make test` has run them.
+# `make test` has run what needs the kernels on the host.
 cuda-build: $(CUDA_VENV)/.built
 	$(if $(SYSTEM_TORCH),,$(CUDA_VENV)/bin/python -m pip check --disable-pip-version-check)
-	$(CUDA_VENV)/bin/python -m pytest -k "not cuda_on_host and not broken_kernels" $(PYTEST_ARGS)
+	$(CUDA_VENV)/bin/python -m pytest -k "not ($(ON_HOST))" $(PYTEST_ARGS)
 
 # The toolkit of a build need not have the disassemblers.
 cuda-report: $(CUDA_VENV)/.built
