@@ -6,8 +6,9 @@ namespace fastprune::cuda {
 template <class T>
 __global__ void __launch_bounds__(ElementwisePolicy::kThreads)
     flip_mask_kernel(const T* mask, T* out, int64_t size) {
-  const int64_t stride = int64_t{gridDim.x} * blockDim.x;
-  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < size; i += stride) {
+  const int64_t end = int64_t{kTile} * (blockIdx.x + 1);
+  for (int64_t i = int64_t{kTile} * blockIdx.x + threadIdx.x; i < size && i < end;
+       i += blockDim.x) {
     out[i] = static_cast<T>(mask[i] == T(0) ? 1 : 0);
   }
 }
@@ -31,7 +32,7 @@ at::Tensor flip_mask(const at::Tensor& mask) {
   if (in.numel() == 0) return out;
   dispatch_mask(mask.scalar_type(), [&](auto value) {
     using T = decltype(value);
-    FASTPRUNE_LAUNCH((flip_mask_kernel<T>), grid_for<ElementwisePolicy>(in.numel()),
+    FASTPRUNE_LAUNCH((flip_mask_kernel<T>), grid_of_tiles(ceil_div(in.numel(), int64_t{kTile})),
                      ElementwisePolicy::kThreads, in.const_data_ptr<T>(), out.mutable_data_ptr<T>(),
                      in.numel());
   });
