@@ -78,13 +78,22 @@ struct TopkPolicy {
   static constexpr int64_t kSampleShare = 128;
   static constexpr int64_t kSampleLeast = int64_t{1} << 12;
   static constexpr int64_t kSampleMost = int64_t{1} << 15;
+  // From kHuge entries on, candidates move more than ranking a larger sample costs.
+  static constexpr int64_t kHuge = int64_t{1} << 28;
+  static constexpr int64_t kSampleHuge = int64_t{1} << 17;
 
   // Half the width of the bracket, in standard deviations of the threshold's rank in the sample:
   // 6 of 100,000 brackets miss. A miss costs about one more selection.
   static constexpr double kSampleSigmas = 4.0;
 
-  // Room for candidates, as a multiple of the largest number expected.
-  static constexpr double kCandidateRoom = 1.4;
+  // Room for candidates, as a multiple of the largest number expected: four standard deviations of
+  // that number, for 2^15 keys.
+  static constexpr double kCandidateRoom = 1.15;
+
+  // Tiles that a block sweeps before it writes its candidates to memory, and candidates for which
+  // it has room in shared memory until then.
+  static constexpr int kBatchTiles = 16;
+  static constexpr int kStaged = 2048;
 };
 
 }  // namespace fastprune::cuda

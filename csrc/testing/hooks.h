@@ -12,6 +12,7 @@ struct TestHooks {
   bool overflow = false;  // on CUDA: there is no room for candidates
   bool watch = false;     // on CUDA: wait for each selection to see whether it fell back
   int64_t fallbacks = 0;  // selections that fell back to a radix select; on CUDA if watched
+  int64_t rewritten = 0;  // on CUDA, if watched: tiles in the range that the fixup wrote again
 };
 
 // One for each library: the tests' build of the CUDA kernels for the host has its own.
@@ -32,6 +33,7 @@ void define_test_hooks(const Define& def) {
   def("force_overflow", [](bool force) { test_hooks().overflow = force; });
   def("watch_fallbacks", [](bool watch) { test_hooks().watch = watch; });
   def("fallbacks", [] { return test_hooks().fallbacks; });
+  def("rewritten", [] { return test_hooks().rewritten; });
 }
 
 }  // namespace fastprune

@@ -1,11 +1,112 @@
 // topk_masks on CUDA: sampled bracket (Floyd-Rivest) with a radix-select fallback. Here the fixup,
-// once the threshold is known: counts its ties by tile, assigns each tile the number of ties it
-// prunes, lowest index first, and rewrites what the sweep decided wrongly.
+// once the threshold is known: finds the tile up to which its ties are pruned, lowest index first,
+// and rewrites what the sweep decided wrongly.
 #pragma once
 
 #include "cuda/topk/state.cuh"
 
 namespace fastprune::cuda {
+
+// ---- which ties are pruned ----
+
+template <class Key>
+__device__ __forceinline__ bool all_due(const Bracket<Key>& threshold) {
+  return threshold.rank > 0 && threshold.rank == threshold.inside;
+}
+
+// All ties are pruned, or all kept: counts by tile are unnecessary.
+template <class Key>
+__device__ __forceinline__ bool all_or_none(const Bracket<Key>& threshold) {
+  return threshold.rank == 0 || all_due(threshold);
+}
+
+template <class Key>
+__device__ __forceinline__ bool at_edge(const Edges<Key>& edges, Key threshold) {
+  return threshold == edges.lo || threshold == edges.hi;
+}
+
+// The batches of candidates, for blocks first, first + stride, ...; fn(batch, j) for each one.
+template <class F, class Fn>
+__device__ __forceinline__ void for_each_candidate(const TopkWork<F>& work, int64_t first,
+                                                   int64_t stride, const Fn& fn) {
+  const int64_t batches = load_fresh(&work.state->batches);
+  for (int64_t b = first; b < batches; b += stride) {
+    const Batch batch{load_fresh(&work.batches[b].first_tile), load_fresh(&work.batches[b].begin),
+                      load_fresh(&work.batches[b].count)};
+    for (unsigned j = threadIdx.x; j < batch.count; j += TopkPolicy::kThreads) {
+      fn(batch, static_cast<int64_t>(batch.begin) + j);
+    }
+  }
+}
+
+// Counts ties with a threshold that is among the candidates by tile, if only some are pruned. Ties
+// with the edges have been counted by the sweep.
+template <class F>
+__device__ __forceinline__ void count_ties(const TopkWork<F>& work,
+                                           const Edges<typename F::Key>& edges,
+                                           const Bracket<typename F::Key>& threshold, int64_t first,
+                                           int64_t stride) {
+  using Key = typename F::Key;
+  if (all_or_none(threshold) || at_edge(edges, threshold.lo)) return;
+  for_each_candidate<F>(work, first, stride, [&](const Batch& batch, int64_t at) {
+    if (static_cast<Key>(load_fresh(work.keys + at)) != threshold.lo) return;
+    atomicAdd(&work.ties[batch.first_tile + load_fresh(work.offsets + at) / kTile], 1u);
+  });
+}
+
+// One block finds the boundary, from the first tile on, and returns it to all threads.
+template <class F>
+__device__ __forceinline__ TieBoundary tie_boundary(const TopkWork<F>& work, int64_t tiles,
+                                                    const Edges<typename F::Key>& edges,
+                                                    const Bracket<typename F::Key>& threshold) {
+  using Scan = cub::BlockScan<long long, TopkPolicy::kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
+  FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
+  FASTPRUNE_SHARED(TieBoundary, found);
+  if (all_or_none(threshold)) return {threshold.rank > 0 ? tiles : 0, 0};
+  const bool edge = at_edge(edges, threshold.lo);
+  const auto ties_in = [&](unsigned word) -> unsigned {
+    if (!edge) return word;
+    return threshold.lo == edges.lo ? EdgeTies{word}.lo() : EdgeTies{word}.hi();
+  };
+  const unsigned* words = edge ? work.edge_ties : work.ties;
+  long long left = threshold.rank;
+  for (int64_t first = 0; left > 0 && first < tiles;
+       first += kTilesTogether * TopkPolicy::kThreads) {
+    const int64_t mine = first + int64_t{threadIdx.x} * kTilesTogether;
+    uint4 vectors[kTilesTogether / 4] = {};
+    if (mine < tiles) {
+#pragma unroll
+      for (int v = 0; v < kTilesTogether / 4; ++v) {
+        vectors[v] = load_fresh(reinterpret_cast<const uint4*>(words + mine) + v);
+      }
+    }
+    const auto each = [&](const auto& fn) {
+#pragma unroll
+      for (int v = 0; v < kTilesTogether / 4; ++v) {
+        fn(4 * v, ties_in(vectors[v].x));
+        fn(4 * v + 1, ties_in(vectors[v].y));
+        fn(4 * v + 2, ties_in(vectors[v].z));
+        fn(4 * v + 3, ties_in(vectors[v].w));
+      }
+    };
+    long long own = 0;
+    each([&](int, unsigned ties) { own += ties; });
+    long long before = 0;
+    long long total = 0;
+    Scan(scan).ExclusiveSum(own, before, total);
+    each([&](int t, unsigned ties) {
+      if (before < left && left <= before + ties) {  // true for one tile
+        found = {mine + t, static_cast<int>(left - before)};
+      }
+      before += ties;
+    });
+    left -= total;
+    __syncthreads();  // before the next round uses `scan`; `found` is written
+  }
+  return found;
+}
+
+// ---- rewriting ----
 
 // How many ties a tile prunes. `ordered`: only some of them, so the first `due` by index.
 struct Quota {
@@ -13,156 +114,31 @@ struct Quota {
   bool ordered;
 };
 
-// ---- how many ties each tile prunes ----
-
-template <class Key>
-__device__ __forceinline__ bool all_due(const Bracket<Key>& threshold) {
-  return threshold.rank > 0 && threshold.rank == threshold.inside;
-}
-
-// All ties are pruned, or all kept: per-tile counts are unnecessary.
-template <class Key>
-__device__ __forceinline__ bool all_or_none(const Bracket<Key>& threshold) {
-  return threshold.rank == 0 || all_due(threshold);
-}
-
-// Neighbouring threads that count a tile's ties together.
-constexpr int kTieLanes = 8;
-constexpr int kTieGroups = TopkPolicy::kThreads / kTieLanes;
-
-// Groups of kTieLanes threads count the ties of tiles first, first + stride, ... Quotas are 0 until
-// assign_quotas().
-template <class F>
-__device__ __forceinline__ void count_ties(const TopkWork<F>& work, int64_t tiles,
-                                           const Edges<typename F::Key>& edges,
-                                           const Bracket<typename F::Key>& threshold, int64_t first,
-                                           int64_t stride) {
-  using Key = typename F::Key;
-  if (all_or_none(threshold)) return;
-  const Key key = threshold.lo;
-  const unsigned lane = threadIdx.x % kTieLanes;
-  const unsigned group = ((1u << kTieLanes) - 1) << (threadIdx.x % 32 / kTieLanes * kTieLanes);
-  for (int64_t tile = first; tile < tiles; tile += stride) {
-    const TileRecord* record = work.records + tile;
-    unsigned ties = 0;
-    if (key == edges.lo) {
-      ties = load_fresh(&record->ties_lo);
-    } else if (key == edges.hi) {
-      ties = load_fresh(&record->ties_hi);
-    } else {
-      const unsigned begin = load_fresh(&record->begin);
-      const unsigned between = load_fresh(&record->between);
-      for (unsigned i = lane; i < between; i += TopkPolicy::kKeysInFlight * kTieLanes) {
-        typename F::Bits keys[TopkPolicy::kKeysInFlight];
-#pragma unroll
-        for (int j = 0; j < TopkPolicy::kKeysInFlight; ++j) {
-          const unsigned at = i + j * kTieLanes;
-          keys[j] = at < between ? load_fresh(work.keys + begin + at) : no_key<F>();
-        }
-#pragma unroll
-        for (int j = 0; j < TopkPolicy::kKeysInFlight; ++j) {
-          ties += static_cast<Key>(keys[j]) == key;
-        }
-      }
-#pragma unroll
-      for (int half = kTieLanes / 2; half > 0; half /= 2) {
-        ties += __shfl_xor_sync(group, ties, half, kTieLanes);
-      }
-    }
-    if (lane == 0) work.ties[tile] = tile_ties(ties, 0).word;
-  }
-}
-
-// The ties and the quota of a tile. With all_or_none(), ties among the candidates are not counted,
-// and 1 stands for any number of them.
-template <class F>
-__device__ __forceinline__ TileTies ties_of(const TopkWork<F>& work,
-                                            const Edges<typename F::Key>& edges,
-                                            const Bracket<typename F::Key>& threshold,
-                                            int64_t tile) {
-  if (!all_or_none(threshold)) return {work.ties[tile]};
-  unsigned ties = 1;
-  if (threshold.lo == edges.lo) {
-    ties = work.records[tile].ties_lo;
-  } else if (threshold.lo == edges.hi) {
-    ties = work.records[tile].ties_hi;
-  }
-  return tile_ties(ties, threshold.rank > 0 ? ties : 0);
-}
-
-// One block: if only some ties are pruned, assigns quotas from the first tile on, until all of them
-// are assigned.
-template <class Key>
-__device__ __forceinline__ void assign_quotas(unsigned* ties, int64_t tiles,
-                                              const Bracket<Key>& threshold) {
-  using Scan = cub::BlockScan<long long, TopkPolicy::kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
-  FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
-  if (all_or_none(threshold)) return;
-  long long left = threshold.rank;
-  for (int64_t first = 0; left > 0 && first < tiles;
-       first += kTilesTogether * TopkPolicy::kThreads) {
-    const int64_t mine = first + int64_t{threadIdx.x} * kTilesTogether;
-    uint4 vectors[kTilesTogether / 4] = {};
-    auto* words = reinterpret_cast<uint4*>(ties + mine);
-    if (mine < tiles) {
-#pragma unroll
-      for (int v = 0; v < kTilesTogether / 4; ++v) vectors[v] = load_fresh(words + v);
-    }
-    const auto each = [&](const auto& fn) {
-#pragma unroll
-      for (int v = 0; v < kTilesTogether / 4; ++v) {
-        fn(vectors[v].x);
-        fn(vectors[v].y);
-        fn(vectors[v].z);
-        fn(vectors[v].w);
-      }
-    };
-    long long own = 0;
-    each([&](unsigned& word) { own += TileTies{word}.ties(); });
-    long long before = 0;
-    long long total = 0;
-    Scan(scan).ExclusiveSum(own, before, total);
-    each([&](unsigned& word) {
-      const long long here = TileTies{word}.ties();
-      const long long due = left - before;
-      const long long quota = due <= 0 ? 0 : (due < here ? due : here);
-      word = tile_ties(static_cast<unsigned>(here), static_cast<unsigned>(quota)).word;
-      before += here;
-    });
-    if (mine < tiles) {
-#pragma unroll
-      for (int v = 0; v < kTilesTogether / 4; ++v) store(words + v, vectors[v]);
-    }
-    left -= total;
-    __syncthreads();  // before the next round uses `scan`
-  }
-}
-
-// ---- rewriting ----
-
 // The block writes a tile by the exact threshold and prunes `quota.due` of its ties. Returns the
-// number of ties in the tile if the quota is ordered.
-template <int N, class F, class M>
-__device__ __forceinline__ int write_exact_entries(const Span<F, M>& span,
-                                                   typename F::Key threshold, Quota quota,
-                                                   const SelectionOptions& options) {
+// number of ties it pruned if the quota is ordered.
+template <class F, class M>
+__device__ __forceinline__ int write_exact_tile(const Span<F, M>& span, typename F::Key threshold,
+                                                Quota quota, const SelectionOptions& options) {
   using Key = typename F::Key;
   using Scan = cub::BlockScan<int, TopkPolicy::kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
+  constexpr int N = vec_entries<typename F::Bits, M>();
   FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
   int left = quota.due;
   for (int first = 0; first < span.size; first += TopkPolicy::kThreads * N) {
     const int i = first + static_cast<int>(threadIdx.x) * N;
-    const bool there = i < span.size;
-    Vec<M, N> values{};
+    const int there = span.size - i;
+    Entries<N, F, M> entries;
+    Vec<M, N> mask;
     unsigned ties = 0;
-    if (there) {
-      const auto scores = load_vec<N>(span.scores + i);
-      values = old_mask<N, F, M>(span, i, options);
+    if (there > 0) {
+      entries = load_entries<N, F, M>(span, i, options);
+      mask = entries.mask.unpack();
+      const auto scores = entries.scores.unpack();
 #pragma unroll
       for (int e = 0; e < N; ++e) {
+        if (e >= there || !is_active<F, M>(mask.at[e], options)) continue;
         const Key key = rank_key<F>(scores.at[e], static_cast<Key>(options.flip));
-        if (!is_active<F, M>(values.at[e], options)) continue;
-        if (key < threshold) values.at[e] = M{0};
+        if (key < threshold) mask.at[e] = M{0};
         if (key == threshold) ties |= 1u << e;
       }
     }
@@ -172,79 +148,124 @@ __device__ __forceinline__ int write_exact_entries(const Span<F, M>& span,
       Scan(scan).ExclusiveSum(__popc(ties), before, total);
       __syncthreads();  // before the next round uses `scan`
     }
-    if (there) {
+    if (there > 0) {
 #pragma unroll
       for (int e = 0; e < N; ++e) {
-        if ((ties >> e & 1) != 0 && before++ < left) values.at[e] = M{0};
+        if ((ties >> e & 1) != 0 && before++ < left) mask.at[e] = M{0};
       }
-      write<N, F, M>(span, i, values);
+      write<N, F, M>(span.out + i, advance(span.product, i), there, mask, entries.t);
     }
     left -= total;
   }
   return quota.due - left;
 }
 
+// One block writes all tiles.
 template <class F, class M>
-__device__ __forceinline__ int write_exact_tile(const Span<F, M>& span, typename F::Key threshold,
-                                                Quota quota, const SelectionOptions& options) {
-  constexpr int kEntries = vec_entries<typename F::Bits, M>();
-  return is_vectorized<F, M>(span)
-             ? write_exact_entries<kEntries, F, M>(span, threshold, quota, options)
-             : write_exact_entries<1, F, M>(span, threshold, quota, options);
-}
-
-// A warp rewrites those candidates of a tile that the sweep put on the wrong side of the threshold,
-// ties included if the tile prunes all or none of them. Returns true, in all lanes, if the block
-// has to rewrite the whole tile instead.
-template <class F, class M>
-__device__ __forceinline__ bool fixup_candidates(
-    const TensorList& list, const SelectionOptions& options, const TopkWork<F>& work,
-    const Edges<typename F::Key>& edges, const Bracket<typename F::Key>& found, int64_t tile) {
-  using Key = typename F::Key;
-  const Key threshold = found.lo;
-  const TileRecord record = work.records[tile];
-  const TileTies ties = ties_of(work, edges, found, tile);
-  const bool at_edge = threshold == edges.lo || threshold == edges.hi;
-  const bool all_pruned = threshold < edges.pivot;
-  const bool wrong = all_pruned ? ties.quota() < ties.ties() : ties.quota() > 0;
-  if (at_edge ? wrong : ties.partial()) return true;
-  if (record.between == 0) return false;
-  const Span<F, M> span = tile_span<typename F::Bits, M>(list, tile);
-  for (unsigned j = threadIdx.x % 32; j < record.between; j += 32) {
-    const Key key = work.keys[record.begin + j];
-    const bool prune = key < threshold || (key == threshold && ties.quota() > 0);
-    if (prune == (key < edges.pivot)) continue;
-    const int i = work.offsets[record.begin + j];
-    const Vec<M, 1> old = old_mask<1, F, M>(span, i, options);
-    write<1, F, M>(span, i, prune ? Vec<M, 1>{{M{0}}} : old);
-  }
-  return false;
-}
-
-// Each warp repairs a tile; the block rewrites tiles its warps could not. Neighbouring tiles go to
-// different blocks, as tiles to be rewritten tend to be neighbours.
-template <class F, class M>
-__device__ __forceinline__ void fixup_tiles(const TensorList& list, const SelectionOptions& options,
-                                            const TopkWork<F>& work,
-                                            const Edges<typename F::Key>& edges,
+__device__ __forceinline__ void write_exact(const TensorList& list, const SelectionOptions& options,
                                             const Bracket<typename F::Key>& threshold) {
-  FASTPRUNE_SHARED(bool[kWarps], left);
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  for (int64_t first = blockIdx.x; first < list.tiles; first += int64_t{gridDim.x} * kWarps) {
-    const auto tile_of = [&](int w) { return first + int64_t{gridDim.x} * w; };
-    const int64_t tile = tile_of(warp);
-    const bool rest =
-        tile < list.tiles && fixup_candidates<F, M>(list, options, work, edges, threshold, tile);
-    if (threadIdx.x % 32 == 0) left[warp] = rest;
-    if (__syncthreads_or(rest) == 0) continue;
-    for (int w = 0; w < kWarps; ++w) {
-      if (!left[w]) continue;
-      const TileTies ties = ties_of(work, edges, threshold, tile_of(w));
-      const Quota quota{static_cast<int>(ties.quota()), ties.partial()};
-      write_exact_tile<F, M>(tile_span<typename F::Bits, M>(list, tile_of(w)), threshold.lo, quota,
-                             options);
-    }
-    __syncthreads();  // before `left` is written again
+  int64_t left = threshold.rank;
+  TileWalk walk(list, 0);
+  for (int64_t tile = 0; tile < list.tiles; ++tile) {
+    const Quota quota{static_cast<int>(left < kTile ? left : kTile),
+                      left > 0 && !all_due(threshold)};
+    left -=
+        write_exact_tile<F, M>(walk.span<typename F::Bits, M>(tile), threshold.lo, quota, options);
+  }
+}
+
+// The tiles that blocks rewrite as a whole: that of the boundary, and tiles where the sweep pruned
+// or kept entries equal to an edge, and should not have.
+template <class Key>
+struct Rewrite {
+  TileRange lo;  // where the lower edge was decided wrong
+  TileRange hi;
+  TieBoundary boundary;
+  const unsigned* edge_ties;
+
+  // Up to which tile entries of a key are pruned, where the first `ties` tiles prune those of
+  // `threshold`.
+  FASTPRUNE_HD static int64_t pruned_up_to(Key key, Key threshold, int64_t ties, int64_t tiles) {
+    return key < threshold ? tiles : key > threshold ? 0 : ties < tiles ? ties : tiles;
+  }
+
+  FASTPRUNE_HD Rewrite(const Edges<Key>& edges, Key threshold, const TieBoundary& found,
+                       const unsigned* ties, int64_t tiles)
+      : boundary(found), edge_ties(ties) {
+    const auto wrong = [&](Key edge) -> TileRange {
+      const int64_t swept = pruned_up_to(edge, edges.pivot, edges.pivot_tile, tiles);
+      const int64_t exact = pruned_up_to(edge, threshold, found.tile, tiles);
+      return swept < exact ? TileRange{swept, exact} : TileRange{exact, swept};
+    };
+    lo = wrong(edges.lo);
+    hi = wrong(edges.hi);
+  }
+
+  __device__ __forceinline__ bool holds(int64_t tile) const {
+    if (tile == boundary.tile && boundary.due > 0) return true;
+    return (in_range(lo, tile) && EdgeTies{edge_ties[tile]}.lo() > 0) ||
+           (in_range(hi, tile) && EdgeTies{edge_ties[tile]}.hi() > 0);
+  }
+
+  // Holds all of them.
+  FASTPRUNE_HD TileRange range() const {
+    TileRange all{boundary.tile, boundary.tile + (boundary.due > 0)};
+    const auto add = [&](const TileRange& more) {
+      if (more.first == more.last) return;
+      if (all.first == all.last) all = more;
+      all.first = more.first < all.first ? more.first : all.first;
+      all.last = more.last > all.last ? more.last : all.last;
+    };
+    add(lo);
+    add(hi);
+    return all;
+  }
+
+  __device__ __forceinline__ Quota quota(int64_t tile) const {
+    if (tile == boundary.tile) return {boundary.due, boundary.due > 0};
+    return {tile < boundary.tile ? kTile : 0, false};
+  }
+};
+
+// Rewrites the candidates that the sweep put on the wrong side of the threshold.
+template <class F, class M>
+__device__ __forceinline__ void fixup_candidates(const TensorList& list,
+                                                 const SelectionOptions& options,
+                                                 const TopkWork<F>& work,
+                                                 const Edges<typename F::Key>& edges,
+                                                 typename F::Key threshold,
+                                                 const Rewrite<typename F::Key>& rewrite) {
+  using Key = typename F::Key;
+  for_each_candidate<F>(work, blockIdx.x, gridDim.x, [&](const Batch& batch, int64_t at) {
+    const Key key = work.keys[at];
+    const int offset = work.offsets[at];
+    const int64_t tile = batch.first_tile + offset / kTile;
+    const bool pruned = key < threshold || (key == threshold && tile < rewrite.boundary.tile);
+    if (pruned == (key < edges.bound(tile)) || rewrite.holds(tile)) return;
+    const Span<F, M> span = tile_span<typename F::Bits, M>(list, tile);
+    const int i = offset % kTile;
+    const auto entries = load_entries<1, F, M>(span, i, options);
+    auto mask = entries.mask.unpack();
+    if (pruned) mask.at[0] = M{0};
+    write<1, F, M>(span.out + i, advance(span.product, i), 1, mask, entries.t);
+  });
+}
+
+template <class F, class M>
+__device__ __forceinline__ void fixup(const TensorList& list, const SelectionOptions& options,
+                                      const TopkWork<F>& work) {
+  const auto* state = work.state;
+  const auto threshold = state->bracket.lo;
+  const Rewrite<typename F::Key> rewrite(state->edges, threshold, state->boundary, work.edge_ties,
+                                         list.tiles);
+  if (state->source == Source::kCandidates) {
+    fixup_candidates<F, M>(list, options, work, state->edges, threshold, rewrite);
+  }
+  const TileRange range = rewrite.range();
+  for (int64_t tile = range.first + blockIdx.x; tile < range.last; tile += gridDim.x) {
+    if (!rewrite.holds(tile)) continue;
+    write_exact_tile<F, M>(tile_span<typename F::Bits, M>(list, tile), threshold,
+                           rewrite.quota(tile), options);
   }
 }
 

@@ -1,6 +1,6 @@
 // topk_masks on CUDA: sampled bracket (Floyd-Rivest) with a radix-select fallback. Here the
 // kernels. Small inputs: small. Medium: bracket, medium, fixup. Large: sample, bracket, sweep,
-// radix_pass for each digit, sweep again (returns at once unless the fallback was taken), quota,
+// radix_pass for each digit, sweep again (returns at once unless the fallback was taken), ties,
 // fixup. Raw pointers, no torch headers.
 #pragma once
 
@@ -13,28 +13,23 @@
 
 namespace fastprune::cuda {
 
-// One block does everything. Of the state it sets only `active`, which the host may read.
+// One block does everything. Of the state it sets only `counts.active`, which the host may read.
 template <class F, class M>
-__global__ void __launch_bounds__(TopkPolicy::kThreads, 1)
+__global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
     topk_small_kernel(const TensorList list, const SelectionOptions options,
                       TopkState<typename F::Key>* state) {
   using Key = typename F::Key;
+  const TileRange tiles{0, list.tiles};
   const Bracket<Key> threshold = radix_select_in_block(
       Bracket<Key>{0, max_key<F>(), 0, 0, 0},
       [&](const Bracket<Key>& bracket, Digit digit, unsigned* bins) {
-        count_everything<F, M>(list, options, bracket, digit, 0, 1, bins);
+        count_everything<F, M>(list, options, bracket, digit, tiles, bins);
       },
       [&](int64_t active) {
-        if (threadIdx.x == 0) state->active = static_cast<unsigned long long>(active);
+        if (threadIdx.x == 0) state->counts.active = static_cast<unsigned long long>(active);
         return bounded_budget(options.amount, active);
       });
-  int64_t left = threshold.rank;
-  for (int64_t tile = 0; tile < list.tiles; ++tile) {
-    const Quota quota{static_cast<int>(left < kTile ? left : kTile),
-                      left > 0 && !all_due(threshold)};
-    left -= write_exact_tile<F, M>(tile_span<typename F::Bits, M>(list, tile), threshold.lo, quota,
-                                   options);
-  }
+  write_exact<F, M>(list, options, threshold);
 }
 
 template <class F, class M>
@@ -47,16 +42,27 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMu
 
 // One block. With `gather` it also takes the sample.
 template <class F, class M>
-__global__ void __launch_bounds__(TopkPolicy::kThreads, 1)
+__global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
     topk_bracket_kernel(const TensorList list, const SelectionOptions options,
                         const TopkWork<F> work, bool gather) {
   clear_state<F>(work);
   const int64_t padded = ceil_div(list.tiles, kTilesTogether) * kTilesTogether;
-  if (list.tiles + threadIdx.x < padded) work.ties[list.tiles + threadIdx.x] = 0;
-  // Each thread reads only the keys it has written itself, so no barrier is needed.
+  if (list.tiles + threadIdx.x < padded) {
+    work.edge_ties[list.tiles + threadIdx.x] = work.ties[list.tiles + threadIdx.x] = 0;
+  }
+  // sampled_edges() counts the keys that the thread has written, and only later reads others.
   if (gather) take_sample<F, M>(list, options, work, threadIdx.x, TopkPolicy::kThreads);
-  const auto edges = sampled_edges<F>(work, options, list.entries);
+  const auto edges = sampled_edges<F>(list, work, options);
   if (threadIdx.x == 0) work.state->edges = edges;
+}
+
+// What the second sweep goes by, after the fallback has found the exact threshold.
+template <class Key>
+__device__ __forceinline__ Edges<Key> exact_edges(const Bracket<Key>& threshold, int64_t tiles) {
+  const double share = static_cast<double>(threshold.rank) /
+                       static_cast<double>(threshold.inside > 0 ? threshold.inside : 1);
+  const Key key = threshold.lo;
+  return {key, key, key, static_cast<int64_t>(share * static_cast<double>(tiles))};
 }
 
 // First by the sampled edges. With `again`, if the fallback was taken, by the exact threshold.
@@ -65,16 +71,15 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMu
     topk_sweep_kernel(const TensorList list, const SelectionOptions options, const TopkWork<F> work,
                       bool again) {
   auto* state = work.state;
+  if (again && state->source == Source::kCandidates) return;
+  const auto edges = again ? exact_edges(state->bracket, list.tiles) : state->edges;
+  sweep_tiles<F, M>(list, options, work, edges, !again,
+                    share_of_tiles(list.tiles, blockIdx.x, gridDim.x));
+  if (!last_block(&state->arrived) || threadIdx.x != 0) return;
   if (again) {
-    if (state->source == Source::kCandidates) return;
-    const auto key = state->bracket.lo;
-    sweep_tiles<F, M>(list, options, work, {key, key, key}, false, blockIdx.x, gridDim.x);
-    if (last_block(&state->arrived) && threadIdx.x == 0) state->edges = {key, key, key};
-    return;
-  }
-  sweep_tiles<F, M>(list, options, work, state->edges, true, blockIdx.x, gridDim.x);
-  if (last_block(&state->arrived) && threadIdx.x == 0) {
-    const auto found = locate_threshold(work, options);
+    state->edges = edges;
+  } else {
+    const auto found = locate_threshold<F>(work, options);
     state->source = found.source;
     state->bracket = found.bracket;
   }
@@ -105,22 +110,23 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMu
   if (threadIdx.x == 0) state->bracket = next;
 }
 
+// Finds out which ties are pruned.
 template <class F>
 __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
-    topk_quota_kernel(const TopkWork<F> work, int64_t tiles) {
+    topk_ties_kernel(const TopkWork<F> work, int64_t tiles) {
   auto* state = work.state;
   const auto threshold = state->bracket;
-  if (all_or_none(threshold)) return;
-  const auto group = int64_t{gridDim.x} * (threadIdx.x / kTieLanes) + blockIdx.x;
-  count_ties<F>(work, tiles, state->edges, threshold, group, int64_t{gridDim.x} * kTieGroups);
-  if (last_block(&state->arrived)) assign_quotas(work.ties, tiles, threshold);
+  count_ties<F>(work, state->edges, threshold, blockIdx.x, gridDim.x);
+  if (!last_block(&state->arrived)) return;
+  const TieBoundary boundary = tie_boundary<F>(work, tiles, state->edges, threshold);
+  if (threadIdx.x == 0) state->boundary = boundary;
 }
 
 template <class F, class M>
 __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
     topk_fixup_kernel(const TensorList list, const SelectionOptions options,
                       const TopkWork<F> work) {
-  fixup_tiles<F, M>(list, options, work, work.state->edges, work.state->bracket);
+  fixup<F, M>(list, options, work);
 }
 
 // The sweep; then its last block does what takes further launches for large inputs, up to the
@@ -129,33 +135,36 @@ template <class F, class M>
 __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
     topk_medium_kernel(const TensorList list, const SelectionOptions options,
                        const TopkWork<F> work) {
-  using Key = typename F::Key;
-  FASTPRUNE_SHARED(SweepResult<Key>, shared_result);
   auto* state = work.state;
-  Edges<Key> edges = state->edges;
-  sweep_tiles<F, M>(list, options, work, edges, true, blockIdx.x, gridDim.x);
+  sweep_tiles<F, M>(list, options, work, state->edges, true,
+                    share_of_tiles(list.tiles, blockIdx.x, gridDim.x));
   if (!last_block(&state->arrived)) return;
-  if (threadIdx.x == 0) shared_result = locate_threshold(work, options);
+  FASTPRUNE_SHARED(SweepResult<typename F::Key>, found);
+  if (threadIdx.x == 0) found = locate_threshold<F>(work, options);
   __syncthreads();
-  const SweepResult<Key> swept = shared_result;
-  const Bracket<Key> threshold = radix_select_in_block(
+  const SweepResult<typename F::Key> swept = found;
+  const auto threshold = radix_select_in_block(
       swept.bracket,
-      [&](const Bracket<Key>& bracket, Digit digit, unsigned* bins) {
+      [&](const auto& bracket, Digit digit, unsigned* bins) {
         count_source<F, M>(list, options, work, swept.source, bracket, digit, 0, 1, bins);
       },
       [&](int64_t) { return swept.bracket.rank; });
-  if (swept.source == Source::kEverything) {
-    edges = {threshold.lo, threshold.lo, threshold.lo};
-    sweep_tiles<F, M>(list, options, work, edges, false, 0, 1);
-  }
-  count_ties<F>(work, list.tiles, edges, threshold, threadIdx.x / kTieLanes, kTieGroups);
-  __syncthreads();  // all counts are written
-  assign_quotas(work.ties, list.tiles, threshold);
   if (threadIdx.x == 0) {
     state->source = swept.source;
-    state->edges = edges;
     state->bracket = threshold;
   }
+  if (swept.source == Source::kEverything) {
+    write_exact<F, M>(list, options, threshold);
+    if (threadIdx.x == 0) {  // nothing is left to rewrite
+      state->edges = {threshold.lo, threshold.lo, threshold.lo, list.tiles};
+      state->boundary = {list.tiles, 0};
+    }
+    return;
+  }
+  count_ties<F>(work, state->edges, threshold, 0, 1);
+  __syncthreads();  // all counts are written
+  const TieBoundary boundary = tie_boundary<F>(work, list.tiles, state->edges, threshold);
+  if (threadIdx.x == 0) state->boundary = boundary;
 }
 
 }  // namespace fastprune::cuda

@@ -36,9 +36,10 @@ TileMap tile_map(const TopkArgs& args) {
 // Reads the state back where the host has to know it: to reject a count that does not fit, and for
 // tests.
 template <class F>
-void read_state(const at::Tensor& memory, const SelectionOptions& options, bool check,
-                bool sampled) {
-  using State = TopkState<typename F::Key>;
+void read_state(const at::Tensor& memory, const SelectionOptions& options, bool check, bool sampled,
+                int64_t tiles) {
+  using Key = typename F::Key;
+  using State = TopkState<Key>;
   // Each field by itself: a small selection sets only `active`.
   const auto read = [&](auto& value, size_t at) {
     const auto begin = static_cast<int64_t>(at);
@@ -49,10 +50,18 @@ void read_state(const at::Tensor& memory, const SelectionOptions& options, bool 
     Source source{};
     read(source, offsetof(State, source));
     test_hooks().fallbacks += source == Source::kEverything;
+    Edges<Key> edges{};
+    Bracket<Key> threshold{};
+    TieBoundary boundary{};
+    read(edges, offsetof(State, edges));
+    read(threshold, offsetof(State, bracket));
+    read(boundary, offsetof(State, boundary));
+    const TileRange range = Rewrite<Key>(edges, threshold.lo, boundary, nullptr, tiles).range();
+    test_hooks().rewritten += range.last - range.first;
   }
   if (check) {
     unsigned long long active = 0;
-    read(active, offsetof(State, active));
+    read(active, offsetof(State, counts) + offsetof(SweepCounts, active));
     check_count_fits(options.amount, static_cast<int64_t>(active));
   }
 }
@@ -69,19 +78,17 @@ at::Tensor launch_small(const TensorList& list, const SelectionOptions& options,
 }
 
 template <class F, class M>
-void launch_medium(const TensorList& list, const SelectionOptions& options,
-                   const TopkWork<F>& work) {
-  const unsigned grid = grid_for<TopkPolicy>(list.tiles);
+void launch_medium(const TensorList& list, const SelectionOptions& options, const TopkWork<F>& work,
+                   unsigned grid) {
   FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, TopkPolicy::kThreads, list, options, work, true);
   FASTPRUNE_LAUNCH((topk_medium_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work);
   FASTPRUNE_LAUNCH((topk_fixup_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work);
 }
 
 template <class F, class M>
-void launch_large(const TensorList& list, const SelectionOptions& options,
-                  const TopkWork<F>& work) {
+void launch_large(const TensorList& list, const SelectionOptions& options, const TopkWork<F>& work,
+                  unsigned grid) {
   constexpr int kThreads = TopkPolicy::kThreads;
-  const unsigned grid = grid_for<TopkPolicy>(list.tiles);
   const unsigned sample_grid =
       grid_for(ceil_div(work.sample_size, kThreads), TopkPolicy::kSampleBlocksPerMultiprocessor);
   // Each block of a radix pass adds its bins to those in memory, so more blocks cost more atomics.
@@ -94,7 +101,7 @@ void launch_large(const TensorList& list, const SelectionOptions& options,
                      pass);
   }
   FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, kThreads, list, options, work, true);
-  FASTPRUNE_LAUNCH((topk_quota_kernel<F>), grid, kThreads, work, list.tiles);
+  FASTPRUNE_LAUNCH((topk_ties_kernel<F>), grid, kThreads, work, list.tiles);
   FASTPRUNE_LAUNCH((topk_fixup_kernel<F, M>), grid, kThreads, list, options, work);
 }
 
@@ -115,15 +122,16 @@ void launch_with_mask(const TopkArgs& args, bool active_only, bool largest) {
   };
   if (within(TopkPolicy::kSmall)) {
     const at::Tensor state = launch_small<F, M>(list, options, bytes);
-    return read_state<F>(state, options, check, /*sampled=*/false);
+    return read_state<F>(state, options, check, /*sampled=*/false, list.tiles);
   }
-  const Workspace<F> workspace(list, bytes);
+  const unsigned grid = grid_for<TopkPolicy>(list.tiles);
+  const Workspace<F> workspace(list, grid, bytes);
   if (within(TopkPolicy::kMedium)) {
-    launch_medium<F, M>(list, options, workspace.pointers);
+    launch_medium<F, M>(list, options, workspace.pointers, grid);
   } else {
-    launch_large<F, M>(list, options, workspace.pointers);
+    launch_large<F, M>(list, options, workspace.pointers, grid);
   }
-  read_state<F>(workspace.memory, options, check, /*sampled=*/true);
+  read_state<F>(workspace.memory, options, check, /*sampled=*/true, list.tiles);
 }
 
 template <class F>

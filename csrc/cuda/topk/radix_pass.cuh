@@ -7,24 +7,6 @@
 
 namespace fastprune::cuda {
 
-// Adds a run of equal bins with one atomic: equal keys would otherwise contend for one address.
-struct Run {
-  int bin = -1;
-  unsigned count = 0;
-
-  __device__ __forceinline__ void add(unsigned* bins, int b) {
-    if (b != bin) {
-      flush(bins);
-      bin = b;
-    }
-    ++count;
-  }
-  __device__ __forceinline__ void flush(unsigned* bins) {
-    if (count > 0) atomicAdd(&bins[bin], count);
-    count = 0;
-  }
-};
-
 __device__ __forceinline__ void clear_bins(unsigned* bins) {
   for (int b = threadIdx.x; b < kBins; b += TopkPolicy::kThreads) bins[b] = 0;
 }
@@ -37,7 +19,6 @@ __device__ __forceinline__ void count_candidates(const TopkWork<F>& work, int64_
                                                  Digit digit, int64_t first, int64_t stride,
                                                  unsigned* bins) {
   const int64_t step = stride * TopkPolicy::kThreads;
-  Run run;
   for (int64_t i = first * TopkPolicy::kThreads + threadIdx.x; i < count;
        i += TopkPolicy::kKeysInFlight * step) {
     typename F::Bits keys[TopkPolicy::kKeysInFlight];
@@ -49,61 +30,62 @@ __device__ __forceinline__ void count_candidates(const TopkWork<F>& work, int64_
     for (int j = 0; j < TopkPolicy::kKeysInFlight; ++j) {
       const typename F::Key key = keys[j];
       if (keys[j] == no_key<F>() || !in_bracket(key, bracket.lo, bracket.hi)) continue;
-      run.add(bins, static_cast<int>((key - bracket.lo) >> digit.shift));
+      // Of the constant 1, without use of the old value: the hardware adds equal bins of a warp at
+      // once.
+      atomicAdd(&bins[static_cast<int>((key - bracket.lo) >> digit.shift)], 1u);
     }
   }
-  run.flush(bins);
 }
 
-// The same for all active entries.
+// The same for all active entries of a range of tiles.
 template <class F, class M>
 __device__ __forceinline__ void count_everything(const TensorList& list,
                                                  const SelectionOptions& options,
                                                  const Bracket<typename F::Key>& bracket,
-                                                 Digit digit, int64_t first, int64_t stride,
-                                                 unsigned* bins) {
+                                                 Digit digit, TileRange tiles, unsigned* bins) {
   using Key = typename F::Key;
   constexpr int kEntries = vec_entries<typename F::Bits, M>();
   constexpr int kLoads = kEntries < 8 ? 2 : 1;  // in flight, as registers allow
-  Run run;
-  for (int64_t tile = first; tile < list.tiles; tile += stride) {
-    const Span<F, M> span = tile_span<typename F::Bits, M>(list, tile);
+  TileWalk walk(list, tiles.first);
+  for (int64_t tile = tiles.first; tile < tiles.last; ++tile) {
+    const Span<F, M> span = walk.span<typename F::Bits, M>(tile);
     const auto load = [&](auto width, int i) {
       constexpr int n = decltype(width)::kEntries;
       struct {
-        Vec<typename F::Bits, n> scores;
-        Vec<M, n> old;
-      } fetched{load_vec<n>(span.scores + i), old_mask<n, F, M>(span, i, options)};
+        Packed<typename F::Bits, n> scores;
+        Packed<M, n> old;
+      } fetched{pack(load_vec<n>(span.scores + i)), old_mask<n, F, M>(span, i, options)};
       return fetched;
     };
     const auto count = [&](auto width, int, const auto& fetched) {
+      const auto scores = fetched.scores.unpack();
+      const auto old = fetched.old.unpack();
 #pragma unroll
       for (int e = 0; e < decltype(width)::kEntries; ++e) {
-        const Key key = rank_key<F>(fetched.scores.at[e], static_cast<Key>(options.flip));
-        if (!in_bracket(key, bracket.lo, bracket.hi) ||
-            !is_active<F, M>(fetched.old.at[e], options)) {
+        const Key key = rank_key<F>(scores.at[e], static_cast<Key>(options.flip));
+        if (!in_bracket(key, bracket.lo, bracket.hi) || !is_active<F, M>(old.at[e], options)) {
           continue;
         }
-        run.add(bins, static_cast<int>((key - bracket.lo) >> digit.shift));
+        atomicAdd(&bins[static_cast<int>((key - bracket.lo) >> digit.shift)], 1u);
       }
     };
     for_each_vec<kEntries, kLoads, TopkPolicy::kThreads>(span.size, span.vectorized, load, count);
   }
-  run.flush(bins);
 }
 
-// The same for the candidates or for all entries, as `source` says.
+// The same for the candidates or for all entries, as `source` says: the share of one of `blocks`.
 template <class F, class M>
 __device__ __forceinline__ void count_source(const TensorList& list,
                                              const SelectionOptions& options,
                                              const TopkWork<F>& work, Source source,
                                              const Bracket<typename F::Key>& bracket, Digit digit,
-                                             int64_t first, int64_t stride, unsigned* bins) {
+                                             unsigned block, unsigned blocks, unsigned* bins) {
   if (source == Source::kCandidates) {
-    const auto count = static_cast<int64_t>(load_fresh(&work.state->between));
-    count_candidates<F>(work, count, bracket, digit, first, stride, bins);
+    const auto count = static_cast<int64_t>(load_fresh(&work.state->counts.between));
+    count_candidates<F>(work, count, bracket, digit, block, blocks, bins);
   } else {
-    count_everything<F, M>(list, options, bracket, digit, first, stride, bins);
+    count_everything<F, M>(list, options, bracket, digit, share_of_tiles(list.tiles, block, blocks),
+                           bins);
   }
 }
 

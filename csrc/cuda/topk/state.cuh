@@ -9,11 +9,11 @@
 #include "common/selection.h"
 #include "cuda/util/device.cuh"
 #include "cuda/util/tensor_list.cuh"
+#include "cuda/util/vec.cuh"
 
 namespace fastprune::cuda {
 
 constexpr int kBins = 1 << TopkPolicy::kDigitBits;
-constexpr int kWarps = TopkPolicy::kThreads / 32;
 constexpr int kTilesTogether = 8;  // tiles that a thread processes at once, as vectors of four
 
 template <class F>
@@ -21,7 +21,8 @@ constexpr int kPasses = digit_passes(F::kKeyBits, TopkPolicy::kDigitBits);
 
 static_assert(TopkPolicy::kThreads % 32 == 0, "whole warps");
 static_assert(kTile % TopkPolicy::kThreads == 0, "every thread has the same share of a tile");
-static_assert(kTile < 1 << 16, "an offset in a tile, and a count of its entries, fit 16 bits");
+static_assert(kTile < 1 << 16, "a count of a tile's entries fits 16 bits");
+static_assert(TopkPolicy::kBatchTiles * kTile <= 1 << 16, "an offset in a batch fits 16 bits");
 
 struct SelectionOptions {
   Amount amount;
@@ -31,52 +32,71 @@ struct SelectionOptions {
   ForcedMiss forced_miss;
 };
 
-// The sweep counts keys equal to `lo` and to `hi`, stores those strictly between them as candidates
-// and prunes, until the fixup, the keys under `pivot`. lo < pivot <= hi, or all three are equal.
+// What the sweep goes by, lo <= pivot <= hi. It counts keys equal to `lo` and to `hi` by tile,
+// stores those strictly between them as candidates, and prunes, until the fixup, keys under the
+// pivot. Entries equal to the pivot are pruned in tiles before `pivot_tile`: so an edge that is the
+// key of very many entries, of which only some are pruned, is mostly decided right.
 template <class Key>
 struct Edges {
   Key lo;
   Key pivot;
   Key hi;
+  int64_t pivot_tile;
+
+  // What is pruned in a tile: keys under this.
+  __device__ __forceinline__ Key bound(int64_t tile) const {
+    return pivot + static_cast<Key>(tile < pivot_tile);
+  }
 };
 
 // What the radix passes read: the candidates, or, as the fallback, all entries.
 enum class Source : int { kCandidates, kEverything };
 
-template <class Key>
-struct TopkState {
-  Edges<Key> edges;
-  Bracket<Key> bracket;  // set by the sweep, narrowed to one key: the threshold
-  Source source;
-  // Active entries, counted by the sweep.
+// Counted by the sweep, of active entries. The counts of several lists with the same edges add up.
+struct SweepCounts {
   unsigned long long active;
   unsigned long long below;  // under edges.lo
   unsigned long long ties_lo;
   unsigned long long ties_hi;
-  unsigned long long between;  // allocates room for candidates, and may exceed it
-  unsigned arrived;            // see last_block
+  unsigned long long between;  // also allocates room for candidates, and may exceed it
 };
 
-// What the sweep found in a tile.
-struct TileRecord {
-  unsigned begin;  // index of its first candidate
-  unsigned between;
-  unsigned ties_lo;
-  unsigned ties_hi;
+// Ties are pruned in tiles before `tile`, and in it the first `due`; 0: none, and it is not
+// rewritten for that.
+struct TieBoundary {
+  int64_t tile;
+  int due;
 };
 
-// The ties of a tile and how many of them it prunes, in one word.
-struct TileTies {
+template <class Key>
+struct TopkState {
+  Edges<Key> edges;
+  Bracket<Key> bracket;  // set by the sweep, narrowed to one key: the threshold
+  TieBoundary boundary;
+  Source source;
+  SweepCounts counts;
+  unsigned batches;
+  unsigned arrived;  // see last_block
+};
+
+// The ties of a tile with both edges, in one word.
+struct EdgeTies {
   unsigned word;
 
-  __device__ __forceinline__ unsigned ties() const { return word & 0xffffu; }
-  __device__ __forceinline__ unsigned quota() const { return word >> 16; }
-  __device__ __forceinline__ bool partial() const { return quota() > 0 && quota() < ties(); }
+  __device__ __forceinline__ unsigned lo() const { return word & 0xffffu; }
+  __device__ __forceinline__ unsigned hi() const { return word >> 16; }
 };
 
-__device__ __forceinline__ TileTies tile_ties(unsigned ties, unsigned quota) {
-  return {ties | quota << 16};
+__device__ __forceinline__ unsigned edge_ties(unsigned lo, unsigned hi) {
+  return lo | hi << 16;
 }
+
+// Candidates of neighbouring tiles: their keys and offsets are at [begin, begin + count).
+struct Batch {
+  int64_t first_tile;
+  unsigned begin;
+  unsigned count;
+};
 
 // Stands for no key in a sample: keys do not have the top bit.
 template <class F>
@@ -93,51 +113,79 @@ struct TopkWork {
   int64_t stretch;  // entries for each key of the sample
   // The candidates: keys strictly between the edges.
   typename F::Bits* keys;
-  uint16_t* offsets;  // in their tiles
+  uint16_t* offsets;  // in their batch
   int64_t room;
-  TileRecord* records;
-  unsigned* ties;  // TileTies by tile; padded with zeros to a multiple of kTilesTogether
+  Batch* batches;
+  // By tile, padded with zeros to a multiple of kTilesTogether: EdgeTies, and ties with a threshold
+  // that is among the candidates.
+  unsigned* edge_ties;
+  unsigned* ties;
 };
 
 template <class F, class M>
 using Span = TileSpan<typename F::Bits, M>;
-
-// Whether a tile can be processed in whole vectors.
-template <class F, class M>
-__device__ __forceinline__ bool is_vectorized(const Span<F, M>& span) {
-  return span.vectorized && span.size % vec_entries<typename F::Bits, M>() == 0;
-}
 
 template <class F, class M>
 __device__ __forceinline__ bool is_active(M old, const SelectionOptions& options) {
   return !options.active_only || old == static_cast<M>(options.one);
 }
 
-// Entries [i, i + N) of the old mask, or ones without one.
+// N entries of the old mask from i on, or ones without one.
 template <int N, class F, class M>
-__device__ __forceinline__ Vec<M, N> old_mask(const Span<F, M>& span, int i,
-                                              const SelectionOptions& options) {
-  if (span.mask != nullptr) return load_vec<N>(span.mask + i);
-  Vec<M, N> ones;
+__device__ __forceinline__ Packed<M, N> old_mask(const Span<F, M>& span, int i,
+                                                 const SelectionOptions& options) {
+  if (span.mask != nullptr) {
+    return load_some<N>(span.mask + i, span.size - i, span.vectorized);
+  }
+  Vec<M, N> mask;
 #pragma unroll
-  for (int e = 0; e < N; ++e) ones.at[e] = static_cast<M>(options.one);
-  return ones;
+  for (int e = 0; e < N; ++e) mask.at[e] = static_cast<M>(options.one);
+  return pack(mask);
 }
 
 // The products that are fused: of all score dtypes, with masks of the same dtype or of one byte.
 constexpr FusionRule kFusion{/*half=*/true, /*byte_masks=*/true};
 
-// Writes entries [i, i + N) of the mask and, if there is one, of the product.
+// N entries of the scores, of the old mask, and of t if there is a product. Where t is the scores,
+// it is not loaded again.
 template <int N, class F, class M>
-__device__ __forceinline__ void write(const Span<F, M>& span, int i, const Vec<M, N>& values) {
-  store_vec<N>(span.out + i, values);
+struct Entries {
+  Packed<typename F::Bits, N> scores;
+  Packed<M, N> mask;
+  Packed<typename F::Bits, N> t;
+};
+
+// i < span.size.
+template <int N, class F, class M>
+__device__ __forceinline__ Entries<N, F, M> load_entries(const Span<F, M>& span, int i,
+                                                         const SelectionOptions& options) {
+  const int left = span.size - i;
+  Entries<N, F, M> entries;
+  entries.scores = load_some<N>(span.scores + i, left, span.vectorized);
+  entries.mask = old_mask<N, F, M>(span, i, options);
   if constexpr (can_multiply<F, M>(kFusion, /*has_old_mask=*/true)) {
-    if (span.product == nullptr) return;
-    const auto t = load_vec<N>(span.t + i);
-    Vec<typename F::Bits, N> product;
+    entries.t = entries.scores;
+    if (span.product != nullptr && span.t != span.scores) {
+      entries.t = load_some<N>(span.t + i, left, span.vectorized);
+    }
+  }
+  return entries;
+}
+
+// Writes N entries of the mask and, if there is one, of the product, of which `left` are there.
+// Outputs are aligned for vectors.
+template <int N, class F, class M>
+__device__ __forceinline__ void write(M* out, typename F::Bits* product, int left,
+                                      const Vec<M, N>& mask,
+                                      const Packed<typename F::Bits, N>& packed_t) {
+  store_some<N>(out, mask, left);
+  if constexpr (can_multiply<F, M>(kFusion, /*has_old_mask=*/true)) {
+    if (product == nullptr) return;
+    const auto t = packed_t.unpack();
+    Vec<typename F::Bits, N> values;
 #pragma unroll
-    for (int e = 0; e < N; ++e) product.at[e] = product_bits<F, M>(values.at[e], t.at[e]);
-    store_vec<N>(span.product + i, product);
+    for (int e = 0; e < N; ++e) values.at[e] = product_bits<F, M>(mask.at[e], t.at[e]);
+    store_some<N>(product, values, left);
   }
 }
 

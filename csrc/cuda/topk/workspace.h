@@ -21,10 +21,10 @@ struct Workspace {
   TopkWork<F> pointers{};
   at::Tensor memory;  // begins with the state
 
-  Workspace(const TensorList& list, const at::TensorOptions& bytes) {
-    const int64_t wanted =
-        std::clamp(list.entries / TopkPolicy::kSampleShare, int64_t{TopkPolicy::kSampleLeast},
-                   int64_t{TopkPolicy::kSampleMost});
+  // `blocks` of the sweep.
+  Workspace(const TensorList& list, unsigned blocks, const at::TensorOptions& bytes) {
+    const int64_t wanted = std::clamp(list.entries / TopkPolicy::kSampleShare,
+                                      int64_t{TopkPolicy::kSampleLeast}, sample_most(list.entries));
     TopkWork<F>& w = pointers;
     w.stretch = std::max<int64_t>(1, list.entries / wanted);
     w.sample_size = ceil_div(list.entries, w.stretch);
@@ -41,7 +41,8 @@ struct Workspace {
     const int64_t sample = place(w.sample_size, sizeof(*w.sample));
     const int64_t keys = place(w.room, sizeof(*w.keys));
     const int64_t offsets = place(w.room, sizeof(*w.offsets));
-    const int64_t records = place(tiles, sizeof(*w.records));
+    const int64_t batches = place(most_batches(list.tiles, blocks, w.room), sizeof(*w.batches));
+    const int64_t edge_ties = place(tiles, sizeof(*w.edge_ties));
     const int64_t ties = place(tiles, sizeof(*w.ties));
     memory = at::empty({size}, bytes);
     uint8_t* base = memory.mutable_data_ptr<uint8_t>();
@@ -50,8 +51,23 @@ struct Workspace {
     w.sample = reinterpret_cast<typename F::Bits*>(base + sample);
     w.keys = reinterpret_cast<typename F::Bits*>(base + keys);
     w.offsets = reinterpret_cast<uint16_t*>(base + offsets);
-    w.records = reinterpret_cast<TileRecord*>(base + records);
+    w.batches = reinterpret_cast<Batch*>(base + batches);
+    w.edge_ties = reinterpret_cast<unsigned*>(base + edge_ties);
     w.ties = reinterpret_cast<unsigned*>(base + ties);
+  }
+
+  // Keys of 16 bits are ranked in two passes instead of three, and their candidates are large
+  // beside the entries.
+  static int64_t sample_most(int64_t entries) {
+    if (entries >= TopkPolicy::kHuge) return TopkPolicy::kSampleHuge;
+    return TopkPolicy::kSampleMost * (sizeof(typename F::Bits) == 2 ? 2 : 1);
+  }
+
+  // A block writes a batch for so many tiles, and whenever a warp found no room to stage.
+  static int64_t most_batches(int64_t tiles, unsigned blocks, int64_t room) {
+    constexpr int kOfWarp = 32 * vec_entries<typename F::Bits>();
+    return ceil_div(tiles, TopkPolicy::kBatchTiles) + blocks +
+           room / (TopkPolicy::kStaged - kOfWarp + 1);
   }
 
   // Room for candidates. The bracket is widest if half of the entries are pruned.

@@ -47,6 +47,13 @@ __device__ __forceinline__ T load_fresh(const T* p) {
   return __ldcg(p);
 }
 
+// The sum over a warp, in all of its lanes.
+__device__ __forceinline__ unsigned warp_sum(unsigned value) {
+#pragma unroll
+  for (int half = 16; half > 0; half /= 2) value += __shfl_xor_sync(0xffffffffu, value, half);
+  return value;
+}
+
 // Whether this block is the last of `blocks` blocks to arrive; it sees the others' earlier writes.
 // `arrived` is zero before the first block arrives and after the last.
 __device__ __forceinline__ bool last_block_of(unsigned blocks, unsigned* arrived) {

@@ -66,8 +66,7 @@ __device__ __forceinline__ T* advance(T* p, int64_t by) {
 
 // The item that holds a tile or an entry of the list: the last one that begins at or before it.
 template <int64_t TensorItem::* kFirst>
-__device__ __forceinline__ TensorItem item_at(const TensorList& list, int64_t at) {
-  if (list.count == 1) return list.only;
+__device__ __forceinline__ int index_at(const TensorList& list, int64_t at) {
   int low = 0;
   int high = list.count - 1;
   while (low < high) {
@@ -78,12 +77,16 @@ __device__ __forceinline__ TensorItem item_at(const TensorList& list, int64_t at
       high = middle - 1;
     }
   }
-  return list.items[low];
+  return low;
+}
+
+template <int64_t TensorItem::* kFirst>
+__device__ __forceinline__ TensorItem item_at(const TensorList& list, int64_t at) {
+  return list.count == 1 ? list.only : list.items[index_at<kFirst>(list, at)];
 }
 
 template <class S, class M, class O = M>
-__device__ __forceinline__ TileSpan<S, M, O> tile_span(const TensorList& list, int64_t tile) {
-  const TensorItem s = item_at<&TensorItem::first_tile>(list, tile);
+__device__ __forceinline__ TileSpan<S, M, O> span_of(const TensorItem& s, int64_t tile) {
   const int64_t at = (tile - s.first_tile) * kTile;
   const int64_t left = s.size - at;
   return {static_cast<const S*>(s.scores) + at,
@@ -93,6 +96,45 @@ __device__ __forceinline__ TileSpan<S, M, O> tile_span(const TensorList& list, i
           advance(static_cast<S*>(s.product), at),
           static_cast<int>(left < kTile ? left : kTile),
           s.vectorized};
+}
+
+template <class S, class M, class O = M>
+__device__ __forceinline__ TileSpan<S, M, O> tile_span(const TensorList& list, int64_t tile) {
+  return span_of<S, M, O>(item_at<&TensorItem::first_tile>(list, tile), tile);
+}
+
+// Visits tiles in ascending order: searches the list once, and then goes on from item to item.
+class TileWalk {
+ public:
+  __device__ __forceinline__ TileWalk(const TensorList& list, int64_t tile)
+      : list_(list), item_(list.count == 1 ? 0 : index_at<&TensorItem::first_tile>(list, tile)) {}
+
+  template <class S, class M, class O = M>
+  __device__ __forceinline__ TileSpan<S, M, O> span(int64_t tile) {
+    if (list_.count == 1) return span_of<S, M, O>(list_.only, tile);
+    while (item_ + 1 < list_.count && list_.items[item_ + 1].first_tile <= tile) ++item_;
+    return span_of<S, M, O>(list_.items[item_], tile);
+  }
+
+ private:
+  const TensorList& list_;
+  int item_;
+};
+
+struct TileRange {
+  int64_t first;
+  int64_t last;  // exclusive
+};
+
+__device__ __forceinline__ bool in_range(const TileRange& range, int64_t tile) {
+  return range.first <= tile && tile < range.last;
+}
+
+// The contiguous tiles of one of `blocks` blocks.
+
+__device__ __forceinline__ TileRange share_of_tiles(int64_t tiles, unsigned block,
+                                                    unsigned blocks) {
+  return {tiles * block / blocks, tiles * (block + 1ll) / blocks};
 }
 
 }  // namespace fastprune::cuda

@@ -69,6 +69,50 @@ __device__ __forceinline__ void store_vec(T* p, const Vec<T, N>& vec) {
   __stcg(reinterpret_cast<decltype(word)*>(p), word);
 }
 
+// A vector in as few registers as it fills. Of a Vec whose entries are used one by one, nvcc keeps
+// each in a register of its own: what lives on is better packed.
+template <class T, int N>
+struct Packed {
+  typename Word<sizeof(Vec<T, N>)>::type word;
+
+  __device__ __forceinline__ Vec<T, N> unpack() const {
+    Vec<T, N> vec;
+    memcpy(static_cast<void*>(&vec), &word, sizeof(word));
+    return vec;
+  }
+};
+
+template <class T, int N>
+__device__ __forceinline__ Packed<T, N> pack(const Vec<T, N>& vec) {
+  Packed<T, N> packed;
+  memcpy(&packed.word, static_cast<const void*>(&vec), sizeof(packed.word));
+  return packed;
+}
+
+// N entries, of which `left` are there, at least one: with one load if that can be. The others get
+// any value.
+template <int N, class T>
+__device__ __forceinline__ Packed<T, N> load_some(const T* p, int left, bool vectorized) {
+  if (vectorized && left >= N) return pack(load_vec<N>(p));
+  Vec<T, N> vec;
+#pragma unroll
+  for (int e = 0; e < N; ++e) vec.at[e] = load_vec<1>(p + (e < left ? e : left - 1)).at[0];
+  return pack(vec);
+}
+
+// Stores them. `p` is aligned for vectors.
+template <int N, class T>
+__device__ __forceinline__ void store_some(T* p, const Vec<T, N>& vec, int left) {
+  if (left >= N) {
+    store_vec<N>(p, vec);
+    return;
+  }
+#pragma unroll
+  for (int e = 0; e < N; ++e) {
+    if (e < left) store_vec<1>(p + e, Vec<T, 1>{{vec.at[e]}});
+  }
+}
+
 // Vectors of N that a thread has in flight: its share of a tile, at most four.
 template <int N, int kBlockThreads>
 constexpr int vecs_in_flight() {

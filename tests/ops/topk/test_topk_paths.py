@@ -109,7 +109,7 @@ def test_lists_of_every_size(target: Target, kind: str, largest: bool) -> None:
     for amount in (0.1, 0.5, 100):
         check(target, scores, [], amount, largest=largest)
         check(target, scores, masks, amount, largest=largest)
-    # More tiles than one round of assign_quotas handles, with ties in each of them.
+    # More tiles than one round of tie_boundary handles, with ties in each of them.
     many = [values("equal", 1 + i % 3, torch.float32) for i in range(1200)]
     check(target, many, [], 0.7, largest=largest)
     # A list that fits one launch, and a list shorter than the table of tensors.
@@ -164,6 +164,24 @@ def test_ordinary_data_does_not_fall_back(
         for amount in (0.1, 0.5, 0.99):
             check(target, [scores], [], amount)
     assert hooks.fallbacks() == before
+
+
+@pytest.mark.parametrize("kind", ["zeros50", "few", "equal", "zeros99"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name)
+def test_ties_are_mostly_decided_by_the_sweep(
+    target: Target, hooks: Hooks, dtype: torch.dtype, kind: str
+) -> None:
+    """Of many entries with the threshold's key, some are pruned: the sample tells up to where."""
+    if target.name == "cpu":
+        pytest.skip("counts what the kernels for CUDA rewrite")
+    hooks.watch_fallbacks(True)
+    size = sizes(target)[-1]
+    scores = values(kind, size, dtype)  # zeros50: as after a pruning and remove()
+    tile = 256 if target.name == "cuda_on_host" else 4096
+    for amount in (0.1, 0.2, 0.29):
+        before = hooks.rewritten()
+        check(target, [scores], [], amount)
+        assert hooks.rewritten() - before <= 0.2 * size / tile + 1
 
 
 @pytest.mark.parametrize("mask_dtype", ["none", "own", torch.bool, torch.uint8, torch.int16])
