@@ -78,7 +78,7 @@ inline void prepare_channel_prune(ChannelMaskArgs& args, const at::Tensor& t) {
     return;
   }
   args.t = t;
-  args.product = at::empty_like(t);
+  args.product = fresh_like(t);
 }
 
 }  // namespace fastprune

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "args/fresh.h"
 #include "common/dtypes.h"
 #include "common/selection.h"
 
@@ -79,8 +80,8 @@ struct Output {
   at::Tensor work;
 
   Output(const at::Tensor& like, at::ScalarType dtype)
-      : out(at::empty_like(like, like.options().dtype(dtype))),
-        work(out.is_contiguous() ? out : at::empty_like(out, at::MemoryFormat::Contiguous)) {}
+      : out(fresh_like(like, dtype)),
+        work(out.is_contiguous() ? out : fresh(out.sizes(), dtype, out.device())) {}
 
   at::Tensor finish() {
     if (!work.is_same(out)) out.copy_(work);

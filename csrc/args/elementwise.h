@@ -48,9 +48,10 @@ inline bool have_same_strides(const at::Tensor& a, const at::Tensor& b) {
 // In the layout that empty_like gives `first`; copies only what is not in it already.
 inline SameLayout to_same_layout(const at::Tensor& first, const at::Tensor& second) {
   at::Tensor a = first;
-  if (!first.is_non_overlapping_and_dense()) a = at::empty_like(first).copy_(first);
+  if (!first.is_non_overlapping_and_dense()) a = fresh_like(first).copy_(first);
   if (have_same_strides(a, second)) return {a, second};
-  at::Tensor b = at::empty_strided(a.sizes(), a.strides(), second.options());
+  at::Tensor b =
+      fresh_strided(a.sizes(), a.strides(), second.scalar_type(), second.device());
   b.copy_(second);
   return {a, b};
 }

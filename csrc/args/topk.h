@@ -126,7 +126,7 @@ inline void prepare_topk_prune(TopkArgs& args, at::TensorList ts, const FusionRu
   }
   for (const at::Tensor& t : ts) {
     args.ts.push_back(t);
-    args.products.push_back(at::empty_like(t));
+    args.products.push_back(fresh_like(t));
   }
 }
 

@@ -147,7 +147,7 @@ at::Tensor channel_norms(const at::Tensor& t, double p, int64_t dim) {
   check_channel_norms(t, dim);
   const at::Tensor data = t.contiguous();
   const ChannelShape shape = channel_shape(t, dim);
-  at::Tensor norms = at::empty({shape.channels}, t.options().dtype(at::kDouble));
+  at::Tensor norms = fresh({shape.channels}, at::kDouble, t.device());
   dispatch_float(t.scalar_type(), [&](auto value) {
     using T = decltype(value);
     dispatch_norm(norm_kind(p), [&](auto kind) {

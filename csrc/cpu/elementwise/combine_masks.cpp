@@ -42,7 +42,7 @@ void combine(const T* old_mask, const U* new_mask, T* out, int64_t size) {
 at::Tensor combine_masks(const at::Tensor& old_mask, const at::Tensor& new_mask) {
   check_combine_masks(old_mask, new_mask);
   const SameLayout flat = to_same_layout(old_mask, to_factor(new_mask, old_mask.scalar_type()));
-  at::Tensor out = advise_huge_pages(at::empty_like(flat.first));
+  at::Tensor out = advise_huge_pages(fresh_like(flat.first));
   dispatch_mask(out.scalar_type(), [&](auto value) {
     using T = decltype(value);
     dispatch_factor<T>(flat.second.scalar_type(), [&](auto other) {

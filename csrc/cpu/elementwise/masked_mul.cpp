@@ -45,7 +45,7 @@ at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   if (!is_native_pair(t, mask)) return aten_masked_mul(t, mask);
   check_masked_mul("masked_mul", t, mask);
   const SameLayout flat = to_same_layout(t, to_factor(mask, t.scalar_type()));
-  at::Tensor out = advise_huge_pages(at::empty_like(flat.first));
+  at::Tensor out = advise_huge_pages(fresh_like(flat.first));
   multiply(flat, out);
   return out;
 }
@@ -78,7 +78,7 @@ std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
   std::vector<Piece> pieces;
   for (size_t i = 0; i < ts.size(); ++i) {
     flat.push_back(to_same_layout(ts[i], to_factor(masks[i], ts[i].scalar_type())));
-    out.push_back(advise_huge_pages(at::empty_like(flat[i].first)));
+    out.push_back(advise_huge_pages(fresh_like(flat[i].first)));
     const int64_t size = out[i].numel();
     for (int64_t at = 0; at < size; at += kGrain) {
       pieces.push_back({i, at, std::min(size, at + kGrain)});

@@ -65,7 +65,7 @@ void launch_flags_of_strips(const B* mask, FlagTask task) {
 // Returns a flag for each channel: non-zero if it is active.
 at::Tensor find_active(const ChannelMaskArgs& args) {
   const ChannelShape& s = args.shape;
-  at::Tensor flags = at::empty({s.channels}, args.scores.options().dtype(at::kLong));
+  at::Tensor flags = fresh({s.channels}, at::kLong, args.scores.device());
   FlagTask task{};
   task.shape = s;
   task.magnitude = magnitude_bits(args.mask.scalar_type());
@@ -112,7 +112,7 @@ void launch_select_and_write(const ChannelMaskArgs& args, const ChannelScores& s
     return;
   }
   at::Tensor pruned =
-      at::empty({ceil_div(scores.count, 32)}, args.scores.options().dtype(at::kInt));
+      fresh({ceil_div(scores.count, 32)}, at::kInt, args.scores.device());
   auto* words = reinterpret_cast<unsigned*>(pruned.mutable_data_ptr<int>());
   FASTPRUNE_LAUNCH(channel_select_kernel<kSelectThreads>, 1, kSelectThreads, scores, args.amount,
                    active, words);
@@ -126,7 +126,7 @@ void select_and_write(const ChannelMaskArgs& args, bool active_only) {
   if (!restricted || empty) check_count_fits(args.amount, restricted ? 0 : args.shape.channels);
   if (empty) return;
   const at::Tensor flags = restricted ? find_active(args) : at::Tensor();
-  at::Tensor active = at::empty({1}, args.scores.options().dtype(at::kLong));
+  at::Tensor active = fresh({1}, at::kLong, args.scores.device());
   const ChannelScores scores{
       reinterpret_cast<const uint64_t*>(args.scores.const_data_ptr<double>()),
       restricted ? reinterpret_cast<const uint64_t*>(flags.const_data_ptr<int64_t>()) : nullptr,

@@ -15,7 +15,7 @@ at::Tensor channel_norms(const at::Tensor& t, double p, int64_t dim) {
   const DeviceGuard guard(t);
   const at::Tensor data = t.contiguous();
   ChannelShape shape = channel_shape(t, dim);
-  at::Tensor norms = at::empty({shape.channels}, t.options().dtype(at::kDouble));
+  at::Tensor norms = fresh({shape.channels}, at::kDouble, t.device());
   if (shape.channels == 0) return norms;
   const int64_t chunks = norm_chunks(shape.entries());
   if (shape.entries() == 0) shape = {0, shape.channels, 1};  // kernels divide by `inner`

@@ -25,7 +25,7 @@ struct SharedChunks {
     if (groups * 100 >= int64_t{multiprocessors()} * ChannelsPolicy::kNormOwnersPercent) return;
     task.splits = ceil_div(task.chunks, at_once);
     if (task.splits == 1) return;
-    partial = at::empty({task.shape.channels * task.chunks}, norms.options());
+    partial = fresh({task.shape.channels * task.chunks}, at::kDouble, norms.device());
     arrived = at::zeros({groups}, norms.options().dtype(at::kInt));
     task.partial = partial.mutable_data_ptr<double>();
     task.arrived = reinterpret_cast<unsigned*>(arrived.mutable_data_ptr<int>());

@@ -35,7 +35,7 @@ at::Tensor combine_masks(const at::Tensor& old_mask, const at::Tensor& new_mask)
   check_combine_masks(old_mask, new_mask);
   const DeviceGuard guard(old_mask);
   const SameLayout flat = to_same_layout(old_mask, to_factor(new_mask, old_mask.scalar_type()));
-  at::Tensor out = at::empty_like(flat.first);
+  at::Tensor out = fresh_like(flat.first);
   dispatch_mask(out.scalar_type(), [&](auto value) {
     using T = decltype(value);
     dispatch_factor<T>(flat.second.scalar_type(),

@@ -42,7 +42,7 @@ template <class T, class M>
 void multiply(const std::vector<SameLayout>& flat, const std::vector<at::Tensor>& out) {
   TileMap map;
   for (size_t i = 0; i < flat.size(); ++i) map.add(item_of<T, M>(flat[i], out[i]));
-  if (map.tiles() > 0) launch<T, M>(map.list(out[0].options()));
+  if (map.tiles() > 0) launch<T, M>(map.list(out[0].device()));
 }
 
 // Calls fn with a value of the type of the tensor and one of the type of the mask.
@@ -77,7 +77,7 @@ at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   check_masked_mul("masked_mul", t, mask);
   const DeviceGuard guard(t);
   const SameLayout flat = to_same_layout(t, mask);
-  at::Tensor out = at::empty_like(flat.first);
+  at::Tensor out = fresh_like(flat.first);
   multiply_one(flat, out);
   return out;
 }
@@ -111,7 +111,7 @@ std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
         continue;
       }
       flat.push_back(to_same_layout(ts[i], masks[i]));
-      out[i] = at::empty_like(flat.back().first);
+      out[i] = fresh_like(flat.back().first);
       products.push_back(out[i]);
       done[i] = true;
     }

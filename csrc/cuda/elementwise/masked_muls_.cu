@@ -66,7 +66,7 @@ void zero(const Pairs& pairs) {
   for (const MaskedPair* pair : pairs) map.add(item_of<Bits>(*pair));
   if (map.tiles() == 0) return;
   const unsigned grid = grid_of_tiles(map.tiles());
-  const TensorList list = map.list(pairs[0]->t.options());
+  const TensorList list = map.list(pairs[0]->t.device());
   if (pairs[0]->kind == MaskKind::kBool) {
     FASTPRUNE_LAUNCH((zero_by_bools_kernel<Bits>), grid, ElementwisePolicy::kThreads, list);
   } else {

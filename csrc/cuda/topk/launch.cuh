@@ -69,9 +69,9 @@ void read_state(const at::Tensor& memory, const SelectionOptions& options, bool 
 // Returns the memory that holds the state.
 template <class F, class M>
 at::Tensor launch_small(const TensorList& list, const SelectionOptions& options,
-                        const at::TensorOptions& bytes) {
+                        at::Device device) {
   using State = TopkState<typename F::Key>;
-  at::Tensor state = at::empty({static_cast<int64_t>(sizeof(State))}, bytes);
+  at::Tensor state = fresh({static_cast<int64_t>(sizeof(State))}, at::kByte, device);
   FASTPRUNE_LAUNCH((topk_small_kernel<F, M>), 1, TopkPolicy::kThreads, list, options,
                    reinterpret_cast<State*>(state.mutable_data_ptr<uint8_t>()));
   return state;
@@ -109,8 +109,8 @@ template <class F, class M>
 void launch_with_mask(const TopkArgs& args, bool active_only, bool largest) {
   TileMap map = tile_map<F, M>(args);
   if (map.tiles() == 0) return;
-  const auto bytes = args.scores[0].options().dtype(at::kByte);
-  const TensorList list = map.list(bytes);
+  const at::Device device = args.scores[0].device();
+  const TensorList list = map.list(device);
   const SelectionOptions options{args.amount, one_bits(args.mask_dtype),
                                  largest ? uint64_t{max_key<F>()} : 0, active_only,
                                  test_hooks().forced_miss};
@@ -121,11 +121,11 @@ void launch_with_mask(const TopkArgs& args, bool active_only, bool largest) {
     return list.entries <= entries && list.tiles <= 2 * (entries / kTile) + 2;
   };
   if (within(TopkPolicy::kSmall)) {
-    const at::Tensor state = launch_small<F, M>(list, options, bytes);
+    const at::Tensor state = launch_small<F, M>(list, options, device);
     return read_state<F>(state, options, check, /*sampled=*/false, list.tiles);
   }
   const unsigned grid = grid_for<TopkPolicy>(list.tiles);
-  const Workspace<F> workspace(list, grid, bytes);
+  const Workspace<F> workspace(list, grid, device);
   if (within(TopkPolicy::kMedium)) {
     launch_medium<F, M>(list, options, workspace.pointers, grid);
   } else {

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "args/fresh.h"
 #include "cuda/topk/state.cuh"
 #include "cuda/util/tensor_list.cuh"
 #include "cuda/util/vec.cuh"
@@ -22,7 +23,7 @@ struct Workspace {
   at::Tensor memory;  // begins with the state
 
   // `blocks` of the sweep.
-  Workspace(const TensorList& list, unsigned blocks, const at::TensorOptions& bytes) {
+  Workspace(const TensorList& list, unsigned blocks, at::Device device) {
     const int64_t wanted = std::clamp(list.entries / TopkPolicy::kSampleShare,
                                       int64_t{TopkPolicy::kSampleLeast}, sample_most(list.entries));
     TopkWork<F>& w = pointers;
@@ -44,7 +45,7 @@ struct Workspace {
     const int64_t batches = place(most_batches(list.tiles, blocks, w.room), sizeof(*w.batches));
     const int64_t edge_ties = place(tiles, sizeof(*w.edge_ties));
     const int64_t ties = place(tiles, sizeof(*w.ties));
-    memory = at::empty({size}, bytes);
+    memory = fresh({size}, at::kByte, device);
     uint8_t* base = memory.mutable_data_ptr<uint8_t>();
     w.state = reinterpret_cast<TopkState<typename F::Key>*>(base + state);
     w.bins = reinterpret_cast<unsigned long long*>(base + bins);

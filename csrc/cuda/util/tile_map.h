@@ -36,7 +36,7 @@ class TileMap {
   // The list for kernels. The items of two or more tensors are in device memory that this map
   // owns. Kernels that were launched may outlive the map: the caching allocator reuses memory in
   // stream order.
-  TensorList list(const at::TensorOptions& device);
+  TensorList list(at::Device device);
 
  private:
   std::vector<TensorItem> items_;
