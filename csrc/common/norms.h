@@ -14,7 +14,7 @@
 namespace fastprune {
 
 constexpr int kNormLanes = 32;
-constexpr int kNormChunk = 4096;
+constexpr int kNormChunk = 1024;
 
 // At least one, even of a channel without elements.
 inline int64_t norm_chunks(int64_t size) {

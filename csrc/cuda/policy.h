@@ -28,8 +28,8 @@ struct ChannelsPolicy {
   // Bits of a histogram's digit: 2^11 four-byte bins are 8 KiB of shared memory.
   static constexpr int kDigitBits = 11;
 
-  // Loads in flight in a thread of channel_norms.
-  static constexpr int kNormLoads = 8;
+  // Loads that a thread of channel_norms has in flight while it adds as many others.
+  static constexpr int kNormLoads = 4;
 
   // channel_norms loads vectors if that leaves this many threads for each multiprocessor. With
   // fewer, a chunk is better read by more threads that load one entry each.

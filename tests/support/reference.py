@@ -71,7 +71,7 @@ def channel_norms(t: Tensor, p: float, dim: int) -> Tensor:
     return _ordered_sum(x**p) ** (1 / p)
 
 
-def _ordered_sum(x: Tensor, chunk: int = 4096, lanes: int = 32) -> Tensor:
+def _ordered_sum(x: Tensor, chunk: int = 1024, lanes: int = 32) -> Tensor:
     """Row sums: element j of a chunk goes to lane j % 32; lanes fold in halves; chunks add up."""
     chunks = max(1, -(-x.shape[1] // chunk))
     padded = torch.nn.functional.pad(x, (0, chunks * chunk - x.shape[1]))

@@ -15,6 +15,8 @@
 namespace fastprune::cpu {
 namespace {
 
+constexpr int64_t kParallelFrom = 4096;  // entries
+
 // Neighbouring channels that are read together if inner == 1: four cache lines of a row.
 template <class T>
 constexpr int64_t kChannelBlock = 256 / sizeof(T);
@@ -120,7 +122,7 @@ void norms_of(const T* data, const ChannelShape& v, double p, double* norms) {
   const int64_t width = columns ? kChannelBlock<T> : 1;
   const int64_t blocks = (v.channels + width - 1) / width;
   std::vector<double> partial(v.channels * chunks);
-  const int64_t workers = worker_count(v.channels * size < kNormChunk ? 1 : blocks * chunks);
+  const int64_t workers = worker_count(v.channels * size < kParallelFrom ? 1 : blocks * chunks);
   for_each_worker(workers, blocks * chunks, [&](int64_t, int64_t first, int64_t last) {
     for (int64_t task = first; task < last; ++task) {
       const int64_t channel = task / chunks * width;

@@ -23,7 +23,7 @@ static_assert(kColumnStrip<1> <= ChannelsPolicy::kNormStaged &&
 template <NormKind kind, int V, class T>
 __device__ __forceinline__ void add_column(double (&lane)[V], const T* from, int64_t channels,
                                            int steps, double p) {
-  constexpr int kLoads = kind == NormKind::kPower ? 4 : ChannelsPolicy::kNormLoads;
+  constexpr int kLoads = kind == NormKind::kPower ? 2 : ChannelsPolicy::kNormLoads;
   add_vecs<kind, kLoads>(lane, steps, p, [&] {
     const auto vec = load_vec<V>(from);
     from += kNormLanes * channels;

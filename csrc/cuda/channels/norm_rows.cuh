@@ -22,9 +22,7 @@ constexpr int kRowGroups = ChannelsPolicy::kThreads * V / kNormLanes;
 template <NormKind kind, int V, class T>
 __device__ __forceinline__ void add_run(double (&lane)[V], const T* data, const ChannelShape& shape,
                                         int64_t channel, int64_t begin, int64_t end, double p) {
-  constexpr int kLoads = kind == NormKind::kPower ? 4
-                         : V == 1                 ? ChannelsPolicy::kNormLoads * 2
-                                                  : ChannelsPolicy::kNormLoads;
+  constexpr int kLoads = kind == NormKind::kPower ? 2 : ChannelsPolicy::kNormLoads;
   const int64_t first = begin + threadIdx.x % (kNormLanes / V) * V;
   const int steps = first < end ? static_cast<int>(ceil_div(end - first, kNormLanes)) : 0;
   ChannelWalk walk(shape, channel, first, kNormLanes);

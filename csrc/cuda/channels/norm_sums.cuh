@@ -25,16 +25,19 @@ struct NormTask {
   unsigned* arrived;
 };
 
-// Adds `steps` vectors of V entries to V lanes; next() loads a vector and advances. kLoads are in
-// flight.
+// Adds `steps` vectors of V entries to V lanes; next() loads a vector and advances. While kLoads
+// are added, the next kLoads are in flight.
 template <NormKind kind, int kLoads, int V, class Next>
 __device__ __forceinline__ void add_vecs(double (&lane)[V], int steps, double p, const Next& next) {
-  const auto add = [&](int loads) {
-    decltype(next()) x[kLoads];
+  decltype(next()) x[kLoads];
+  decltype(next()) ahead[kLoads];
+  const auto load = [&](int loads) {
 #pragma unroll
     for (int u = 0; u < kLoads; ++u) {
-      if (u < loads) x[u] = next();
+      if (u < loads) ahead[u] = next();
     }
+  };
+  const auto add = [&](int loads) {
 #pragma unroll
     for (int u = 0; u < kLoads; ++u) {
 #pragma unroll
@@ -45,8 +48,22 @@ __device__ __forceinline__ void add_vecs(double (&lane)[V], int steps, double p,
       }
     }
   };
-  for (; steps >= kLoads; steps -= kLoads) add(kLoads);
-  if (steps > 0) add(steps);
+  const auto take = [&] {
+#pragma unroll
+    for (int u = 0; u < kLoads; ++u) x[u] = ahead[u];
+  };
+  load(steps < kLoads ? steps : kLoads);
+  for (; steps >= 2 * kLoads; steps -= kLoads) {
+    take();
+    load(kLoads);
+    add(kLoads);
+  }
+  if (steps <= 0) return;
+  take();
+  load(steps - kLoads);
+  add(steps < kLoads ? steps : kLoads);
+  take();
+  add(steps - kLoads);
 }
 
 // Folds the lanes of a chunk: kNormLanes / V neighbouring threads hold V neighbouring lanes each.

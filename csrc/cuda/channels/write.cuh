@@ -33,7 +33,8 @@ __device__ __forceinline__ void write_channels(const T* mask, const unsigned* pr
                                                const WriteTask& task, T* out,
                                                const FusedProduct<T>& fused) {
   constexpr int kVec = vec_entries<T>();
-  for (int64_t tile = blockIdx.x; tile * kTile < task.size; tile += gridDim.x) {
+  // From the last tile to the first: what channel_norms read last may still be in the L2 cache.
+  for (int64_t tile = ceil_div(task.size, kTile) - 1 - blockIdx.x; tile >= 0; tile -= gridDim.x) {
     const int64_t at = tile * kTile;
     const int size = static_cast<int>(task.size - at < kTile ? task.size - at : kTile);
     const ChannelPlace first = place_of(task.of, at);
