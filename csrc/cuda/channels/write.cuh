@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(ChannelsPolicy::kThreads)
 constexpr int kSelectThreads = 2 * ChannelsPolicy::kThreads;
 
 template <int kBlock>
-__global__ void __launch_bounds__(kBlock, 1)
+__global__ void __launch_bounds__(kBlock, 2)
     channel_select_kernel(const ChannelScores scores, const Amount amount, int64_t* active,
                           unsigned* pruned) {
   const LastChannel last = select_channels<kBlock>(scores, amount);

@@ -112,7 +112,7 @@ void launch_with_mask(const TopkArgs& args, bool active_only, bool largest) {
   const at::Device device = args.scores[0].device();
   const TensorList list = map.list(device);
   const SelectionOptions options{args.amount, one_bits(args.mask_dtype),
-                                 largest ? uint64_t{max_key<F>()} : 0, active_only,
+                                 largest ? uint64_t{max_key<F>()} : 0, active_only && args.any_mask,
                                  test_hooks().forced_miss};
   // Only the device knows whether a count fits. A fraction always does.
   const bool check = args.amount.is_count && args.any_mask && active_only;

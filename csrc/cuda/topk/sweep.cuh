@@ -4,8 +4,7 @@
 // to be a key of very many entries, which would fill the room for candidates.
 //
 // A block sweeps contiguous tiles, a batch of kBatchTiles between two barriers. Within a batch its
-// warps do not wait for each other: each stages its candidates in shared memory, with one atomic
-// for all of its lanes, while the loads of its next entries are under way.
+// warps do not wait for each other: they stage their candidates in shared memory.
 #pragma once
 
 #include "cuda/topk/radix_pass.cuh"
@@ -35,91 +34,90 @@ struct Totals {
   unsigned below = 0;
 };
 
-// Stages a warp's candidates: the entries of the vector with a bit in `between`. Returns false, in
-// all lanes, and stages nothing if there is no room.
-template <int N, class F>
-__device__ __forceinline__ bool stage(Staging<F>& staging, unsigned between,
-                                      const Vec<typename F::Bits, N>& scores, typename F::Key flip,
-                                      int offset) {
-  constexpr int kCountBits = N < 2 ? 1 : N < 4 ? 2 : N < 8 ? 3 : 4;  // of 0 to N
-  static_assert(N <= 8 && TopkPolicy::kStaged >= 32 * N, "a warp has room if it is the first");
-  const auto own = static_cast<unsigned>(__popc(between));
-  const unsigned lane = threadIdx.x % 32;
-  unsigned before = 0;
-  unsigned total = 0;
-#pragma unroll
-  for (int bit = 0; bit < kCountBits; ++bit) {
-    const unsigned lanes = __ballot_sync(0xffffffffu, static_cast<int>(own >> bit & 1));
-    before += static_cast<unsigned>(__popc(lanes & ((1u << lane) - 1))) << bit;
-    total += static_cast<unsigned>(__popc(lanes)) << bit;
-  }
-  if (total == 0) return true;
-  unsigned at = 0;
-  if (lane == 0) {
-    at = atomicAdd(&staging.count, total);
-    // Of the warps that find no room, the first: those after it begin beyond.
-    if (at <= TopkPolicy::kStaged && at + total > TopkPolicy::kStaged) staging.full_at = at;
-  }
-  at = __shfl_sync(0xffffffffu, at, 0);
-  if (at + total > TopkPolicy::kStaged) return false;
-  at += before;
-#pragma unroll
-  for (int e = 0; e < N; ++e) {
-    if ((between >> e & 1) == 0) continue;
-    staging.keys[at] = static_cast<typename F::Bits>(rank_key<F>(scores.at[e], flip));
-    staging.offsets[at] = static_cast<uint16_t>(offset + e);
-    ++at;
-  }
-  return true;
-}
+// The edges as the inner loop compares them, with raw_key(): a key's distance from `lo` is under
+// `ties_lo` if it equals the lower edge, at least `ties_hi` if it equals or exceeds the upper one,
+// and under `end` if it does not exceed it.
+template <class F>
+struct RawEdges {
+  typename F::Key lo;
+  typename F::Key ties_lo;
+  typename F::Key ties_hi;
+  typename F::Key end;
 
-// A warp writes a vector of each lane, `left` entries of which are there, and counts. Returns which
-// of the lane's entries are candidates. `bound`: keys under it are pruned. `ties`: of the tile.
+  __device__ __forceinline__ RawEdges(const Edges<typename F::Key>& edges, typename F::Key flip)
+      : lo(raw_bound<F>(edges.lo, flip)),
+        ties_lo(raw_bound<F>(edges.lo + 1, flip) - lo),
+        ties_hi(raw_bound<F>(edges.hi, flip) - lo),
+        end(raw_bound<F>(edges.hi + 1, flip) - lo) {}
+};
+
+// Entries of a lane's vector, a bit each.
+struct Found {
+  unsigned between;  // candidates
+  unsigned ties_lo;
+  unsigned ties_hi;
+};
+
+// Writes a vector, `left` entries of which are there, and counts what is under the edges. Raw keys
+// under `raw_bound` are pruned.
 template <int N, class F, class M>
-__device__ __forceinline__ unsigned sweep_vec(const Entries<N, F, M>& entries, M* out,
-                                              typename F::Bits* product, int left,
-                                              const Edges<typename F::Key>& edges,
-                                              typename F::Key bound,
-                                              const SelectionOptions& options, unsigned* ties,
-                                              Totals& totals) {
+__device__ __forceinline__ Found sweep_vec(const Entries<N, F, M>& entries, M* out,
+                                           typename F::Bits* product, int left,
+                                           const RawEdges<F>& edges, typename F::Key raw_bound,
+                                           const SelectionOptions& options, Totals& totals) {
   using Key = typename F::Key;
   const Key flip = static_cast<Key>(options.flip);
-  const Key width = edges.hi - edges.lo;
   const auto scores = entries.scores.unpack();
   auto mask = entries.mask.unpack();
-  // A bit an entry.
   unsigned active = 0;
-  unsigned below = 0;
+  unsigned pruned = 0;
   unsigned inside = 0;
+  Found found{0, 0, 0};
 #pragma unroll
   for (int e = 0; e < N; ++e) {
-    if (e >= left || !is_active<F, M>(mask.at[e], options)) continue;
-    const Key key = rank_key<F>(scores.at[e], flip);
-    active |= 1u << e;
-    below |= static_cast<unsigned>(key < edges.lo) << e;
-    inside |= static_cast<unsigned>(static_cast<Key>(key - edges.lo) <= width) << e;
-    if (key < bound) mask.at[e] = M{0};
+    const bool on = is_active<F, M>(mask.at[e], options);
+    const Key key = raw_key<F>(scores.at[e], flip);
+    const Key distance = key - edges.lo;
+    active |= static_cast<unsigned>(on) << e;
+    pruned |= static_cast<unsigned>(on && key < raw_bound) << e;
+    inside |= static_cast<unsigned>(on && distance < edges.end) << e;
+    found.ties_lo |= static_cast<unsigned>(on && distance < edges.ties_lo) << e;
+    found.ties_hi |= static_cast<unsigned>(on && distance >= edges.ties_hi) << e;
+    if (on && key < raw_bound) mask.at[e] = M{0};
   }
-  if (left > 0) write<N, F, M>(out, product, left, mask, entries.t);
-  totals.active += __popc(active);
-  totals.below += __popc(below);
-  unsigned between = inside;
-  unsigned mine = 0;
-  if (inside != 0) {
-#pragma unroll
-    for (int e = 0; e < N; ++e) {
-      const Key key = rank_key<F>(scores.at[e], flip);
-      const bool lo = key == edges.lo;
-      if ((inside >> e & 1) == 0 || (!lo && key != edges.hi)) continue;
-      between &= ~(1u << e);
-      mine += lo ? edge_ties(1, 0) : edge_ties(0, 1);
-    }
+  if (left <= 0) return {0, 0, 0};
+  write<N, F, M>(out, product, left, mask, entries.t);
+  const unsigned there = left < N ? (1u << left) - 1 : (1u << N) - 1;
+  totals.active += __popc(active & there);
+  totals.below += __popc(pruned & ~inside & there);
+  found.ties_lo &= there;
+  found.ties_hi &= inside & there & ~found.ties_lo;  // the edges may be one key
+  found.between = inside & there & ~(found.ties_lo | found.ties_hi);
+  return found;
+}
+
+// A lane stages its candidates, the entries of a vector with a bit in `between`. Returns false if
+// there is no room; they are left for after flush() then. One atomic for each lane that has any, a
+// sixth of them, takes fewer instructions than a ballot over all.
+template <int N, class F>
+__device__ __forceinline__ bool stage(Staging<F>& staging, unsigned between,
+                                      const Packed<typename F::Bits, N>& scores,
+                                      typename F::Key flip, int offset) {
+  static_assert(TopkPolicy::kStaged >= N, "a lane has room if it is the first");
+  if (between == 0) return true;
+  const auto count = static_cast<unsigned>(__popc(between));
+  unsigned at = atomicAdd(&staging.count, count);
+  if (at + count > TopkPolicy::kStaged) {
+    // Of the lanes that find no room, the first: those after it begin beyond.
+    if (at <= TopkPolicy::kStaged) staging.full_at = at;
+    return false;
   }
-  if (__any_sync(0xffffffffu, mine != 0)) {
-    mine = warp_sum(mine);
-    if (threadIdx.x % 32 == 0) atomicAdd(ties, mine);
+  for (; between != 0; between &= between - 1, ++at) {
+    const int e = __ffs(static_cast<int>(between)) - 1;
+    staging.keys[at] = static_cast<typename F::Bits>(rank_key<F>(scores.entry(e), flip));
+    staging.offsets[at] = static_cast<uint16_t>(offset + e);
   }
-  return between;
+  return true;
 }
 
 // The block writes the staged candidates to memory, if there is room, and clears them.
@@ -161,54 +159,65 @@ __device__ __forceinline__ void sweep_tiles(const TensorList& list, const Select
   if (threadIdx.x < TopkPolicy::kBatchTiles) staging.edge_ties[threadIdx.x] = 0;
   __syncthreads();  // `staging` is cleared
 
-  // The next vector, which is loaded while the one before it is processed. Entries are numbered
-  // from the first of the range; a warp's are in one tile.
+  // Entries are numbered from the first of the range; a warp's are in one tile. The vectors of a
+  // step are loaded at the end of the step before it, so that they are under way at every barrier.
   static_assert(kTile % (32 * N) == 0, "a warp's vectors are in one tile");
   const auto tiles = static_cast<int>(range.last - range.first);
   const auto before_pivot = static_cast<int>(  // tiles that prune what equals the pivot
       edges.pivot_tile <= range.first ? 0
       : edges.pivot_tile < range.last ? edges.pivot_tile - range.first
                                       : tiles);
+  const auto flip = static_cast<typename F::Key>(options.flip);
+  const RawEdges<F> raw_edges(edges, flip);
+  const auto pivot_kept = raw_bound<F>(edges.pivot, flip);
+  const auto pivot_pruned = raw_bound<F>(edges.pivot + 1, flip);
   TileWalk walk(list, range.first);
   int entry = static_cast<int>(threadIdx.x) * N;
-  Entries<N, F, M> next;
+  Entries<N, F, M> entries;
+  Place place{};
   const auto load = [&] {
     if (entry >= tiles * kTile) return;
-    const Span<F, M> span = walk.span<typename F::Bits, M>(range.first + entry / kTile);
-    if (entry % kTile < span.size) {
-      next = load_entries<N, F, M>(span, entry % kTile, options);
-    }
+    place = walk.place(range.first + entry / kTile, entry % kTile);
+    if (place.left <= 0) return;
+    walk.with_item(place, [&](const TensorItem& item) {
+      entries = load_entries<N, F, M>(span_at<typename F::Bits, M>(item, place.at, place.left), 0,
+                                      options);
+    });
   };
   load();
-  // The lane's last candidates, and whether they found no room yet.
-  Packed<typename F::Bits, N> scores;
-  unsigned between = 0;
-  int offset = 0;
-  bool pending = false;
+  Found found{0, 0, 0};
+  bool pending = false;  // a lane's candidates found no room
   Totals totals;
   for (int batch = 0; batch < tiles; batch += TopkPolicy::kBatchTiles) {
     const int full = batch + TopkPolicy::kBatchTiles;
     const int end = full < tiles ? full : tiles;
     bool again = false;
     do {
-      while (pending || entry < end * kTile) {
+      while (entry < end * kTile) {
         if (!pending) {
-          const Entries<N, F, M> entries = next;
-          const int tile = entry / kTile;
-          const int at = entry % kTile;
-          const Span<F, M> span = walk.span<typename F::Bits, M>(range.first + tile);
-          const auto bound = edges.pivot + static_cast<typename F::Key>(tile < before_pivot);
-          offset = entry - batch * kTile;
-          entry += TopkPolicy::kThreads * N;
-          load();
-          between =
-              sweep_vec<N, F, M>(entries, span.out + at, advance(span.product, at), span.size - at,
-                                 edges, bound, options, staging.edge_ties + offset / kTile, totals);
-          scores = entries.scores;
+          M* out = nullptr;
+          typename F::Bits* product = nullptr;
+          walk.with_item(place, [&](const TensorItem& item) {
+            out = static_cast<M*>(item.out) + place.at;
+            product = advance(static_cast<typename F::Bits*>(item.product), place.at);
+          });
+          found = sweep_vec<N, F, M>(entries, out, product, place.left, raw_edges,
+                                     entry / kTile < before_pivot ? pivot_pruned : pivot_kept,
+                                     options, totals);
+          unsigned ties = edge_ties(__popc(found.ties_lo), __popc(found.ties_hi));
+          if (__any_sync(0xffffffffu, ties != 0)) {
+            ties = warp_sum(ties);
+            const int tile = entry / kTile - batch;
+            if (threadIdx.x % 32 == 0) atomicAdd(&staging.edge_ties[tile], ties);
+          }
         }
-        pending = !stage<N, F>(staging, between, scores.unpack(),
-                               static_cast<typename F::Key>(options.flip), offset);
+        const bool staged =
+            stage<N, F>(staging, found.between, entries.scores, flip, entry - batch * kTile);
+        if (staged) found.between = 0;
+        pending = __any_sync(0xffffffffu, !staged) != 0;
         if (pending) break;
+        entry += TopkPolicy::kThreads * N;
+        load();
       }
       again = __syncthreads_or(pending) != 0;
       flush<F>(staging, work, range.first + batch);

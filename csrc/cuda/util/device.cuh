@@ -49,9 +49,13 @@ __device__ __forceinline__ T load_fresh(const T* p) {
 
 // The sum over a warp, in all of its lanes.
 __device__ __forceinline__ unsigned warp_sum(unsigned value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #pragma unroll
   for (int half = 16; half > 0; half /= 2) value += __shfl_xor_sync(0xffffffffu, value, half);
   return value;
+#else
+  return __reduce_add_sync(0xffffffffu, value);
+#endif
 }
 
 // Whether this block is the last of `blocks` blocks to arrive; it sees the others' earlier writes.

@@ -85,23 +85,36 @@ __device__ __forceinline__ TensorItem item_at(const TensorList& list, int64_t at
   return list.count == 1 ? list.only : list.items[index_at<kFirst>(list, at)];
 }
 
+// The entries of a tensor from `at` on, `left` of them.
 template <class S, class M, class O = M>
-__device__ __forceinline__ TileSpan<S, M, O> span_of(const TensorItem& s, int64_t tile) {
-  const int64_t at = (tile - s.first_tile) * kTile;
-  const int64_t left = s.size - at;
+__device__ __forceinline__ TileSpan<S, M, O> span_at(const TensorItem& s, int64_t at, int left) {
   return {static_cast<const S*>(s.scores) + at,
           advance(static_cast<const M*>(s.mask), at),
           static_cast<O*>(s.out) + at,
           advance(static_cast<const S*>(s.t), at),
           advance(static_cast<S*>(s.product), at),
-          static_cast<int>(left < kTile ? left : kTile),
+          left,
           s.vectorized};
+}
+
+template <class S, class M, class O = M>
+__device__ __forceinline__ TileSpan<S, M, O> span_of(const TensorItem& s, int64_t tile) {
+  const int64_t at = (tile - s.first_tile) * kTile;
+  const int64_t left = s.size - at;
+  return span_at<S, M, O>(s, at, static_cast<int>(left < kTile ? left : kTile));
 }
 
 template <class S, class M, class O = M>
 __device__ __forceinline__ TileSpan<S, M, O> tile_span(const TensorList& list, int64_t tile) {
   return span_of<S, M, O>(item_at<&TensorItem::first_tile>(list, tile), tile);
 }
+
+// An entry of a tile.
+struct Place {
+  int item;
+  int left;    // entries of the tile from here on; none, or fewer, in the last tile of a tensor
+  int64_t at;  // in its tensor
+};
 
 // Visits tiles in ascending order: searches the list once, and then goes on from item to item.
 class TileWalk {
@@ -112,11 +125,35 @@ class TileWalk {
   template <class S, class M, class O = M>
   __device__ __forceinline__ TileSpan<S, M, O> span(int64_t tile) {
     if (list_.count == 1) return span_of<S, M, O>(list_.only, tile);
-    while (item_ + 1 < list_.count && list_.items[item_ + 1].first_tile <= tile) ++item_;
+    advance_to(tile);
     return span_of<S, M, O>(list_.items[item_], tile);
   }
 
+  __device__ __forceinline__ Place place(int64_t tile, int at) {
+    int64_t first_tile = 0;
+    int64_t size = list_.only.size;
+    if (list_.count > 1) {
+      advance_to(tile);
+      first_tile = list_.items[item_].first_tile;
+      size = list_.items[item_].size;
+    }
+    const int64_t begin = (tile - first_tile) * kTile;
+    const int64_t left = size - begin;
+    return {item_, static_cast<int>(left < kTile ? left : kTile) - at, begin + at};
+  }
+
+  // fn(item) for the tensor of a place.
+  template <class Fn>
+  __device__ __forceinline__ void with_item(const Place& place, const Fn& fn) const {
+    if (list_.count == 1) return fn(list_.only);
+    fn(list_.items[place.item]);
+  }
+
  private:
+  __device__ __forceinline__ void advance_to(int64_t tile) {
+    while (item_ + 1 < list_.count && list_.items[item_ + 1].first_tile <= tile) ++item_;
+  }
+
   const TensorList& list_;
   int item_;
 };

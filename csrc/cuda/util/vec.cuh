@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "cuda/util/device.cuh"
 
@@ -79,6 +80,22 @@ struct Packed {
     Vec<T, N> vec;
     memcpy(static_cast<void*>(&vec), &word, sizeof(word));
     return vec;
+  }
+
+  // Entry e, which is not known at compile time: selects a register, and shifts.
+  __device__ __forceinline__ T entry(int e) const {
+    using Part = std::conditional_t<(sizeof(T) < 4 && sizeof(word) >= 4), unsigned, T>;
+    constexpr int kEach = static_cast<int>(sizeof(Part) / sizeof(T));
+    Part parts[sizeof(word) / sizeof(Part)];
+    memcpy(static_cast<void*>(parts), &word, sizeof(word));
+    Part part = parts[0];
+#pragma unroll
+    for (int p = 1; p < N / kEach; ++p) part = e / kEach == p ? parts[p] : part;
+    if constexpr (kEach == 1) {
+      return part;
+    } else {
+      return static_cast<T>(part >> (e % kEach * 8 * static_cast<int>(sizeof(T))));
+    }
   }
 };
 
