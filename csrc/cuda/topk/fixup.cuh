@@ -25,16 +25,40 @@ __device__ __forceinline__ bool at_edge(const Edges<Key>& edges, Key threshold) 
   return threshold == edges.lo || threshold == edges.hi;
 }
 
-// The batches of candidates, for blocks first, first + stride, ...; fn(batch, j) for each one.
+// Calls fn(tile, offset in the tile, key) for the candidates in the batches of block `first` of
+// `stride`.
 template <class F, class Fn>
 __device__ __forceinline__ void for_each_candidate(const TopkWork<F>& work, int64_t first,
                                                    int64_t stride, const Fn& fn) {
-  const int64_t batches = load_fresh(&work.state->batches);
+  using Key = typename F::Key;
+  constexpr int kLoads = 2;  // in flight, as registers allow
+  const auto batches = static_cast<int64_t>(load_fresh(&work.state->batches));
+  Batch next{};
+  const auto fetch = [&](int64_t b) {
+    if (b >= batches) return;
+    next.first_tile = load_fresh(&work.batches[b].first_tile);
+    next.begin = load_fresh(&work.batches[b].begin);
+    next.count = load_fresh(&work.batches[b].count);
+  };
+  fetch(first);
   for (int64_t b = first; b < batches; b += stride) {
-    const Batch batch{load_fresh(&work.batches[b].first_tile), load_fresh(&work.batches[b].begin),
-                      load_fresh(&work.batches[b].count)};
-    for (unsigned j = threadIdx.x; j < batch.count; j += TopkPolicy::kThreads) {
-      fn(batch, static_cast<int64_t>(batch.begin) + j);
+    const auto [tile, begin, count] = next;
+    fetch(b + stride);
+    for (unsigned round = threadIdx.x; round < count; round += kLoads * TopkPolicy::kThreads) {
+      typename F::Bits keys[kLoads];
+      uint16_t offsets[kLoads];
+#pragma unroll
+      for (int l = 0; l < kLoads; ++l) {
+        const unsigned j = round + l * TopkPolicy::kThreads;
+        keys[l] = j < count ? load_fresh(work.keys + begin + j) : no_key<F>();
+        offsets[l] = j < count ? load_fresh(work.offsets + begin + j) : uint16_t{0};
+      }
+#pragma unroll
+      for (int l = 0; l < kLoads; ++l) {
+        if (keys[l] == no_key<F>()) continue;
+        fn(tile + offsets[l] / kTile, static_cast<int>(offsets[l] % kTile),
+           static_cast<Key>(keys[l]));
+      }
     }
   }
 }
@@ -48,15 +72,14 @@ __device__ __forceinline__ void count_ties(const TopkWork<F>& work,
                                            int64_t stride) {
   using Key = typename F::Key;
   if (all_or_none(threshold) || at_edge(edges, threshold.lo)) return;
-  for_each_candidate<F>(work, first, stride, [&](const Batch& batch, int64_t at) {
-    if (static_cast<Key>(load_fresh(work.keys + at)) != threshold.lo) return;
-    atomicAdd(&work.ties[batch.first_tile + load_fresh(work.offsets + at) / kTile], 1u);
+  for_each_candidate<F>(work, first, stride, [&](int tile, int, Key key) {
+    if (key == threshold.lo) atomicAdd(&work.ties[tile], 1u);
   });
 }
 
 // One block finds the boundary, from the first tile on, and returns it to all threads.
 template <class F>
-__device__ __forceinline__ TieBoundary tie_boundary(const TopkWork<F>& work, int64_t tiles,
+__device__ __forceinline__ TieBoundary tie_boundary(const TopkWork<F>& work, int tiles,
                                                     const Edges<typename F::Key>& edges,
                                                     const Bracket<typename F::Key>& threshold) {
   using Scan = cub::BlockScan<long long, TopkPolicy::kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
@@ -70,9 +93,8 @@ __device__ __forceinline__ TieBoundary tie_boundary(const TopkWork<F>& work, int
   };
   const unsigned* words = edge ? work.edge_ties : work.ties;
   long long left = threshold.rank;
-  for (int64_t first = 0; left > 0 && first < tiles;
-       first += kTilesTogether * TopkPolicy::kThreads) {
-    const int64_t mine = first + int64_t{threadIdx.x} * kTilesTogether;
+  for (int first = 0; left > 0 && first < tiles; first += kTilesTogether * TopkPolicy::kThreads) {
+    const int mine = first + static_cast<int>(threadIdx.x) * kTilesTogether;
     uint4 vectors[kTilesTogether / 4] = {};
     if (mine < tiles) {
 #pragma unroll
@@ -185,23 +207,23 @@ struct Rewrite {
 
   // Up to which tile entries of a key are pruned, where the first `ties` tiles prune those of
   // `threshold`.
-  FASTPRUNE_HD static int64_t pruned_up_to(Key key, Key threshold, int64_t ties, int64_t tiles) {
+  FASTPRUNE_HD static int pruned_up_to(Key key, Key threshold, int ties, int tiles) {
     return key < threshold ? tiles : key > threshold ? 0 : ties < tiles ? ties : tiles;
   }
 
   FASTPRUNE_HD Rewrite(const Edges<Key>& edges, Key threshold, const TieBoundary& found,
-                       const unsigned* ties, int64_t tiles)
+                       const unsigned* ties, int tiles)
       : boundary(found), edge_ties(ties) {
     const auto wrong = [&](Key edge) -> TileRange {
-      const int64_t swept = pruned_up_to(edge, edges.pivot, edges.pivot_tile, tiles);
-      const int64_t exact = pruned_up_to(edge, threshold, found.tile, tiles);
+      const int swept = pruned_up_to(edge, edges.pivot, edges.pivot_tile, tiles);
+      const int exact = pruned_up_to(edge, threshold, found.tile, tiles);
       return swept < exact ? TileRange{swept, exact} : TileRange{exact, swept};
     };
     lo = wrong(edges.lo);
     hi = wrong(edges.hi);
   }
 
-  __device__ __forceinline__ bool holds(int64_t tile) const {
+  __device__ __forceinline__ bool holds(int tile) const {
     if (tile == boundary.tile && boundary.due > 0) return true;
     return (in_range(lo, tile) && EdgeTies{edge_ties[tile]}.lo() > 0) ||
            (in_range(hi, tile) && EdgeTies{edge_ties[tile]}.hi() > 0);
@@ -221,7 +243,7 @@ struct Rewrite {
     return all;
   }
 
-  __device__ __forceinline__ Quota quota(int64_t tile) const {
+  __device__ __forceinline__ Quota quota(int tile) const {
     if (tile == boundary.tile) return {boundary.due, boundary.due > 0};
     return {tile < boundary.tile ? kTile : 0, false};
   }
@@ -236,18 +258,16 @@ __device__ __forceinline__ void fixup_candidates(const TensorList& list,
                                                  typename F::Key threshold,
                                                  const Rewrite<typename F::Key>& rewrite) {
   using Key = typename F::Key;
-  for_each_candidate<F>(work, blockIdx.x, gridDim.x, [&](const Batch& batch, int64_t at) {
-    const Key key = work.keys[at];
-    const int offset = work.offsets[at];
-    const int64_t tile = batch.first_tile + offset / kTile;
+  for_each_candidate<F>(work, blockIdx.x, gridDim.x, [&](int tile, int i, Key key) {
     const bool pruned = key < threshold || (key == threshold && tile < rewrite.boundary.tile);
     if (pruned == (key < edges.bound(tile)) || rewrite.holds(tile)) return;
     const Span<F, M> span = tile_span<typename F::Bits, M>(list, tile);
-    const int i = offset % kTile;
-    const auto entries = load_entries<1, F, M>(span, i, options);
-    auto mask = entries.mask.unpack();
-    if (pruned) mask.at[0] = M{0};
-    write<1, F, M>(span.out + i, advance(span.product, i), 1, mask, entries.t);
+    // A candidate is active: of `active_only`, its old mask is one.
+    const bool known = options.active_only || span.mask == nullptr;
+    const M old = known ? static_cast<M>(options.one) : load_vec<1>(span.mask + i).at[0];
+    Packed<typename F::Bits, 1> t{};
+    if (span.product != nullptr) t = pack(load_vec<1>(span.t + i));
+    write<1, F, M>(span.out + i, advance(span.product, i), 1, Vec<M, 1>{{pruned ? M{0} : old}}, t);
   });
 }
 
@@ -257,12 +277,13 @@ __device__ __forceinline__ void fixup(const TensorList& list, const SelectionOpt
   const auto* state = work.state;
   const auto threshold = state->bracket.lo;
   const Rewrite<typename F::Key> rewrite(state->edges, threshold, state->boundary, work.edge_ties,
-                                         list.tiles);
+                                         static_cast<int>(list.tiles));
   if (state->source == Source::kCandidates) {
     fixup_candidates<F, M>(list, options, work, state->edges, threshold, rewrite);
   }
   const TileRange range = rewrite.range();
-  for (int64_t tile = range.first + blockIdx.x; tile < range.last; tile += gridDim.x) {
+  for (int tile = range.first + static_cast<int>(blockIdx.x); tile < range.last;
+       tile += static_cast<int>(gridDim.x)) {
     if (!rewrite.holds(tile)) continue;
     write_exact_tile<F, M>(tile_span<typename F::Bits, M>(list, tile), threshold,
                            rewrite.quota(tile), options);

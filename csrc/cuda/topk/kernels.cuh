@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMu
     topk_small_kernel(const TensorList list, const SelectionOptions options,
                       TopkState<typename F::Key>* state) {
   using Key = typename F::Key;
-  const TileRange tiles{0, list.tiles};
+  const TileRange tiles{0, static_cast<int>(list.tiles)};
   const Bracket<Key> threshold = radix_select_in_block(
       Bracket<Key>{0, max_key<F>(), 0, 0, 0},
       [&](const Bracket<Key>& bracket, Digit digit, unsigned* bins) {
@@ -62,7 +62,7 @@ __device__ __forceinline__ Edges<Key> exact_edges(const Bracket<Key>& threshold,
   const double share = static_cast<double>(threshold.rank) /
                        static_cast<double>(threshold.inside > 0 ? threshold.inside : 1);
   const Key key = threshold.lo;
-  return {key, key, key, static_cast<int64_t>(share * static_cast<double>(tiles))};
+  return {key, key, key, static_cast<int>(share * static_cast<double>(tiles))};
 }
 
 // First by the sampled edges. With `again`, if the fallback was taken, by the exact threshold.
@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMu
 // Finds out which ties are pruned.
 template <class F>
 __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
-    topk_ties_kernel(const TopkWork<F> work, int64_t tiles) {
+    topk_ties_kernel(const TopkWork<F> work, int tiles) {
   auto* state = work.state;
   const auto threshold = state->bracket;
   count_ties<F>(work, state->edges, threshold, blockIdx.x, gridDim.x);
@@ -154,16 +154,18 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMu
     state->bracket = threshold;
   }
   if (swept.source == Source::kEverything) {
+    const auto tiles = static_cast<int>(list.tiles);
     write_exact<F, M>(list, options, threshold);
     if (threadIdx.x == 0) {  // nothing is left to rewrite
-      state->edges = {threshold.lo, threshold.lo, threshold.lo, list.tiles};
-      state->boundary = {list.tiles, 0};
+      state->edges = {threshold.lo, threshold.lo, threshold.lo, tiles};
+      state->boundary = {tiles, 0};
     }
     return;
   }
   count_ties<F>(work, state->edges, threshold, 0, 1);
   __syncthreads();  // all counts are written
-  const TieBoundary boundary = tie_boundary<F>(work, list.tiles, state->edges, threshold);
+  const TieBoundary boundary =
+      tie_boundary<F>(work, static_cast<int>(list.tiles), state->edges, threshold);
   if (threadIdx.x == 0) state->boundary = boundary;
 }
 

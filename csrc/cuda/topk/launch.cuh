@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <limits>
 
 #include "args/topk.h"
 #include "common/dtypes.h"
@@ -37,7 +38,7 @@ TileMap tile_map(const TopkArgs& args) {
 // tests.
 template <class F>
 void read_state(const at::Tensor& memory, const SelectionOptions& options, bool check, bool sampled,
-                int64_t tiles) {
+                int tiles) {
   using Key = typename F::Key;
   using State = TopkState<Key>;
   // Each field by itself: a small selection sets only `active`.
@@ -101,7 +102,7 @@ void launch_large(const TensorList& list, const SelectionOptions& options, const
                      pass);
   }
   FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, kThreads, list, options, work, true);
-  FASTPRUNE_LAUNCH((topk_ties_kernel<F>), grid, kThreads, work, list.tiles);
+  FASTPRUNE_LAUNCH((topk_ties_kernel<F>), grid, kThreads, work, static_cast<int>(list.tiles));
   FASTPRUNE_LAUNCH((topk_fixup_kernel<F, M>), grid, kThreads, list, options, work);
 }
 
@@ -111,6 +112,8 @@ void launch_with_mask(const TopkArgs& args, bool active_only, bool largest) {
   if (map.tiles() == 0) return;
   const at::Device device = args.scores[0].device();
   const TensorList list = map.list(device);
+  TORCH_INTERNAL_ASSERT(list.tiles <= std::numeric_limits<int>::max());
+  const auto tiles = static_cast<int>(list.tiles);
   const SelectionOptions options{args.amount, one_bits(args.mask_dtype),
                                  largest ? uint64_t{max_key<F>()} : 0, active_only && args.any_mask,
                                  test_hooks().forced_miss};
@@ -122,7 +125,7 @@ void launch_with_mask(const TopkArgs& args, bool active_only, bool largest) {
   };
   if (within(TopkPolicy::kSmall)) {
     const at::Tensor state = launch_small<F, M>(list, options, device);
-    return read_state<F>(state, options, check, /*sampled=*/false, list.tiles);
+    return read_state<F>(state, options, check, /*sampled=*/false, tiles);
   }
   const unsigned grid = grid_for<TopkPolicy>(list.tiles);
   const Workspace<F> workspace(list, grid, device);
@@ -131,7 +134,7 @@ void launch_with_mask(const TopkArgs& args, bool active_only, bool largest) {
   } else {
     launch_large<F, M>(list, options, workspace.pointers, grid);
   }
-  read_state<F>(workspace.memory, options, check, /*sampled=*/true, list.tiles);
+  read_state<F>(workspace.memory, options, check, /*sampled=*/true, tiles);
 }
 
 template <class F>

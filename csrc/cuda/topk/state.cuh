@@ -41,10 +41,10 @@ struct Edges {
   Key lo;
   Key pivot;
   Key hi;
-  int64_t pivot_tile;
+  int pivot_tile;
 
   // What is pruned in a tile: keys under this.
-  __device__ __forceinline__ Key bound(int64_t tile) const {
+  __device__ __forceinline__ Key bound(int tile) const {
     return pivot + static_cast<Key>(tile < pivot_tile);
   }
 };
@@ -64,7 +64,7 @@ struct SweepCounts {
 // Ties are pruned in tiles before `tile`, and in it the first `due`; 0: none, and it is not
 // rewritten for that.
 struct TieBoundary {
-  int64_t tile;
+  int tile;
   int due;
 };
 
@@ -93,7 +93,7 @@ __device__ __forceinline__ unsigned edge_ties(unsigned lo, unsigned hi) {
 
 // Candidates of neighbouring tiles: their keys and offsets are at [begin, begin + count).
 struct Batch {
-  int64_t first_tile;
+  int first_tile;
   unsigned begin;
   unsigned count;
 };

@@ -122,7 +122,7 @@ __device__ __forceinline__ bool stage(Staging<F>& staging, unsigned between,
 
 // The block writes the staged candidates to memory, if there is room, and clears them.
 template <class F>
-__device__ __forceinline__ void flush(Staging<F>& staging, const TopkWork<F>& work, int64_t batch) {
+__device__ __forceinline__ void flush(Staging<F>& staging, const TopkWork<F>& work, int batch) {
   const unsigned count = staging.count <= TopkPolicy::kStaged ? staging.count : staging.full_at;
   const auto fits = [&](unsigned long long begin) {
     return begin + count <= static_cast<unsigned long long>(work.room);
@@ -162,11 +162,11 @@ __device__ __forceinline__ void sweep_tiles(const TensorList& list, const Select
   // Entries are numbered from the first of the range; a warp's are in one tile. The vectors of a
   // step are loaded at the end of the step before it, so that they are under way at every barrier.
   static_assert(kTile % (32 * N) == 0, "a warp's vectors are in one tile");
-  const auto tiles = static_cast<int>(range.last - range.first);
-  const auto before_pivot = static_cast<int>(  // tiles that prune what equals the pivot
+  const int tiles = range.last - range.first;
+  const int before_pivot =  // tiles that prune what equals the pivot
       edges.pivot_tile <= range.first ? 0
       : edges.pivot_tile < range.last ? edges.pivot_tile - range.first
-                                      : tiles);
+                                      : tiles;
   const auto flip = static_cast<typename F::Key>(options.flip);
   const RawEdges<F> raw_edges(edges, flip);
   const auto pivot_kept = raw_bound<F>(edges.pivot, flip);

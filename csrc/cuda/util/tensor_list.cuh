@@ -27,7 +27,7 @@ struct TensorItem {
   bool vectorized;      // all operands are aligned for vectors
 };
 
-// Passed to kernels by value.
+// Passed to kernels by value. Tiles are numbered by int: 8 * 10^12 entries.
 struct TensorList {
   int count;
   int64_t tiles;
@@ -97,11 +97,16 @@ __device__ __forceinline__ TileSpan<S, M, O> span_at(const TensorItem& s, int64_
           s.vectorized};
 }
 
+// Entries of the tile that begins at `at` of a tensor.
+__device__ __forceinline__ int tile_size(int64_t size, int64_t at) {
+  const int64_t left = size - at;
+  return static_cast<int>(left < kTile ? left : kTile);
+}
+
 template <class S, class M, class O = M>
 __device__ __forceinline__ TileSpan<S, M, O> span_of(const TensorItem& s, int64_t tile) {
   const int64_t at = (tile - s.first_tile) * kTile;
-  const int64_t left = s.size - at;
-  return span_at<S, M, O>(s, at, static_cast<int>(left < kTile ? left : kTile));
+  return span_at<S, M, O>(s, at, tile_size(s.size, at));
 }
 
 template <class S, class M, class O = M>
@@ -138,8 +143,7 @@ class TileWalk {
       size = list_.items[item_].size;
     }
     const int64_t begin = (tile - first_tile) * kTile;
-    const int64_t left = size - begin;
-    return {item_, static_cast<int>(left < kTile ? left : kTile) - at, begin + at};
+    return {item_, tile_size(size, begin) - at, begin + at};
   }
 
   // fn(item) for the tensor of a place.
@@ -159,11 +163,11 @@ class TileWalk {
 };
 
 struct TileRange {
-  int64_t first;
-  int64_t last;  // exclusive
+  int first;
+  int last;  // exclusive
 };
 
-__device__ __forceinline__ bool in_range(const TileRange& range, int64_t tile) {
+__device__ __forceinline__ bool in_range(const TileRange& range, int tile) {
   return range.first <= tile && tile < range.last;
 }
 
@@ -171,7 +175,8 @@ __device__ __forceinline__ bool in_range(const TileRange& range, int64_t tile) {
 
 __device__ __forceinline__ TileRange share_of_tiles(int64_t tiles, unsigned block,
                                                     unsigned blocks) {
-  return {tiles * block / blocks, tiles * (block + 1ll) / blocks};
+  return {static_cast<int>(tiles * block / blocks),
+          static_cast<int>(tiles * (block + 1ll) / blocks)};
 }
 
 }  // namespace fastprune::cuda
