@@ -131,11 +131,7 @@ def phases(case: Case, code: Code) -> dict[str, float]:
         "sample and its ranks": MEMORY + one_block,
         "sweep": max(moved, issue, chain),
         "radix passes": passes * radix,
-        "ties and fixup": ties
-        + looked_at
-        + rewritten
-        + inside * (case.size + 2) / BANDWIDTH
-        + 2 * MEMORY,
+        "ties and fixup": ties + looked_at + rewritten + read + 2 * MEMORY,
         "launches": (6 + passes) * LAUNCH,
     }
 
