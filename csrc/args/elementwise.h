@@ -50,8 +50,7 @@ inline SameLayout to_same_layout(const at::Tensor& first, const at::Tensor& seco
   at::Tensor a = first;
   if (!first.is_non_overlapping_and_dense()) a = fresh_like(first).copy_(first);
   if (have_same_strides(a, second)) return {a, second};
-  at::Tensor b =
-      fresh_strided(a.sizes(), a.strides(), second.scalar_type(), second.device());
+  at::Tensor b = fresh_strided(a.sizes(), a.strides(), second.scalar_type(), second.device());
   b.copy_(second);
   return {a, b};
 }

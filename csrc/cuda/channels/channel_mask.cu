@@ -111,8 +111,7 @@ void launch_select_and_write(const ChannelMaskArgs& args, const ChannelScores& s
                      ChannelsPolicy::kThreads, mask, scores, args.amount, task, active, out, fused);
     return;
   }
-  at::Tensor pruned =
-      fresh({ceil_div(scores.count, 32)}, at::kInt, args.scores.device());
+  at::Tensor pruned = fresh({ceil_div(scores.count, 32)}, at::kInt, args.scores.device());
   auto* words = reinterpret_cast<unsigned*>(pruned.mutable_data_ptr<int>());
   FASTPRUNE_LAUNCH(channel_select_kernel<kSelectThreads>, 1, kSelectThreads, scores, args.amount,
                    active, words);
