@@ -33,7 +33,7 @@ __device__ __forceinline__ void add_column(double (&lane)[V], const T* from, int
 
 // V > 1: the number of channels is a multiple of V.
 template <NormKind kind, int V, class T>
-__global__ void __launch_bounds__(kColumnThreads<V>)
+__global__ void __launch_bounds__(kColumnThreads<V>, kOneBlock)
     channel_norms_columns_kernel(const T* data, const NormTask task) {
   constexpr int kAcross = kColumnThreads<V> / kNormLanes;
   constexpr int kStrip = kColumnStrip<V>;

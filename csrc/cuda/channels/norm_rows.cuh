@@ -34,7 +34,7 @@ __device__ __forceinline__ void add_run(double (&lane)[V], const T* data, const 
 }
 
 template <NormKind kind, int V, class T>
-__global__ void __launch_bounds__(ChannelsPolicy::kThreads)
+__global__ void __launch_bounds__(ChannelsPolicy::kThreads, kOneBlock)
     channel_norms_rows_kernel(const T* data, const NormTask task, const RowsPlan plan) {
   constexpr int kGroups = kRowGroups<V>;
   FASTPRUNE_SHARED(double[2][kGroups], sums);  // double-buffered: this round's and the last one's

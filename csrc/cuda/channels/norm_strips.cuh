@@ -14,7 +14,7 @@ constexpr int kShortRun = 32;      // runs are shorter than this
 constexpr int kStageBytes = 1024;  // in shared memory for each channel
 
 template <NormKind kind, class T>
-__global__ void __launch_bounds__(ChannelsPolicy::kThreads)
+__global__ void __launch_bounds__(ChannelsPolicy::kThreads, kOneBlock)
     channel_norms_strips_kernel(const T* data, const NormTask task) {
   constexpr int kRun = kStageBytes / sizeof(T);
   constexpr int kLoads = kRun / kNormLanes;

@@ -58,12 +58,12 @@ __device__ __forceinline__ void add_vecs(double (&lane)[V], int steps, double p,
     load(kLoads);
     add(kLoads);
   }
-  if (steps <= 0) return;
   take();
-  load(steps - kLoads);
   add(steps < kLoads ? steps : kLoads);
-  take();
-  add(steps - kLoads);
+  for (steps -= kLoads; steps > 0; --steps) {
+    x[0] = next();
+    add(1);
+  }
 }
 
 // Folds the lanes of a chunk: kNormLanes / V neighbouring threads hold V neighbouring lanes each.

@@ -83,7 +83,7 @@ __device__ __forceinline__ void write_channels(const T* mask, const unsigned* pr
 
 // Every block repeats the selection, as blocks cannot wait for one that does it for all of them.
 template <class T>
-__global__ void __launch_bounds__(ChannelsPolicy::kThreads)
+__global__ void __launch_bounds__(ChannelsPolicy::kThreads, kOneBlock)
     channel_mask_kernel(const T* mask, const ChannelScores scores, const Amount amount,
                         const WriteTask task, int64_t* active, T* out,
                         const FusedProduct<T> fused) {
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kBlock, 2)
 }
 
 template <class T>
-__global__ void __launch_bounds__(ChannelsPolicy::kThreads)
+__global__ void __launch_bounds__(ChannelsPolicy::kThreads, kOneBlock)
     channel_write_kernel(const T* mask, const unsigned* pruned, const WriteTask task, T* out,
                          const FusedProduct<T> fused) {
   write_channels(mask, pruned, task, out, fused);

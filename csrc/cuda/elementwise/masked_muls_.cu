@@ -6,14 +6,14 @@ namespace fastprune::cuda {
 
 // `out` of an item is the tensor.
 template <class Bits>
-__global__ void __launch_bounds__(ElementwisePolicy::kThreads)
+__global__ void __launch_bounds__(ElementwisePolicy::kThreads, kOneBlock)
     zero_by_bools_kernel(const TensorList list) {
   const auto span = tile_span<Bits, uint8_t, Bits>(list, blockIdx.x);
   zero_pruned(span.out, span.size, span.vectorized, KeptByBools{span.mask});
 }
 
 template <class Bits>
-__global__ void __launch_bounds__(ElementwisePolicy::kThreads)
+__global__ void __launch_bounds__(ElementwisePolicy::kThreads, kOneBlock)
     zero_by_bits_kernel(const TensorList list) {
   const TensorItem item = item_at<&TensorItem::first_tile>(list, blockIdx.x);
   const int64_t first = (blockIdx.x - item.first_tile) * kTile;

@@ -22,9 +22,10 @@ __device__ __forceinline__ typename F::Bits sampled_key(const TensorList& list,
   if (at >= list.entries) return no_key<F>();
   const TensorItem item = item_at<&TensorItem::first_entry>(list, at);
   const int64_t i = at - item.first_entry;
-  const auto bits = static_cast<const typename F::Bits*>(item.scores)[i];
-  if (item.mask != nullptr && !is_active<F, M>(static_cast<const M*>(item.mask)[i], options)) {
-    return no_key<F>();
+  const auto bits = load_vec<1>(static_cast<const typename F::Bits*>(item.scores) + i).at[0];
+  if (item.mask != nullptr) {
+    const M old = load_vec<1>(static_cast<const M*>(item.mask) + i).at[0];
+    if (!is_active<F, M>(old, options)) return no_key<F>();
   }
   return static_cast<typename F::Bits>(
       rank_key<F>(bits, static_cast<typename F::Key>(options.flip)));

@@ -41,6 +41,10 @@ FASTPRUNE_HD constexpr auto ceil_div(A a, B b) {
   return (a + b - 1) / b;
 }
 
+// The least number of blocks for a multiprocessor in __launch_bounds__ where registers should not
+// be limited: without one, ptxas spills to fit more blocks.
+constexpr int kOneBlock = 1;
+
 // Loads what another block may have written in this launch, bypassing the multiprocessor's L1.
 template <class T>
 __device__ __forceinline__ T load_fresh(const T* p) {

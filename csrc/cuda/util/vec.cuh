@@ -88,13 +88,18 @@ struct Packed {
     constexpr int kEach = static_cast<int>(sizeof(Part) / sizeof(T));
     Part parts[sizeof(word) / sizeof(Part)];
     memcpy(static_cast<void*>(parts), &word, sizeof(word));
-    Part part = parts[0];
+    // By the bits of the index, from the highest on: no array in local memory.
 #pragma unroll
-    for (int p = 1; p < N / kEach; ++p) part = e / kEach == p ? parts[p] : part;
+    for (int half = N / kEach / 2; half > 0; half /= 2) {
+#pragma unroll
+      for (int p = 0; p < half; ++p) {
+        parts[p] = (e / kEach & half) != 0 ? parts[p + half] : parts[p];
+      }
+    }
     if constexpr (kEach == 1) {
-      return part;
+      return parts[0];
     } else {
-      return static_cast<T>(part >> (e % kEach * 8 * static_cast<int>(sizeof(T))));
+      return static_cast<T>(parts[0] >> (e % kEach * 8 * static_cast<int>(sizeof(T))));
     }
   }
 };
