@@ -162,7 +162,7 @@ __device__ __forceinline__ void flags_of_strips(const B* mask, const FlagTask& t
 }
 
 template <class B>
-__global__ void __launch_bounds__(ChannelsPolicy::kThreads, kOneBlock)
+__global__ void __launch_bounds__(ChannelsPolicy::kThreads)
     channel_flags_runs_kernel(const B* mask, const FlagTask task) {
   if (task.vectorized) {
     flags_of_runs<vec_entries<B>()>(mask, task);
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(ChannelsPolicy::kThreads, kOneBlock)
 }
 
 template <class B>
-__global__ void __launch_bounds__(ChannelsPolicy::kThreads, kOneBlock)
+__global__ void __launch_bounds__(ChannelsPolicy::kThreads)
     channel_flags_strips_kernel(const B* mask, const FlagTask task) {
   if (task.vectorized) {
     flags_of_strips<vec_entries<B>()>(mask, task);

@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kBlock, 2)
 }
 
 template <class T>
-__global__ void __launch_bounds__(ChannelsPolicy::kThreads, kOneBlock)
+__global__ void __launch_bounds__(ChannelsPolicy::kThreads)
     channel_write_kernel(const T* mask, const unsigned* pruned, const WriteTask task, T* out,
                          const FusedProduct<T> fused) {
   write_channels(mask, pruned, task, out, fused);

@@ -4,7 +4,7 @@
 namespace fastprune::cuda {
 
 template <class T, class U>
-__global__ void __launch_bounds__(ElementwisePolicy::kThreads, kOneBlock)
+__global__ void __launch_bounds__(ElementwisePolicy::kThreads)
     combine_masks_kernel(const TensorList list) {
   multiply_tile<T, U>(list);
 }

@@ -5,7 +5,7 @@
 namespace fastprune::cuda {
 
 template <class T, class M>
-__global__ void __launch_bounds__(ElementwisePolicy::kThreads, kOneBlock)
+__global__ void __launch_bounds__(ElementwisePolicy::kThreads)
     masked_mul_kernel(const TensorList list) {
   multiply_tile<T, M>(list);
 }

@@ -6,7 +6,7 @@ namespace fastprune::cuda {
 
 // `out` of an item is the tensor.
 template <class Bits>
-__global__ void __launch_bounds__(ElementwisePolicy::kThreads, kOneBlock)
+__global__ void __launch_bounds__(ElementwisePolicy::kThreads)
     zero_by_bools_kernel(const TensorList list) {
   const auto span = tile_span<Bits, uint8_t, Bits>(list, blockIdx.x);
   zero_pruned(span.out, span.size, span.vectorized, KeptByBools{span.mask});
