@@ -17,8 +17,7 @@ __global__ void __launch_bounds__(ElementwisePolicy::kThreads, kOneBlock)
     zero_by_bits_kernel(const TensorList list) {
   const TensorItem item = item_at<&TensorItem::first_tile>(list, blockIdx.x);
   const int64_t first = (blockIdx.x - item.first_tile) * kTile;
-  const int64_t left = item.size - first;
-  const int size = static_cast<int>(left < kTile ? left : kTile);
+  const int size = tile_size(item.size, first);
   Bits* t = static_cast<Bits*>(item.out) + first;
   const auto* mask = static_cast<const uint8_t*>(item.mask);
   if (item.cols == item.size) {

@@ -61,8 +61,8 @@ struct SweepCounts {
   unsigned long long between;  // also allocates room for candidates, and may exceed it
 };
 
-// Ties are pruned in tiles before `tile`, and in it the first `due`; 0: none, and it is not
-// rewritten for that.
+// Ties are pruned in tiles before `tile`, and in it the first `due`; if that is 0, all of its ties
+// are kept.
 struct TieBoundary {
   int tile;
   int due;

@@ -59,11 +59,11 @@ struct Found {
 };
 
 // Writes a vector, `left` entries of which are there, and counts what is under the edges. Raw keys
-// under `raw_bound` are pruned.
+// under `limit` are pruned.
 template <int N, class F, class M>
 __device__ __forceinline__ Found sweep_vec(const Entries<N, F, M>& entries, M* out,
                                            typename F::Bits* product, int left,
-                                           const RawEdges<F>& edges, typename F::Key raw_bound,
+                                           const RawEdges<F>& edges, typename F::Key limit,
                                            const SelectionOptions& options, Totals& totals) {
   using Key = typename F::Key;
   const Key flip = static_cast<Key>(options.flip);
@@ -79,11 +79,11 @@ __device__ __forceinline__ Found sweep_vec(const Entries<N, F, M>& entries, M* o
     const Key key = raw_key<F>(scores.at[e], flip);
     const Key distance = key - edges.lo;
     active |= static_cast<unsigned>(on) << e;
-    pruned |= static_cast<unsigned>(on && key < raw_bound) << e;
+    pruned |= static_cast<unsigned>(on && key < limit) << e;
     inside |= static_cast<unsigned>(on && distance < edges.end) << e;
     found.ties_lo |= static_cast<unsigned>(on && distance < edges.ties_lo) << e;
     found.ties_hi |= static_cast<unsigned>(on && distance >= edges.ties_hi) << e;
-    if (on && key < raw_bound) mask.at[e] = M{0};
+    if (on && key < limit) mask.at[e] = M{0};
   }
   if (left <= 0) return {0, 0, 0};
   write<N, F, M>(out, product, left, mask, entries.t);
@@ -163,10 +163,6 @@ __device__ __forceinline__ void sweep_tiles(const TensorList& list, const Select
   // step are loaded at the end of the step before it, so that they are under way at every barrier.
   static_assert(kTile % (32 * N) == 0, "a warp's vectors are in one tile");
   const int tiles = range.last - range.first;
-  const int before_pivot =  // tiles that prune what equals the pivot
-      edges.pivot_tile <= range.first ? 0
-      : edges.pivot_tile < range.last ? edges.pivot_tile - range.first
-                                      : tiles;
   const auto flip = static_cast<typename F::Key>(options.flip);
   const RawEdges<F> raw_edges(edges, flip);
   const auto pivot_kept = raw_bound<F>(edges.pivot, flip);
@@ -201,9 +197,10 @@ __device__ __forceinline__ void sweep_tiles(const TensorList& list, const Select
             out = static_cast<M*>(item.out) + place.at;
             product = advance(static_cast<typename F::Bits*>(item.product), place.at);
           });
-          found = sweep_vec<N, F, M>(entries, out, product, place.left, raw_edges,
-                                     entry / kTile < before_pivot ? pivot_pruned : pivot_kept,
-                                     options, totals);
+          found = sweep_vec<N, F, M>(
+              entries, out, product, place.left, raw_edges,
+              range.first + entry / kTile < edges.pivot_tile ? pivot_pruned : pivot_kept, options,
+              totals);
           unsigned ties = edge_ties(__popc(found.ties_lo), __popc(found.ties_hi));
           if (__any_sync(0xffffffffu, ties != 0)) {
             ties = warp_sum(ties);

@@ -64,7 +64,7 @@ struct Workspace {
     return TopkPolicy::kSampleMost * (sizeof(typename F::Bits) == 2 ? 2 : 1);
   }
 
-  // A block writes a batch for so many tiles, and whenever a warp found no room to stage.
+  // A block writes a batch for so many tiles, and whenever a lane found no room to stage.
   static int64_t most_batches(int64_t tiles, unsigned blocks, int64_t room) {
     constexpr int kOfWarp = 32 * vec_entries<typename F::Bits>();
     return ceil_div(tiles, TopkPolicy::kBatchTiles) + blocks +
