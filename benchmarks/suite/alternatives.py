@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor
-from torch.utils import cpp_extension
 
 from harness.timing import Contender
 
@@ -71,8 +70,13 @@ def _compiled(k: int) -> Callable[[Tensor, Tensor], Any]:
     return compiled  # type: ignore[no-any-return]
 
 
+def _cpp_extension() -> Any:
+    # Imported late: without a GPU the import warns of it, also a run that needs none.
+    return importlib.import_module("torch.utils.cpp_extension")
+
+
 def _toolkit_has(header: str) -> bool:
-    root = Path(cpp_extension.CUDA_HOME or "/nowhere")
+    root = Path(_cpp_extension().CUDA_HOME or "/nowhere")
     return any((root / folder / header).exists() for folder in ("include", "include/cccl"))
 
 
@@ -85,8 +89,8 @@ def _by_cub(weight: Tensor, k: int) -> Tensor:
 
 @functools.cache
 def _cub() -> Any:
-    include = Path(cpp_extension.CUDA_HOME or "/nowhere") / "include" / "cccl"
-    return cpp_extension.load(
+    include = Path(_cpp_extension().CUDA_HOME or "/nowhere") / "include" / "cccl"
+    return _cpp_extension().load(
         "fastprune_cub_topk",
         [str(Path(__file__).with_name("cub_topk.cu"))],
         extra_include_paths=[str(include)],
