@@ -19,6 +19,7 @@ from .native import ranks_original, select_one
 from .reading import READ_BY_PARENT, start_reading
 from .sharded import DTENSOR, on_other_mesh, prepare
 from .slots import original_and_mask, store
+from .superseded import make_room
 from .tying import holders, tied_mask
 
 
@@ -131,6 +132,7 @@ def stack(hook: upstream.BasePruningMethod, method: Any) -> tuple[Any, bool]:
     kind = container.PruningContainer
     ours = isinstance(method, Hook)
     is_container = isinstance(hook, upstream.PruningContainer)
+    make_room(getattr(hook, "_pruning_methods", (hook,)), method)
     if is_container and not (ours and type(hook) is upstream.PruningContainer):
         stacked: Any = hook
         stacked.add_pruning_method(method)

@@ -31,6 +31,7 @@ from .parametrization import find_masked, mask_of, masks_in, original_of, remove
 from .patterns import common_dtype
 from .rollback import transaction
 from .sharded import check_selection, explain
+from .superseded import mark_round, share_round
 from .tying import by_parameter, holders
 
 __all__ = [
@@ -345,19 +346,27 @@ def prune_globally(
         except RuntimeError as error:
             explain(error, method, pairs)
             raise
+    hooks = []
     with transaction(*(module for module, _ in pairs)):
         for g, group in enumerate(groups):
             for i in group:
                 module, name = pairs[i]
                 # A module that is not listed may have pruned the Parameter, too.
                 tied = i != group[0] or id(module._parameters.get(name)) in holders
-                if not native or (tied and not is_in_place(module, name)):
-                    from_mask.apply(module, name, new[g])
-                    continue
-                # The new mask holds the old one already, so there is nothing to combine it with.
-                mask = new[g].to(getattr(module, name).dtype)
-                product = None if products is None else products[g]
-                apply_method(from_mask(mask), module, name, selected=(mask, product))
+                mask, selected = new[g], None
+                if native and (not tied or is_in_place(module, name)):
+                    # It holds the old mask already, so there is nothing to combine it with.
+                    mask = mask.to(getattr(module, name).dtype)
+                    selected = mask, None if products is None else products[g]
+                round_ = from_mask(mask)
+                mark_round(round_)
+                try:
+                    hooks.append(apply_method(round_, module, name, selected=selected))
+                except RuntimeError as error:
+                    explain(error, round_, [(module, name)])
+                    raise
+    for hook in hooks:
+        share_round(hook)
 
 
 def _first_given(

@@ -17,6 +17,7 @@ from .base import BasePruningMethod
 from .native import Native
 from .patterns import Channels, Entries, Pattern, Selection
 from .scores import channel_norms, random_channels, random_entries
+from .superseded import GivenMask
 
 __all__ = [
     "CustomFromMask",
@@ -56,8 +57,14 @@ class CustomFromMask(Native, upstream.CustomFromMask, BasePruningMethod):
 
     Raises:
         AssertionError: the mask has another shape than the tensor.
+
+    Attributes:
+        mask: the mask that was given; once another method with a mask of its own has followed, a
+            new tensor of the same values each time. Rounds of :func:`global_unstructured` on one
+            tensor have the mask of the last of them.
     """
 
+    mask = GivenMask()
     pattern = Pattern("global")
 
     @classmethod

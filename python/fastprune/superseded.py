@@ -1,0 +1,122 @@
+"""What is kept of the masks that were given to a tensor before its last one.
+
+Upstream keeps each of them whole, though only the last is used again: a thousand rounds of
+``global_unstructured`` hold a thousand masks. Here a mask of 0 and 1 is packed, one bit an entry,
+once another follows it, and rounds of ``global_unstructured`` share the mask of the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _C
+from .packing import packed, unpacked
+
+#: Of CustomFromMask's ``__dict__``, as upstream's.
+_NAME = "mask"
+
+
+class _Packed:
+    """A mask of 0 and 1 that another one has followed."""
+
+    def __init__(self, bits: Tensor, like: Tensor) -> None:
+        self.bits = bits
+        self.shape = like.shape
+        self.dtype = like.dtype
+
+    def whole(self) -> Tensor:
+        return unpacked(self.bits, self.shape).to(self.dtype)
+
+
+class _Round:
+    """The mask of the last of several rounds of ``global_unstructured``."""
+
+    def __init__(self, mask: Tensor) -> None:
+        self.mask = mask
+
+    def whole(self) -> Tensor:
+        return self.mask
+
+
+class _Kept(_Round):
+    """A mask that cannot be packed."""
+
+
+class GivenMask:
+    """The attribute ``mask`` of CustomFromMask: a tensor, however it is kept."""
+
+    def __get__(self, method: Any, kind: type | None = None) -> Any:
+        if method is None:
+            return self
+        try:
+            kept = method.__dict__[_NAME]
+        except KeyError:
+            raise AttributeError(
+                f"{type(method).__name__!r} object has no attribute {_NAME!r}"
+            ) from None
+        return kept.whole() if isinstance(kept, (_Packed, _Round)) else kept
+
+    def __set__(self, method: Any, mask: Any) -> None:
+        method.__dict__[_NAME] = mask
+
+    def __delete__(self, method: Any) -> None:
+        del method.__dict__[_NAME]
+
+
+def _has_given_mask(method: Any) -> bool:
+    return isinstance(getattr(type(method), _NAME, None), GivenMask) and _NAME in method.__dict__
+
+
+def mark_round(method: Any) -> None:
+    """Note that the method's mask is that of a round of ``global_unstructured``."""
+    if _has_given_mask(method):
+        method.__dict__[_NAME] = _Round(method.mask)
+
+
+def make_room(methods: Sequence[Any], method: Any) -> None:
+    """Pack the masks that were given to ``methods`` if ``method`` brings another.
+
+    What they say stays the same, so that this may stay if the method then fails. A round is left
+    to :func:`share_round`.
+    """
+    if not _has_given_mask(method) or type(method.__dict__[_NAME]) is _Round:
+        return
+    packs: dict[int, Any] = {}  # by the id of what was shared
+    for earlier in reversed(methods):
+        if not _has_given_mask(earlier):
+            continue
+        kept = earlier.__dict__[_NAME]
+        if isinstance(kept, (_Packed, _Kept)):
+            return  # and so are those before it
+        if id(kept) not in packs:
+            mask = earlier.mask
+            packs[id(kept)] = _Packed(packed(mask), mask) if _is_binary(mask) else _Kept(mask)
+        earlier.__dict__[_NAME] = packs[id(kept)]
+
+
+def share_round(hook: Any) -> None:
+    """Let earlier rounds of a container hold the mask of its last method, if that is a round."""
+    *earlier, last = getattr(hook, "_pruning_methods", (hook,))
+    if not _has_given_mask(last) or type(last.__dict__[_NAME]) is not _Round:
+        return
+    for method in reversed(earlier):
+        kept = method.__dict__[_NAME] if _has_given_mask(method) else None
+        if isinstance(kept, (_Packed, _Kept)):
+            return
+        if type(kept) is _Round:
+            kept.mask = last.mask
+            last.__dict__[_NAME] = kept
+            return
+
+
+def _is_binary(mask: Any) -> bool:
+    """Whether it is a plain tensor of 0 and 1. Reads a mask on CUDA back to the host."""
+    if type(mask) is not Tensor or mask.requires_grad or not _C.is_plain(mask):
+        return False
+    if mask.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    return mask.dtype == torch.bool or bool(((mask == 0) | (mask == 1)).all())
