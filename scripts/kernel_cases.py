@@ -115,6 +115,10 @@ def topk(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
         data = _to(target.device, normal)
         yield from target.ops.topk_masks(data, [], sum(entries) // 3, largest=True)
         yield from target.ops.topk_masks(data, _to(target.device, [m.bool() for m in old]), 1)
+        each = [0.5 if i % 2 else n // 3 for i, n in enumerate(entries)]
+        yield from target.ops.topk_masks(data, _to(target.device, old), each, active_only=False)
+        masks, products = target.ops.topk_prune(data, [], data, each)
+        yield from [*masks, *products]
         target.force_fallback(True)
         try:
             for kind in (normal, few):

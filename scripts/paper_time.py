@@ -59,7 +59,7 @@ NOW = Code(
     search_a_tile=0.0,
     fixup_share=(16, THREADS),
     record_waits=0,  # the next batch is known
-    tensors_a_store=454,
+    tensors_a_store=340,
 )
 
 

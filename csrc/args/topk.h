@@ -34,10 +34,13 @@ inline at::ScalarType topk_mask_dtype(at::TensorList scores, at::TensorList mask
 }
 
 // Masks are undefined where there are none.
-inline void check_topk_masks(at::TensorList scores, at::TensorList masks, const at::Scalar& amount,
+inline void check_topk_masks(at::TensorList scores, at::TensorList masks, ScalarList amount,
                              std::optional<at::ScalarType> dtype) {
   constexpr const char* op = "topk_masks";
-  check_amount(amount);
+  for (const at::Scalar& each : amount) check_amount(each);
+  TORCH_CHECK(amount.size() == 1 || amount.size() == scores.size(), op,
+              "(): expected one amount, or one for each of ", scores.size(), " scores, got ",
+              amount.size());
   TORCH_CHECK(masks.empty() || masks.size() == scores.size(), op,
               "(): expected one mask for each of ", scores.size(), " scores, or none, got ",
               masks.size());
@@ -86,9 +89,24 @@ struct TopkArgs {
   std::vector<at::Tensor> ts;
   std::vector<at::Tensor> products;
   at::ScalarType mask_dtype;
-  Amount amount;
-  int64_t total = 0;  // entries
+  std::vector<Amount> amounts;  // one over all tensors, or one for each
+  int64_t total = 0;            // entries
   bool any_mask = false;
+
+  // Adds a tensor of other arguments, with the amount of its own.
+  void append(const TopkArgs& other, size_t s) {
+    scores.push_back(other.scores[s]);
+    masks.push_back(other.masks[s]);
+    outputs.push_back(other.outputs[s]);
+    if (!other.products.empty()) {
+      ts.push_back(other.ts[s]);
+      products.push_back(other.products[s]);
+    }
+    mask_dtype = other.mask_dtype;
+    amounts.push_back(other.amounts[s]);
+    total += scores.back().numel();
+    any_mask |= masks.back().defined();
+  }
 
   std::vector<at::Tensor> finish() {
     std::vector<at::Tensor> out;
@@ -98,11 +116,19 @@ struct TopkArgs {
   }
 };
 
+// Where every entry is active.
+inline void check_counts_fit(const TopkArgs& args) {
+  if (args.amounts.size() == 1) return check_count_fits(args.amounts[0], args.total);
+  for (size_t s = 0; s < args.scores.size(); ++s) {
+    check_count_fits(args.amounts[s], args.scores[s].numel());
+  }
+}
+
 // There is at least one tensor.
-inline TopkArgs prepare_topk_masks(at::TensorList scores, at::TensorList masks,
-                                   const at::Scalar& amount, std::optional<at::ScalarType> dtype) {
+inline TopkArgs prepare_topk_masks(at::TensorList scores, at::TensorList masks, ScalarList amount,
+                                   std::optional<at::ScalarType> dtype) {
   TopkArgs args;
-  args.amount = to_amount(amount);
+  for (const at::Scalar& each : amount) args.amounts.push_back(to_amount(each));
   args.mask_dtype = topk_mask_dtype(scores, masks, dtype);
   for (size_t i = 0; i < scores.size(); ++i) {
     const bool masked = !masks.empty() && masks[i].defined();

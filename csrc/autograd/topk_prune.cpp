@@ -13,7 +13,7 @@ namespace fastprune::autograd {
 namespace {
 
 TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                       const at::Scalar& amount, bool active_only) {
+                       ScalarList amount, bool active_only) {
   // Lists of different lengths go to the kernel, whose error names the argument.
   const bool plain = ts.size() != scores.size() || std::all_of(ts.begin(), ts.end(), is_plain);
   if (!plain) {

@@ -3,6 +3,7 @@
 
 #include <ATen/core/List.h>
 #include <ATen/core/Tensor.h>
+#include <c10/core/Scalar.h>
 
 #include <optional>
 #include <tuple>
@@ -10,6 +11,7 @@
 
 namespace fastprune {
 
+using ScalarList = at::ArrayRef<at::Scalar>;
 using MaskList = c10::List<std::optional<at::Tensor>>;
 using TensorPair = std::tuple<at::Tensor, at::Tensor>;
 using TensorLists = std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>>;

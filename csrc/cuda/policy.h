@@ -69,6 +69,10 @@ struct TopkPolicy {
   // Up to this many entries, one block does everything in one launch.
   static constexpr int64_t kSmall = int64_t{1} << 15;
 
+  // Of a list with an amount for each tensor, one block selects from a tensor of up to this many
+  // entries, beside the blocks of the others.
+  static constexpr int64_t kEach = int64_t{1} << 17;
+
   // Up to this many entries, the last block of the sweep does everything between sweep and fixup.
   static constexpr int64_t kMedium = int64_t{1} << 20;
 

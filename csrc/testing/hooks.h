@@ -1,6 +1,7 @@
 // Lets tests send a selection down its rare paths, and see that it went there.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 #include "common/selection.h"
@@ -11,7 +12,8 @@ struct TestHooks {
   ForcedMiss forced_miss = ForcedMiss::kNone;
   bool overflow = false;  // on CUDA: there is no room for candidates
   bool watch = false;     // on CUDA: wait for each selection to see whether it fell back
-  int64_t fallbacks = 0;  // selections that fell back to a radix select; on CUDA if watched
+  // Selections that fell back to a radix select; on CUDA if watched. Workers select side by side.
+  std::atomic<int64_t> fallbacks = 0;
   int64_t rewritten = 0;  // on CUDA, if watched: tiles in the range that the fixup wrote again
 };
 
@@ -32,7 +34,7 @@ void define_test_hooks(const Define& def) {
   });
   def("force_overflow", [](bool force) { test_hooks().overflow = force; });
   def("watch_fallbacks", [](bool watch) { test_hooks().watch = watch; });
-  def("fallbacks", [] { return test_hooks().fallbacks; });
+  def("fallbacks", [] { return test_hooks().fallbacks.load(); });
   def("rewritten", [] { return test_hooks().rewritten; });
 }
 

@@ -28,6 +28,7 @@ from . import (
     checkpoints,
     functional,
     inplace,
+    local,
     methods,
     ops,
     parametrization,
@@ -40,6 +41,7 @@ from .checkpoints import *  # noqa: F403
 from .container import PruningContainer
 from .functional import *  # noqa: F403
 from .inplace import *  # noqa: F403
+from .local import *  # noqa: F403
 from .methods import *  # noqa: F403
 from .parametrization import *  # noqa: F403
 from .patching import *  # noqa: F403
@@ -52,6 +54,7 @@ __all__ += caching.__all__
 __all__ += checkpoints.__all__
 __all__ += functional.__all__
 __all__ += inplace.__all__
+__all__ += local.__all__
 __all__ += methods.__all__
 __all__ += parametrization.__all__
 __all__ += patching.__all__

@@ -18,7 +18,7 @@ from .lookup import SUSPENDED, is_in_place, pruning_hooks
 from .native import ranks_original, select_one
 from .reading import READ_BY_PARENT, start_reading
 from .sharded import DTENSOR, on_other_mesh, prepare
-from .slots import original_and_mask, store
+from .slots import add_buffer, add_parameter, original_and_mask, store
 from .superseded import make_room
 from .tying import holders, tied_mask
 
@@ -49,40 +49,70 @@ def apply_method(
         from . import inplace  # which imports this file
 
         return inplace.add_method(method, module, name, importance_scores, selected)
-    old = _find_hook(module, name)
+    old = find_hook(module, name)
     t = orig = _check_prunable(module, name, importance_scores, pruned=old is not None)
     if DTENSOR in modules:
         prepare(method, module, name, pruned=old is not None)
-    method._tensor_name = name
-    hook, decides, mask = method, True, None
-    if old is None:
-        module.register_parameter(name + "_orig", orig)  # type: ignore[arg-type]
-        del module._parameters[name]
-        if id(orig) in holders:  # another module has it, too
-            mask = tied_mask(orig, module, name)
-    else:
-        del module._forward_pre_hooks[old[0]]
-        hook, decides = stack(old[1], method)
+    hook = take_over(method, module, name, orig, old)
+    ours, mask = True, None
+    if old is not None:
+        ours = decides(hook)
         t, mask = original_and_mask(module, name)
         mask = mask.detach()
+    elif id(orig) in holders:  # another module has it, too
+        mask = tied_mask(orig, module, name)
     if selected is None:
         scores = importance_scores
         if scores is None:  # upstream ranks what earlier pruning left, a product without a gradient
             scores = t if ranks_original(method) else orig
-        ranked = method if decides else None
+        ranked = method if ours else None
         selected = select(hook, ranked, scores, mask, t, orig, repeated=old is not None)
+    attach(hook, module, name, selected, orig if old is None else None)
+    return hook
+
+
+def take_over(
+    method: Any,
+    module: nn.Module,
+    name: str,
+    orig: Tensor,
+    old: tuple[int, upstream.BasePruningMethod] | None,
+) -> Any:
+    """Rename the parameter, or take away its hook; the new hook, which is not registered yet.
+
+    ``old`` is what :func:`find_hook` found.
+    """
+    method._tensor_name = name
+    if old is None:
+        add_parameter(module, name + "_orig", orig)  # type: ignore[arg-type]
+        del module._parameters[name]
+        return method
+    del module._forward_pre_hooks[old[0]]
+    return stack(old[1], method)
+
+
+def attach(
+    hook: Any,
+    module: nn.Module,
+    name: str,
+    selected: tuple[Tensor, Tensor | None],
+    original: Tensor | None,
+) -> None:
+    """Register the hook and the mask, and set the product, which is computed if it is None.
+
+    ``original`` is the parameter, or None where ``module.<name>`` was pruned before.
+    """
     mask, product = selected
-    module.register_buffer(name + "_mask", mask)
+    add_buffer(module, name + "_mask", mask)
     if isinstance(module, READ_BY_PARENT):
         module.__dict__.pop(name, None)
         start_reading(module)
     else:
         if product is None or not applies_as_ours(hook):
             product = hook.apply_mask(module)
-        store(module, name, product, was_parameter=old is None)  # type: ignore[arg-type]
+        store(module, name, product, was_parameter=original is not None)  # type: ignore[arg-type]
     module.register_forward_pre_hook(hook)
-    remember_module(hook, module, orig if old is None else None)
-    return hook
+    remember_module(hook, module, original)
 
 
 def select(
@@ -120,8 +150,8 @@ def select(
     return hook.compute_mask(scores, default_mask=mask), None
 
 
-def stack(hook: upstream.BasePruningMethod, method: Any) -> tuple[Any, bool]:
-    """The hook as a container with one more method, and whether its ``compute_mask`` is ours.
+def stack(hook: upstream.BasePruningMethod, method: Any) -> Any:
+    """The hook as a container with one more method.
 
     A method of ours replaces upstream's own container by ours, but not one that derives from it.
     A method of upstream's, which comes here under :func:`~fastprune.patch`, stays among upstream's
@@ -141,11 +171,18 @@ def stack(hook: upstream.BasePruningMethod, method: Any) -> tuple[Any, bool]:
     else:
         stacked = upstream.PruningContainer(hook)
         stacked.add_pruning_method(method)
-    own = id(type(stacked).compute_mask) in container.deciding
-    return stacked, own and "compute_mask" not in stacked.__dict__
+    return stacked
 
 
-def _find_hook(module: nn.Module, name: str) -> tuple[int, upstream.BasePruningMethod] | None:
+def decides(stacked: Any) -> bool:
+    """Whether a container's last method decides, as its ``compute_mask`` is ours."""
+    from .container import deciding  # which imports this file
+
+    own = id(type(stacked).compute_mask) in deciding
+    return own and "compute_mask" not in stacked.__dict__
+
+
+def find_hook(module: nn.Module, name: str) -> tuple[int, upstream.BasePruningMethod] | None:
     """The hook that prunes ``module.<name>``, ours or upstream's, and its key."""
     if not module._forward_pre_hooks:
         return None

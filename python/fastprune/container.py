@@ -8,6 +8,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor
 
 from .base import BasePruningMethod
+from .lookup import KINDS
 from .native import select_one
 
 
@@ -30,8 +31,11 @@ class PruningContainer(upstream.PruningContainer, BasePruningMethod):  # type: i
             TypeError: it is no pruning method.
             ValueError: it prunes a tensor of another name.
         """
-        if isinstance(method, upstream.BasePruningMethod) and not hasattr(self, "_tensor_name"):
-            self._tensor_name = method._tensor_name
+        if isinstance(method, KINDS):
+            name = self.__dict__.setdefault("_tensor_name", method._tensor_name)
+            if name == method._tensor_name:
+                self._pruning_methods += (method,)
+                return
         super().add_pruning_method(method)
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:  # type: ignore[override]

@@ -11,6 +11,7 @@ from torch.compiler import is_compiling
 
 from . import _C, fsdp2
 from .copying import copy_method, homes, remember_module
+from .lookup import OwnHook
 from .quantized import is_converted
 from .reading import ReadsProducts, stop_reading
 from .sharded import on_other_mesh, remove
@@ -20,7 +21,7 @@ from .slots import has_own_setattr, original_and_mask, store
 _REMOVE: Any = upstream.BasePruningMethod.remove
 
 
-class Hook:
+class Hook(OwnHook):
     """What a method does once it is attached to a module; part of every pruning method."""
 
     _tensor_name: str

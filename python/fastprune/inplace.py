@@ -16,7 +16,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .apply import check_scores, select, stack
+from .apply import check_scores, decides, select, stack
 from .caching import is_cached
 from .copying import remember_module
 from .hook import applies_as_ours
@@ -187,14 +187,14 @@ def add_method(
     if importance_scores is not None:
         check_scores(module, name, importance_scores, param)
     method._tensor_name = name
-    hook, decides = stack(copy.copy(entry.method), method)
+    hook = stack(copy.copy(entry.method), method)
     if selected is None:
         t = param.detach()
         scores = importance_scores
         if scores is None:
             scores = param if ranks_original(method) else t
         mask = mask_of(module, name).to(entry.dtype)
-        ranked = method if decides else None
+        ranked = method if decides(hook) else None
         selected = select(hook, ranked, scores, mask, t, t, repeated=True)
     new = _as_bool(selected[0], module, name)
     module.register_buffer(name + "_mask", packed(new) if entry.bits else new, entry.persistent)

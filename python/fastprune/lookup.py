@@ -14,10 +14,18 @@ IN_PLACE = "_fastprune_in_place"
 SUSPENDED = "_fastprune_suspended"
 
 
+class OwnHook:
+    """Base of our pruning methods. Upstream's is an ABC, which takes long to ask for."""
+
+
 def pruning_hooks(module: nn.Module) -> list[tuple[int, Any]]:
     """The registered forward pre-hooks that prune, ours or upstream's, with their keys."""
     hooks = module.__dict__.get("_forward_pre_hooks", {})
-    return [(k, h) for k, h in hooks.items() if isinstance(h, upstream.BasePruningMethod)]
+    return [(k, h) for k, h in hooks.items() if isinstance(h, KINDS)]
+
+
+#: The classes of pruning methods, in the order in which to ask for them.
+KINDS = (OwnHook, upstream.BasePruningMethod)
 
 
 def is_in_place(module: nn.Module, name: str) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from . import masking
-from .apply import check_scores, select, stack
+from .apply import check_scores, decides, select, stack
 from .hook import applies_as_ours
 from .lookup import is_in_place
 from .native import ranks_original
@@ -109,16 +109,17 @@ def add_method(
         check_scores(module, name, importance_scores, value)
     method._tensor_name = name
     masked = find_masked(module, name)
-    hook, decides, mask = method, True, None
+    hook, ours, mask = method, True, None
     if masked is not None:
-        hook, decides = stack(copy.copy(masked.method), method)
+        hook = stack(copy.copy(masked.method), method)
+        ours = decides(hook)
         mask = masked.mask.detach()
     if selected is None:
         scores = importance_scores
         if scores is None:
             scores = original_of(module, name) if ranks_original(method) else value
         t = value.detach()
-        ranked = method if decides else None
+        ranked = method if ours else None
         selected = select(hook, ranked, scores, mask, t, t, repeated=masked is not None)
     if masked is None:
         parametrize.register_parametrization(module, name, Masked(hook, selected[0]))

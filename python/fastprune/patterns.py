@@ -49,6 +49,8 @@ class Pattern:
 class Entries(Pattern):
     """Single entries, ranked over all tensors of a list together.
 
+    Where ``method.amount`` is a list, over each by itself.
+
     Args:
         largest: prune the largest first.
         signed: rank by value, -1 before 0, rather than by magnitude.
@@ -81,8 +83,14 @@ class Entries(Pattern):
                 ts = None
             negative = [rank < 0 for rank in ranks]
             if torch.stack([n.any() for n in negative]).any():
-                lowest = _lowest_signed(method.amount, ranks, negative, likes, masks, active_only)
-                return lowest, None
+                amount = method.amount
+                if not isinstance(amount, list):
+                    return _lowest_signed(amount, ranks, negative, likes, masks, active_only), None
+                each = zip(amount, ranks, negative, likes, masks, strict=True)
+                lowest = [
+                    _lowest_signed(a, [r], [n], [t], [m], active_only) for a, r, n, t, m in each
+                ]
+                return [mask for (mask,) in lowest], None
         new_dtype = None
         if masks[0] is None and (len(masks) == 1 or all(mask is None for mask in masks)):
             masks = ()  # much less work for the dispatcher than a list of None

@@ -335,7 +335,8 @@ def test_mask_on_another_device(target: Target) -> None:
 @pytest.mark.parametrize(
     ("op", "args"),
     [
-        ("topk_masks", ([T], [], 1)),
+        ("topk_masks", ([T], [], [1])),
+        ("topk_prune", ([T], [], [T], [1])),
         ("channel_norms", (T, 2.0, 0)),
         ("channel_mask", (torch.ones(3), T, None, 1, 0)),
         ("channel_prune", (torch.ones(3), T, None, 1, 0)),

@@ -5,6 +5,7 @@ sorts where the scores are, as sorting millions of entries many times is most of
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ def count(amount: float, active: int) -> int:
 def topk_masks(
     scores: Sequence[Tensor],
     masks: Sequence[Tensor | None],
-    amount: float,
+    amount: float | Sequence[float],
     *,
     active_only: bool = True,
     largest: bool = False,
@@ -38,6 +39,13 @@ def topk_masks(
     if not scores:
         return []
     masks = masks or [None] * len(scores)
+    if isinstance(amount, Sequence):
+        options: dict[str, Any] = {"active_only": active_only, "largest": largest}
+        options["dtype"] = next((m.dtype for m in masks if m is not None), dtype)
+        triples = zip(scores, masks, amount, strict=True)
+        return [
+            topk_masks([s], [m] if m is not None else [], a, **options)[0] for s, m, a in triples
+        ]
     device = scores[0].device
     old_dtype = next((m.dtype for m in masks if m is not None), dtype or scores[0].dtype)
     old = [

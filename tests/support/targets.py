@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import fastprune
+from fastprune.ops.arguments import as_scalars
 
 
 class Hooks:
@@ -77,6 +78,7 @@ def _as_in_fastprune(name: str, op: torch._ops.OpOverload) -> Callable[..., Any]
     if (expected := [a.name for a in arguments]) != (actual := list(signature.parameters)):
         raise TypeError(f"fastprune.ops.{name} takes {actual}, its schema {expected}")
     floats = [a.name for a in arguments if str(a.type) == "float"]
+    scalars = [a.name for a in arguments if str(a.type) == "List[number]"]
     written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -84,6 +86,7 @@ def _as_in_fastprune(name: str, op: torch._ops.OpOverload) -> Callable[..., Any]
         bound.apply_defaults()
         values = dict(bound.arguments)
         values.update({key: float(values[key]) for key in floats})
+        values.update({key: as_scalars(values[key]) for key in scalars})
         result = op(*values.values())
         return result if op._schema.returns else values[written[0]]
 

@@ -39,12 +39,13 @@ struct TileList {
   typename F::Key flip;  // see rank_key
   M one;                 // bits of a mask entry that is active
 
-  TileList(const TopkArgs& args, bool active_only, bool largest)
-      : total(args.total),
+  // Of the tensors [first, last).
+  TileList(const TopkArgs& args, size_t first, size_t last, bool active_only, bool largest)
+      : total(0),
         active_only(active_only),
         flip(largest ? max_key<F>() : 0),
         one(static_cast<M>(one_bits(args.mask_dtype))) {
-    for (size_t s = 0; s < args.scores.size(); ++s) {
+    for (size_t s = first; s < last; ++s) {
       const auto* scores = static_cast<const typename F::Bits*>(args.scores[s].const_data_ptr());
       const auto* mask =
           args.masks[s].defined() ? static_cast<const M*>(args.masks[s].const_data_ptr()) : nullptr;
@@ -56,6 +57,7 @@ struct TileList {
         product = static_cast<typename F::Bits*>(args.products[s].mutable_data_ptr());
       }
       const int64_t size = args.scores[s].numel();
+      total += size;
       for (int64_t at = 0; at < size; at += kTile) {
         tiles.push_back({scores + at, mask == nullptr ? nullptr : mask + at, out + at,
                          t == nullptr ? nullptr : t + at,

@@ -71,13 +71,33 @@ bool select_by_sample(const TileList<F, M>& list, const Amount& amount) {
 }
 
 template <class F, class M>
-void select(const TopkArgs& args, bool active_only, bool largest) {
-  const TileList<F, M> list(args, active_only, largest);
-  if (list.total == 0) return check_count_fits(args.amount, 0);
-  if (select_by_sample(list, args.amount)) return;
+void select(const TileList<F, M>& list, const Amount& amount) {
+  if (list.total == 0) return check_count_fits(amount, 0);
+  if (select_by_sample(list, amount)) return;
   ++test_hooks().fallbacks;
-  const Bracket<typename F::Key> bracket = histogram_bracket(list, args.amount);
+  const Bracket<typename F::Key> bracket = histogram_bracket(list, amount);
   fixup(list, bracket, bracket.lo, sweep(list, bracket, bracket.lo));
+}
+
+// Tensors of fewer entries are selected from by one worker each, others by all workers.
+constexpr int64_t kSharedFrom = 4 * kTile;
+
+// Each tensor by itself.
+template <class F, class M>
+void select_each(const TopkArgs& args, bool active_only, bool largest) {
+  const auto count = static_cast<int64_t>(args.scores.size());
+  const auto select_from = [&](int64_t s) {
+    const TileList<F, M> list(args, s, s + 1, active_only, largest);
+    select(list, args.amounts[s]);
+  };
+  for (int64_t s = 0; s < count; ++s) {
+    if (args.scores[s].numel() >= kSharedFrom) select_from(s);
+  }
+  at::parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
+    for (int64_t s = first; s < last; ++s) {
+      if (args.scores[s].numel() < kSharedFrom) select_from(s);
+    }
+  });
 }
 
 void select(const TopkArgs& args, bool active_only, bool largest) {
@@ -85,7 +105,10 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
   for (const at::Tensor& product : args.products) advise_huge_pages(product);
   dispatch_scores(args.scores[0].scalar_type(), [&](auto format) {
     dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto bits) {
-      select<decltype(format), decltype(bits)>(args, active_only, largest);
+      using F = decltype(format);
+      using M = decltype(bits);
+      if (args.amounts.size() > 1) return select_each<F, M>(args, active_only, largest);
+      select(TileList<F, M>(args, 0, args.scores.size(), active_only, largest), args.amounts[0]);
     });
   });
 }
@@ -96,8 +119,8 @@ bool flushes_denormals() {
   return tiny * 1.0f == 0.0f;
 }
 
-std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks,
-                                   const at::Scalar& amount, bool active_only, bool largest,
+std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks, ScalarList amount,
+                                   bool active_only, bool largest,
                                    std::optional<at::ScalarType> dtype) {
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   check_topk_masks(scores, old_masks, amount, dtype);
@@ -108,7 +131,7 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks,
 }
 
 TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                       const at::Scalar& amount, bool active_only) {
+                       ScalarList amount, bool active_only) {
   check_topk_prune(scores, ts);
   if (scores.empty()) return {};
   const std::vector<at::Tensor> old_masks = to_vector(masks);

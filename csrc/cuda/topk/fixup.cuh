@@ -182,13 +182,14 @@ __device__ __forceinline__ int write_exact_tile(const Span<F, M>& span, typename
   return quota.due - left;
 }
 
-// One block writes all tiles.
+// One block writes a range of tiles, in which the threshold's rank is.
 template <class F, class M>
 __device__ __forceinline__ void write_exact(const TensorList& list, const SelectionOptions& options,
-                                            const Bracket<typename F::Key>& threshold) {
+                                            const Bracket<typename F::Key>& threshold,
+                                            TileRange tiles) {
   int64_t left = threshold.rank;
-  TileWalk walk(list, 0);
-  for (int64_t tile = 0; tile < list.tiles; ++tile) {
+  TileWalk walk(list, tiles.first);
+  for (int64_t tile = tiles.first; tile < tiles.last; ++tile) {
     const Quota quota{static_cast<int>(left < kTile ? left : kTile),
                       left > 0 && !all_due(threshold)};
     left -=

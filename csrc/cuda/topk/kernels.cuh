@@ -13,23 +13,31 @@
 
 namespace fastprune::cuda {
 
-// One block does everything. Of the state it sets only `counts.active`, which the host may read.
+// A block does everything: one for the whole list, or, with `each`, one for each tensor, by the
+// tensor's own amount. `active`: for each block, how many entries were active, which the host may
+// read.
 template <class F, class M>
 __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
-    topk_small_kernel(const TensorList list, const SelectionOptions options,
-                      TopkState<typename F::Key>* state) {
+    topk_small_kernel(const TensorList list, const SelectionOptions options, bool each,
+                      long long* active) {
   using Key = typename F::Key;
-  const TileRange tiles{0, static_cast<int>(list.tiles)};
+  TileRange tiles{0, static_cast<int>(list.tiles)};
+  Amount amount = options.amount;
+  if (each) {
+    const TensorItem& item = list.count == 1 ? list.only : list.items[blockIdx.x];
+    tiles = tiles_of_item(item);
+    amount = item.amount;
+  }
   const Bracket<Key> threshold = radix_select_in_block(
       Bracket<Key>{0, max_key<F>(), 0, 0, 0},
       [&](const Bracket<Key>& bracket, Digit digit, unsigned* bins) {
         count_everything<F, M>(list, options, bracket, digit, tiles, bins);
       },
-      [&](int64_t active) {
-        if (threadIdx.x == 0) state->counts.active = static_cast<unsigned long long>(active);
-        return bounded_budget(options.amount, active);
+      [&](int64_t total) {
+        if (threadIdx.x == 0) active[blockIdx.x] = total;
+        return bounded_budget(amount, total);
       });
-  write_exact<F, M>(list, options, threshold);
+  write_exact<F, M>(list, options, threshold, tiles);
 }
 
 template <class F, class M>
@@ -155,7 +163,7 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMu
   }
   if (swept.source == Source::kEverything) {
     const auto tiles = static_cast<int>(list.tiles);
-    write_exact<F, M>(list, options, threshold);
+    write_exact<F, M>(list, options, threshold, {0, tiles});
     if (threadIdx.x == 0) {  // nothing is left to rewrite
       state->edges = {threshold.lo, threshold.lo, threshold.lo, tiles};
       state->boundary = {tiles, 0};

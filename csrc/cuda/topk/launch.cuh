@@ -5,9 +5,11 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "args/topk.h"
 #include "common/dtypes.h"
@@ -24,58 +26,51 @@ template <class F, class M>
 TileMap tile_map(const TopkArgs& args) {
   TileMap map;
   for (size_t s = 0; s < args.scores.size(); ++s) {
-    map.add(make_item<typename F::Bits, M>(
+    TensorItem item = make_item<typename F::Bits, M>(
         args.scores[s].const_data_ptr(),
         args.masks[s].defined() ? args.masks[s].const_data_ptr() : nullptr,
         args.outputs[s].work.mutable_data_ptr(), args.scores[s].numel(),
         args.products.empty() ? nullptr : args.ts[s].const_data_ptr(),
-        args.products.empty() ? nullptr : args.products[s].mutable_data_ptr()));
+        args.products.empty() ? nullptr : args.products[s].mutable_data_ptr());
+    item.amount = args.amounts[args.amounts.size() > 1 ? s : 0];
+    map.add(item);
   }
   return map;
 }
 
-// Reads the state back where the host has to know it: to reject a count that does not fit, and for
-// tests.
+// For tests: reads back what a selection by a sample did.
 template <class F>
-void read_state(const at::Tensor& memory, const SelectionOptions& options, bool check, bool sampled,
-                int tiles) {
+void watch(const at::Tensor& memory, int tiles) {
   using Key = typename F::Key;
   using State = TopkState<Key>;
-  // Each field by itself: a small selection sets only `active`.
-  const auto read = [&](auto& value, size_t at) {
-    const auto begin = static_cast<int64_t>(at);
-    const at::Tensor host = memory.slice(0, begin, begin + sizeof(value)).cpu();
-    std::memcpy(&value, host.const_data_ptr<uint8_t>(), sizeof(value));
-  };
-  if (sampled && test_hooks().watch) {
-    Source source{};
-    read(source, offsetof(State, source));
-    test_hooks().fallbacks += source == Source::kEverything;
-    Edges<Key> edges{};
-    Bracket<Key> threshold{};
-    TieBoundary boundary{};
-    read(edges, offsetof(State, edges));
-    read(threshold, offsetof(State, bracket));
-    read(boundary, offsetof(State, boundary));
-    const TileRange range = Rewrite<Key>(edges, threshold.lo, boundary, nullptr, tiles).range();
-    test_hooks().rewritten += range.last - range.first;
-  }
-  if (check) {
-    unsigned long long active = 0;
-    read(active, offsetof(State, counts) + offsetof(SweepCounts, active));
-    check_count_fits(options.amount, static_cast<int64_t>(active));
+  if (!test_hooks().watch) return;
+  State state{};
+  std::memcpy(&state, memory.slice(0, 0, sizeof(State)).cpu().const_data_ptr<uint8_t>(),
+              sizeof(State));
+  test_hooks().fallbacks += state.source == Source::kEverything ? 1 : 0;
+  const TileRange range =
+      Rewrite<Key>(state.edges, state.bracket.lo, state.boundary, nullptr, tiles).range();
+  test_hooks().rewritten += range.last - range.first;
+}
+
+// Reads back how many entries were active, to reject a count that does not fit.
+inline void check_counts_fit(const std::vector<Amount>& amounts, const at::Tensor& active) {
+  const at::Tensor host = active.cpu();
+  for (size_t i = 0; i < amounts.size(); ++i) {
+    check_count_fits(amounts[i], host.const_data_ptr<int64_t>()[i]);
   }
 }
 
-// Returns the memory that holds the state.
+// One block, or one for each tensor; returns the number of active entries of each.
 template <class F, class M>
-at::Tensor launch_small(const TensorList& list, const SelectionOptions& options,
+at::Tensor launch_small(const TensorList& list, const SelectionOptions& options, bool each,
                         at::Device device) {
-  using State = TopkState<typename F::Key>;
-  at::Tensor state = fresh({static_cast<int64_t>(sizeof(State))}, at::kByte, device);
-  FASTPRUNE_LAUNCH((topk_small_kernel<F, M>), 1, TopkPolicy::kThreads, list, options,
-                   reinterpret_cast<State*>(state.mutable_data_ptr<uint8_t>()));
-  return state;
+  static_assert(sizeof(long long) == sizeof(int64_t));
+  const int blocks = each ? list.count : 1;
+  at::Tensor active = fresh({blocks}, at::kLong, device);
+  FASTPRUNE_LAUNCH((topk_small_kernel<F, M>), blocks, TopkPolicy::kThreads, list, options, each,
+                   reinterpret_cast<long long*>(active.mutable_data_ptr<int64_t>()));
+  return active;
 }
 
 template <class F, class M>
@@ -107,40 +102,78 @@ void launch_large(const TensorList& list, const SelectionOptions& options, const
 }
 
 template <class F, class M>
-void launch_with_mask(const TopkArgs& args, bool active_only, bool largest) {
-  TileMap map = tile_map<F, M>(args);
-  if (map.tiles() == 0) return;
+SelectionOptions options_of(const TopkArgs& args, bool active_only, bool largest) {
+  return {args.amounts[0], one_bits(args.mask_dtype), largest ? uint64_t{max_key<F>()} : 0,
+          active_only && args.any_mask, test_hooks().forced_miss};
+}
+
+// Only the device knows whether a count fits. A fraction always does.
+inline bool has_to_check(const TopkArgs& args, const SelectionOptions& options) {
+  const auto is_count = [](const Amount& amount) { return amount.is_count; };
+  return options.active_only && std::any_of(args.amounts.begin(), args.amounts.end(), is_count);
+}
+
+// From all tensors together. There is an entry.
+template <class F, class M>
+void launch_together(const TopkArgs& args, const SelectionOptions& options) {
   const at::Device device = args.scores[0].device();
+  TileMap map = tile_map<F, M>(args);
   const TensorList list = map.list(device);
   TORCH_INTERNAL_ASSERT(list.tiles <= std::numeric_limits<int>::max());
-  const auto tiles = static_cast<int>(list.tiles);
-  const SelectionOptions options{args.amount, one_bits(args.mask_dtype),
-                                 largest ? uint64_t{max_key<F>()} : 0, active_only && args.any_mask,
-                                 test_hooks().forced_miss};
-  // Only the device knows whether a count fits. A fraction always does.
-  const bool check = args.amount.is_count && args.any_mask && active_only;
   // Many tensors make many partial tiles, which would keep one block busy for too long.
   const auto within = [&](int64_t entries) {
     return list.entries <= entries && list.tiles <= 2 * (entries / kTile) + 2;
   };
+  at::Tensor active;
   if (within(TopkPolicy::kSmall)) {
-    const at::Tensor state = launch_small<F, M>(list, options, device);
-    return read_state<F>(state, options, check, /*sampled=*/false, tiles);
-  }
-  const unsigned grid = grid_for<TopkPolicy>(list.tiles);
-  const Workspace<F> workspace(list, grid, device);
-  if (within(TopkPolicy::kMedium)) {
-    launch_medium<F, M>(list, options, workspace.pointers, grid);
+    active = launch_small<F, M>(list, options, /*each=*/false, device);
   } else {
-    launch_large<F, M>(list, options, workspace.pointers, grid);
+    const unsigned grid = grid_for<TopkPolicy>(list.tiles);
+    const Workspace<F> workspace(list, grid, device);
+    if (within(TopkPolicy::kMedium)) {
+      launch_medium<F, M>(list, options, workspace.pointers, grid);
+    } else {
+      launch_large<F, M>(list, options, workspace.pointers, grid);
+    }
+    watch<F>(workspace.memory, static_cast<int>(list.tiles));
+    constexpr auto kActive =
+        offsetof(TopkState<typename F::Key>, counts) + offsetof(SweepCounts, active);
+    active = workspace.memory.slice(0, kActive, kActive + sizeof(int64_t)).view(at::kLong);
   }
-  read_state<F>(workspace.memory, options, check, /*sampled=*/true, tiles);
+  if (has_to_check(args, options)) check_counts_fit(args.amounts, active);
+}
+
+// From each tensor by itself: one launch for those that a block takes, and launches of its own for
+// each of the others.
+template <class F, class M>
+void launch_each(const TopkArgs& args, bool active_only, bool largest) {
+  TopkArgs small;
+  for (size_t s = 0; s < args.scores.size(); ++s) {
+    const int64_t size = args.scores[s].numel();
+    if (size == 0 || !args.masks[s].defined()) check_count_fits(args.amounts[s], size);
+    if (size == 0) continue;
+    if (size <= TopkPolicy::kEach) {
+      small.append(args, s);
+    } else {
+      TopkArgs alone;
+      alone.append(args, s);
+      launch_together<F, M>(alone, options_of<F, M>(alone, active_only, largest));
+    }
+  }
+  if (small.scores.empty()) return;
+  const at::Device device = small.scores[0].device();
+  TileMap map = tile_map<F, M>(small);
+  const SelectionOptions options = options_of<F, M>(small, active_only, largest);
+  const at::Tensor active = launch_small<F, M>(map.list(device), options, /*each=*/true, device);
+  if (has_to_check(small, options)) check_counts_fit(small.amounts, active);
 }
 
 template <class F>
 void launch_selection(const TopkArgs& args, bool active_only, bool largest) {
   dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto bits) {
-    launch_with_mask<F, decltype(bits)>(args, active_only, largest);
+    using M = decltype(bits);
+    if (args.amounts.size() > 1) return launch_each<F, M>(args, active_only, largest);
+    launch_together<F, M>(args, options_of<F, M>(args, active_only, largest));
   });
 }
 

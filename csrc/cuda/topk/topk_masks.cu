@@ -18,14 +18,15 @@ namespace fastprune::cuda {
 namespace {
 
 void select_and_write(const TopkArgs& args, bool active_only, bool largest) {
-  if (!args.any_mask || !active_only || args.total == 0) check_count_fits(args.amount, args.total);
+  if (!args.any_mask || !active_only || args.total == 0) check_counts_fit(args);
+  if (args.total == 0) return;
   dispatch_scores(args.scores[0].scalar_type(), [&](auto format) {
     launch_selection<decltype(format)>(args, active_only, largest);
   });
 }
 
-std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks,
-                                   const at::Scalar& amount, bool active_only, bool largest,
+std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks, ScalarList amount,
+                                   bool active_only, bool largest,
                                    std::optional<at::ScalarType> dtype) {
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   check_topk_masks(scores, old_masks, amount, dtype);
@@ -37,7 +38,7 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks,
 }
 
 TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                       const at::Scalar& amount, bool active_only) {
+                       ScalarList amount, bool active_only) {
   check_topk_prune(scores, ts);
   if (scores.empty()) return {};
   const std::vector<at::Tensor> old_masks = to_vector(masks);

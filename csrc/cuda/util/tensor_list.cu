@@ -13,7 +13,7 @@ constexpr int kParameterBytes = kArchs[0] >= 700 ? 32764 : 4096;
 constexpr int kParameterBytes = 4096;
 #endif
 constexpr int kItemsPerStore =
-    (kParameterBytes - 2 * sizeof(int64_t)) / sizeof(TensorItem);  // 454 or 56
+    (kParameterBytes - 2 * sizeof(int64_t)) / sizeof(TensorItem);  // 340 or 42
 constexpr int kStoreThreads = 256;
 
 struct ItemBatch {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "common/selection.h"
 #include "cuda/util/device.cuh"
 #include "cuda/util/vec.cuh"
 
@@ -25,6 +26,7 @@ struct TensorItem {
   int64_t first_tile;   // in the list
   int64_t first_entry;  // in the list
   bool vectorized;      // all operands are aligned for vectors
+  Amount amount;        // where each tensor has one of its own
 };
 
 // Passed to kernels by value. Tiles are numbered by int: 8 * 10^12 entries.
@@ -44,7 +46,7 @@ TensorItem make_item(const void* scores, const void* mask, void* out, int64_t si
   const auto fits = [](const void* p, size_t bytes) { return is_aligned(p, bytes * kEntries); };
   const bool vectorized = fits(scores, sizeof(S)) && fits(mask, sizeof(M)) &&
                           fits(out, sizeof(O)) && fits(t, sizeof(S)) && fits(product, sizeof(S));
-  return {scores, mask, out, t, product, size, 0, 0, vectorized};
+  return {scores, mask, out, t, product, size, 0, 0, vectorized, Amount{}};
 }
 
 // The part of a tensor that is one tile.
@@ -171,8 +173,13 @@ __device__ __forceinline__ bool in_range(const TileRange& range, int tile) {
   return range.first <= tile && tile < range.last;
 }
 
-// The contiguous tiles of one of `blocks` blocks.
+// The tiles of a tensor, of which there are fewer than 2^31.
+__device__ __forceinline__ TileRange tiles_of_item(const TensorItem& item) {
+  const auto first = static_cast<int>(item.first_tile);
+  return {first, first + static_cast<int>(ceil_div(item.size, kTile))};
+}
 
+// The contiguous tiles of one of `blocks` blocks.
 __device__ __forceinline__ TileRange share_of_tiles(int64_t tiles, unsigned block,
                                                     unsigned blocks) {
   return {static_cast<int>(tiles * block / blocks),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arguments import as_scalar, check_device
+from .arguments import as_scalars, check_device
 
 __all__ = ["topk_masks", "topk_prune"]
 
@@ -21,16 +21,16 @@ _masked_muls: Any = torch.ops.fastprune.masked_muls.default
 def topk_masks(
     scores: Sequence[Tensor],
     masks: Sequence[Tensor | None],
-    amount: int | float,
+    amount: int | float | Sequence[int | float],
     *,
     active_only: bool = True,
     largest: bool = False,
     dtype: torch.dtype | None = None,
 ) -> list[Tensor]:
-    """Masks that prune the entries of smallest magnitude of all scores together.
+    """Masks that prune the entries of smallest magnitude of all scores together, or of each.
 
     What :func:`torch.nn.utils.prune.global_unstructured` decides with
-    :class:`~torch.nn.utils.prune.L1Unstructured`; of one tensor, what
+    :class:`~torch.nn.utils.prune.L1Unstructured`; of one tensor, or with an amount for each, what
     :func:`~torch.nn.utils.prune.l1_unstructured` does.
 
     Args:
@@ -38,7 +38,8 @@ def topk_masks(
         masks: old mask or None (all ones) for each of the scores; or an empty sequence. Floating
             point, bool or integer, of one dtype.
         amount: an int prunes that many entries; a float in [0, 1] prunes that fraction of the
-            active entries, rounded half to even.
+            active entries, rounded half to even. A sequence has one for each of the scores, each
+            for its own entries alone.
         active_only: count and rank only entries whose old mask is 1.
         largest: prune the largest magnitudes instead.
         dtype: of the new masks where none is given; default: the scores'.
@@ -51,12 +52,12 @@ def topk_masks(
 
     Raises:
         ValueError: the amount exceeds the active entries, or is out of range.
-        RuntimeError: shapes, dtypes or devices do not fit.
+        RuntimeError: shapes, dtypes, devices or the number of amounts do not fit.
     """
     if not scores:  # no tensor to dispatch on
         return []
     result: list[Tensor] = _topk_masks(
-        scores, masks, as_scalar(amount), active_only, largest, dtype
+        scores, masks, as_scalars(amount), active_only, largest, dtype
     )
     return result
 
@@ -65,7 +66,7 @@ def topk_masks(
 def _(
     scores: list[Tensor],
     masks: list[Tensor | None],
-    amount: int | float,
+    amount: list[int | float],
     active_only: bool = True,
     largest: bool = False,
     dtype: torch.dtype | None = None,
@@ -81,7 +82,7 @@ def topk_prune(
     scores: Sequence[Tensor],
     masks: Sequence[Tensor | None],
     ts: Sequence[Tensor],
-    amount: int | float,
+    amount: int | float | Sequence[int | float],
     *,
     active_only: bool = True,
 ) -> tuple[list[Tensor], list[Tensor]]:
@@ -107,7 +108,7 @@ def topk_prune(
     if not scores:  # no tensor to dispatch on
         return [], []
     result: tuple[list[Tensor], list[Tensor]] = _topk_prune(
-        scores, masks, ts, as_scalar(amount), active_only
+        scores, masks, ts, as_scalars(amount), active_only
     )
     return result
 
@@ -117,7 +118,7 @@ def _(
     scores: list[Tensor],
     masks: list[Tensor | None],
     ts: list[Tensor],
-    amount: int | float,
+    amount: list[int | float],
     active_only: bool = True,
 ) -> tuple[list[Tensor], list[Tensor]]:
     new = _topk_masks(scores, masks, amount, active_only)

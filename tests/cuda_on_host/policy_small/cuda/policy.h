@@ -31,6 +31,7 @@ struct TopkPolicy {
   static constexpr int kDigitBits = 11;
   static constexpr int kKeysInFlight = 8;
   static constexpr int64_t kSmall = 512;
+  static constexpr int64_t kEach = 600;
   static constexpr int64_t kMedium = 3000;
   static constexpr int64_t kSampleShare = 16;
   static constexpr int64_t kSampleLeast = 64;

@@ -1,0 +1,236 @@
+"""local_unstructured: many tensors, each with a threshold of its own, by one operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+import torch.nn.utils.prune as upstream
+from torch import Tensor, nn
+from torch.compiler import is_compiling
+
+from . import _C, fsdp2
+from .apply import apply_method, attach, check_scores, decides, find_hook, take_over
+from .base import BasePruningMethod
+from .lookup import SUSPENDED, is_in_place
+from .native import native_kind, ranks_original
+from .parametrization import mask_of
+from .patterns import Entries
+from .rollback import transaction
+from .sharded import check_selection
+from .slots import original_and_mask
+from .tying import by_parameter, holders
+
+__all__ = ["local_unstructured"]
+
+_Pair: TypeAlias = tuple[nn.Module, str]
+_Amount: TypeAlias = int | float
+
+
+def local_unstructured(
+    parameters: Iterable[_Pair],
+    pruning_method: type[upstream.BasePruningMethod],
+    amount: _Amount | Sequence[_Amount] | Mapping[_Pair, _Amount],
+    importance_scores: Mapping[_Pair, Tensor] | None = None,
+    **kwargs: Any,
+) -> None:
+    """Prune many parameters, each with a budget and a threshold of its own.
+
+    What a loop over :meth:`torch.nn.utils.prune.BasePruningMethod.apply` does, with one call of an
+    operator for all tensors that it takes. A Parameter that is listed several times, because modules share it, is pruned
+    once, and all of them get its new mask. A transaction over all modules: if anything fails, each
+    is as it was.
+
+    >>> prune.local_unstructured(
+    ...     [(up, "weight"), (down, "weight")], prune.L1Unstructured, amount=[0.5, 0.8]
+    ... )
+
+    Args:
+        parameters: (module, name) pairs; any iterable.
+        pruning_method: an unstructured method, ours or any other.
+        amount: a float in [0, 1] is a fraction of a parameter's active entries, an int their
+            number. One for all parameters, a sequence with one for each, or a mapping from pairs.
+        importance_scores: by pair, what to rank instead of the parameter; of its shape.
+        kwargs: passed to the method, beside ``amount``.
+
+    Raises:
+        TypeError: ``parameters`` is no iterable, or the method is not unstructured.
+        ValueError: the number of amounts is not that of the parameters, or a pair has none; an
+            amount is out of range, or exceeds the active entries of its parameter.
+        AttributeError, AssertionError, RuntimeError, NotImplementedError: as the method's
+            ``apply``.
+    """
+    if not isinstance(parameters, Iterable):
+        raise TypeError("local_unstructured(): parameters is not an Iterable")
+    pairs: list[_Pair] = [(module, name) for module, name in parameters]
+    kind: Any = pruning_method
+    options = [{"amount": each, **kwargs} for each in _amounts(amount, pairs)]
+    methods = [kind(**each) for each in options]
+    for method in methods[:1]:
+        if method.PRUNING_TYPE != "unstructured":
+            raise TypeError(
+                'Only "unstructured" PRUNING_TYPE supported for the `pruning_method`. '
+                f"Found method {pruning_method} of type {method.PRUNING_TYPE}"
+            )
+        check_selection(method, pairs)
+    given = importance_scores or {}
+    batch = _Batch() if _applies_as_ours(kind) else None
+    with transaction(*dict.fromkeys(module for module, _ in pairs)):
+        for i, *others in by_parameter(pairs):
+            if others and pairs[i] not in given:
+                i = next((j for j in others if pairs[j] in given), i)
+            module, name = pairs[i]
+            scores = given.get((module, name))
+            if batch is None or others or not batch.take(methods[i], module, name, scores):
+                if batch is not None:
+                    batch.flush()
+                if scores is not None:
+                    options[i]["importance_scores"] = scores
+                kind.apply(module, name, **options[i])
+            for j in others:
+                if pairs[j] != (module, name):
+                    _take_mask_of(module, name, methods[j], *pairs[j])
+        if batch is not None:
+            batch.flush()
+
+
+def _amounts(
+    amount: _Amount | Sequence[_Amount] | Mapping[_Pair, _Amount], pairs: Sequence[_Pair]
+) -> list[_Amount]:
+    """One for each pair."""
+    if isinstance(amount, Mapping):
+        for module, name in pairs:
+            if (module, name) not in amount:
+                raise ValueError(f"expected amount to have one for {name} of {module}, got none")
+        return [amount[pair] for pair in pairs]
+    if not isinstance(amount, Sequence):
+        return [amount] * len(pairs)
+    if len(amount) != len(pairs):
+        raise ValueError(
+            f"expected one amount, or one for each of {len(pairs)} parameters, got {len(amount)}"
+        )
+    return list(amount)
+
+
+def _applies_as_ours(kind: type) -> bool:
+    """Whether ``kind.apply`` ends in ours, and nothing but upstream's own classes comes before."""
+    for base in kind.__mro__:
+        function = getattr(vars(base).get("apply"), "__func__", None)
+        if function is BasePruningMethod.apply.__func__:  # type: ignore[attr-defined]
+            return True
+        if "apply" in vars(base) and base.__module__ != upstream.__name__:
+            return False
+    return False
+
+
+def _take_mask_of(
+    module: nn.Module, name: str, method: Any, other: nn.Module, other_name: str
+) -> None:
+    """Prune a Parameter of another module, too, as it is pruned in ``module``."""
+    new, old = mask_of(module, name), mask_of(other, other_name)
+    assert new is not None
+    # A buffer of its own, as modules may be moved one by one.
+    mask = new.clone() if old is None else new * old
+    apply_method(method, other, other_name, selected=(mask, None))
+
+
+class _Batch:
+    """Tensors that one call of an operator selects from, in order."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.places: list[tuple[Any, nn.Module, str, Any]] = []  # method, and what find_hook found
+        self.originals: list[Tensor] = []
+        self.scores: list[Tensor] = []
+        self.masks: list[Tensor | None] = []
+
+    def take(self, method: Any, module: nn.Module, name: str, scores: Tensor | None) -> bool:
+        """Add a tensor; False where ``apply_method`` does more than to select and to attach."""
+        attributes = module.__dict__
+        if (
+            SUSPENDED in attributes
+            or "parametrizations" in attributes["_modules"]
+            or is_in_place(module, name)
+            or fsdp2.is_used()
+            or _pattern_of(method) is None
+        ):
+            return False
+        mask: Tensor | None = None
+        old = find_hook(module, name)
+        original: Any = module._parameters.get(name if old is None else name + "_orig")
+        if type(original) is not nn.Parameter:
+            return False
+        if old is None:
+            if id(original) in holders:
+                return False
+        elif isinstance(old[1], upstream.PruningContainer) and not decides(old[1]):
+            return False
+        else:
+            mask = original_and_mask(module, name)[1].detach()
+        if scores is not None:
+            check_scores(module, name, scores, original)
+        elif old is None or ranks_original(method):
+            scores = original
+        else:
+            scores = getattr(module, name)
+        assert scores is not None
+        dtype, device = original.dtype, original.device
+        if (
+            scores.dtype != dtype
+            or scores.device != device
+            or not _C.is_plain(mask, scores, original)
+        ):
+            return False
+        if mask is not None and mask.dtype != dtype:
+            return False
+        if self.scores and (dtype != self.scores[0].dtype or device != self.scores[0].device):
+            self.flush()
+        self.places.append((method, module, name, old))
+        self.originals.append(original)
+        self.scores.append(scores)
+        self.masks.append(mask)
+        return True
+
+    def flush(self) -> None:
+        """Prune the tensors."""
+        if not self.places:
+            return
+        methods = [place[0] for place in self.places]
+        rank = native_kind(methods[0]).rank
+        each = zip(methods, self.scores, self.masks, strict=True)
+        ranks = [rank(method, (s,), (m,), True)[0] for method, s, m in each]
+        amounts = SimpleNamespace(amount=[method.amount for method in methods])
+        pattern = _pattern_of(methods[0])
+        assert pattern is not None
+        try:
+            new, products = pattern.decide(
+                amounts, ranks, self.scores, self.masks, self.originals, True
+            )
+        except ValueError as error:
+            self._name_tensor(error)
+            raise
+        for i, (method, module, name, old) in enumerate(self.places):
+            original = self.originals[i]
+            hook = take_over(method, module, name, original, old)
+            selected = new[i], None if products is None else products[i]
+            attach(hook, module, name, selected, original if old is None else None)
+        self.clear()
+
+    def _name_tensor(self, error: ValueError) -> None:
+        """Raise the error of a count that does not fit with the name of its tensor."""
+        for (method, module, name, _), mask, t in zip(
+            self.places, self.masks, self.originals, strict=True
+        ):
+            active = t.numel() if mask is None else int((mask == 1).sum())
+            if not isinstance(method.amount, float) and method.amount > active:
+                raise ValueError(f"{error}, for {name} of {module}") from None
+
+
+def _pattern_of(method: Any) -> Entries | None:
+    """How the method groups entries, if an operator selects them by its ranks."""
+    kind = native_kind(method)
+    pattern = None if kind is None or is_compiling() else kind.pattern
+    return pattern if isinstance(pattern, Entries) else None
