@@ -38,9 +38,9 @@ def local_unstructured(
     """Prune many parameters, each with a budget and a threshold of its own.
 
     What a loop over :meth:`torch.nn.utils.prune.BasePruningMethod.apply` does, with one call of an
-    operator for all tensors that it takes. A Parameter that is listed several times, because modules share it, is pruned
-    once, and all of them get its new mask. A transaction over all modules: if anything fails, each
-    is as it was.
+    operator for all tensors that it takes. A Parameter that is listed several times, because
+    modules share it, is pruned once, and all of them get its new mask. A transaction over all
+    modules: if anything fails, each is as it was.
 
     >>> prune.local_unstructured(
     ...     [(up, "weight"), (down, "weight")], prune.L1Unstructured, amount=[0.5, 0.8]
