@@ -75,6 +75,17 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("_digits", &digits_of, py::arg("key_bits"), py::arg("digit_bits"));
   define_test_hooks(
       [&](const char* name, auto hook) { m.def(("_" + std::string(name)).c_str(), hook); });
+  m.def("_max_key", [](const std::string& format) -> uint64_t {
+    return with_format(format, [](auto f) -> uint64_t { return max_key<decltype(f)>(); });
+  });
+  m.def("_sample_ranks",
+        [](const py::object& amount, int64_t total, double stretch, int64_t active, double sigmas) {
+          const bool is_count = py::isinstance<py::int_>(amount);
+          const Amount wanted{is_count, is_count ? amount.cast<int64_t>() : 0,
+                              is_count ? 0.0 : amount.cast<double>()};
+          const SampleRanks ranks = sample_ranks(wanted, total, stretch, active, sigmas);
+          return std::make_tuple(ranks.low, ranks.pivot, ranks.high);
+        });
   m.def("_budget",
         [](double fraction, int64_t active) { return budget(Amount{false, 0, fraction}, active); });
 }

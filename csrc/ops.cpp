@@ -4,6 +4,8 @@
 // for each keyword; the Python wrappers have keywords.
 #include <torch/library.h>
 
+#include "args/topk_part.h"
+
 namespace fastprune {
 
 TORCH_LIBRARY(fastprune, m) {
@@ -21,6 +23,13 @@ TORCH_LIBRARY(fastprune, m) {
   m.def(
       "topk_prune(Tensor[] scores, Tensor?[] masks, Tensor[] ts, Scalar[] amount, "
       "bool active_only=True) -> (Tensor[] masks, Tensor[] products)");
+
+  // A list of tensors as one of several that are selected from together: see args/topk_part.h.
+  define_topk_part();
+  m.def(
+      "topk_part(Tensor[] scores, Tensor?[] masks, ScalarType keys, bool active_only=True, "
+      "bool largest=False, ScalarType? dtype=None) -> "
+      "__torch__.torch.classes.fastprune.TopkPart");
 
   // The p-norm of each channel of t along dim, float64.
   m.def("channel_norms(Tensor t, float p, int dim) -> Tensor");
@@ -68,7 +77,7 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 
 TORCH_LIBRARY_IMPL(fastprune, CUDA, m) {
   for (const char* op :
-       {"topk_masks", "topk_prune", "channel_norms", "channel_mask", "channel_prune",
+       {"topk_masks", "topk_prune", "topk_part", "channel_norms", "channel_mask", "channel_prune",
         "combine_masks", "masked_mul", "masked_mul_", "masked_muls", "masked_muls_"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&built_without_cuda>());
   }

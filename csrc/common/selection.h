@@ -33,12 +33,11 @@ struct SampleRanks {
 
 // The sample has one key for each `stretch` of the `total` entries. Keys of inactive entries are
 // left out; `active` are there. The interval is `sigmas` standard deviations to either side.
-FASTPRUNE_HD SampleRanks sample_ranks(const Amount& amount, int64_t total, int64_t stretch,
+FASTPRUNE_HD SampleRanks sample_ranks(const Amount& amount, int64_t total, double stretch,
                                       int64_t active, double sigmas) {
   // A count is a share of all entries, a fraction is one of the active entries.
-  const double rank = amount.is_count
-                          ? static_cast<double>(amount.count) / static_cast<double>(stretch)
-                          : amount.fraction * static_cast<double>(active);
+  const double rank = amount.is_count ? static_cast<double>(amount.count) / stretch
+                                      : amount.fraction * static_cast<double>(active);
   const double share = amount.is_count
                            ? static_cast<double>(amount.count) / static_cast<double>(total)
                            : amount.fraction;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
@@ -28,7 +28,8 @@ from .methods import (
 )
 from .native import native_kind, ranks_original
 from .parametrization import find_masked, mask_of, masks_in, original_of, remove_masked
-from .patterns import common_dtype
+from .parts import are_parts, common_dtype
+from .patterns import Entries
 from .rollback import transaction
 from .sharded import check_selection, explain
 from .superseded import mark_round, share_round
@@ -265,7 +266,7 @@ def custom_from_mask(module: _Module, name: str, mask: Tensor) -> _Module:
 def global_unstructured(
     parameters: Iterable[tuple[nn.Module, str]],
     pruning_method: type[upstream.BasePruningMethod],
-    importance_scores: dict[tuple[nn.Module, str], Tensor] | None = None,
+    importance_scores: Mapping[tuple[nn.Module, str], Tensor] | None = None,
     **kwargs: Any,
 ) -> None:
     """Prune many parameters with one budget over all of them.
@@ -277,13 +278,13 @@ def global_unstructured(
     Args:
         parameters: (module, name) pairs; any iterable, a generator too.
         pruning_method: an unstructured method, ours or any other.
-        importance_scores: by pair, what to rank instead of the parameter; of its shape. Of several
-            pairs of one Parameter, those of the first that has any.
+        importance_scores: any mapping from pairs to what to rank instead, of the parameter's shape.
+            Of several pairs of one Parameter, those of the first that has any.
         kwargs: passed to the method, such as ``amount``.
 
     Raises:
-        TypeError: ``parameters`` is no iterable, ``importance_scores`` no dict, the method is not
-            unstructured, or the parameters are on different devices.
+        TypeError: ``parameters`` is no iterable, ``importance_scores`` no mapping, the method is
+            not unstructured, or the parameters are on different devices.
         ValueError: there are no parameters; the amount exceeds the active entries of all.
         AssertionError: importance scores have another shape than their parameter.
         NotImplementedError: entries of a DTensor cannot be selected, or a parameter is under
@@ -297,7 +298,7 @@ def global_unstructured(
 def prune_globally(
     parameters: Iterable[tuple[nn.Module, str]],
     pruning_method: type[upstream.BasePruningMethod],
-    importance_scores: dict[tuple[nn.Module, str], Tensor] | None,
+    importance_scores: Mapping[tuple[nn.Module, str], Tensor] | None,
     options: dict[str, Any],
     from_mask: Any,
     container: Any,
@@ -314,7 +315,7 @@ def prune_globally(
     """
     if not isinstance(parameters, Iterable):
         raise TypeError("global_unstructured(): parameters is not an Iterable")
-    if importance_scores is not None and not isinstance(importance_scores, dict):
+    if importance_scores is not None and not isinstance(importance_scores, Mapping):
         raise TypeError("global_unstructured(): importance_scores must be of type dict")
     pairs = list(parameters)
     if not pairs:
@@ -330,14 +331,16 @@ def prune_globally(
     of_pairs = _scores_of(method, pairs, given)
     groups = by_parameter(pairs)
     scores = [of_pairs[_first_given(group, pairs, given)] for group in groups]
-    dtype = common_dtype(scores)
-    if not ranks_original(method):  # which may need the gradient of its argument
-        scores = [score.to(dtype) for score in scores]
     old = [_old_mask([pairs[i] for i in group]) for group in groups]
-    masks = [None if mask is None else mask.to(dtype) for mask in old]
     originals = _originals([pairs[group[0]] for group in groups])
     kind = native_kind(method)
     native = kind is not None and _accepts(kind, method, old, scores, originals)
+    masks = old
+    if not (native and _ranks_magnitudes(kind) and are_parts(scores)):
+        dtype = common_dtype(scores)
+        if not ranks_original(method):  # which may need the gradient of its argument
+            scores = [score.to(dtype) for score in scores]
+        masks = [None if mask is None else mask.to(dtype) for mask in old]
     if native:
         new, products = kind.select(method, scores, masks, originals, active_only=True)
     else:
@@ -369,10 +372,16 @@ def prune_globally(
         share_round(hook)
 
 
+def _ranks_magnitudes(kind: Any) -> bool:
+    """Whether the method ranks the entries of its tensors as they are."""
+    pattern = kind.pattern
+    return isinstance(pattern, Entries) and not pattern.signed and not pattern.largest
+
+
 def _first_given(
     group: list[int],
     pairs: list[tuple[nn.Module, str]],
-    given: dict[tuple[nn.Module, str], Tensor],
+    given: Mapping[tuple[nn.Module, str], Tensor],
 ) -> int:
     """The first of several pairs of one Parameter that has importance scores, or just the first."""
     if not given or len(group) == 1:
@@ -391,7 +400,7 @@ def _old_mask(pairs: list[tuple[nn.Module, str]]) -> Tensor | None:
 def _scores_of(
     method: Any,
     pairs: list[tuple[nn.Module, str]],
-    given: dict[tuple[nn.Module, str], Tensor],
+    given: Mapping[tuple[nn.Module, str], Tensor],
 ) -> list[Tensor]:
     """What to rank for each pair, in the shape of its parameter."""
     scores: list[Tensor] = []

@@ -13,7 +13,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from . import _C, ops
+from . import _C, ops, parts
 
 #: New masks, and their products with the tensors if one operator computed both, else None.
 Selection: TypeAlias = tuple[Sequence[Tensor], Sequence[Tensor] | None]
@@ -71,8 +71,17 @@ class Entries(Pattern):
         active_only: bool,
     ) -> Selection:
         dtype = ranks[0].dtype
+        if not self.signed and parts.are_parts(ranks):
+            return parts.topk_masks(
+                ranks,
+                masks,
+                method.amount,
+                dtypes=[like.dtype for like in likes],
+                active_only=active_only,
+                largest=self.largest,
+            ), None
         if len(ranks) > 1 or not dtype.is_floating_point:
-            dtype = common_dtype(ranks)
+            dtype = parts.common_dtype(ranks)
             if not dtype.is_floating_point:
                 dtype = torch.float64
             ranks = [rank if rank.dtype == dtype else rank.to(dtype) for rank in ranks]
@@ -157,15 +166,6 @@ class Channels(Pattern):
         if upstream._compute_nparams_toprune(amount, like.shape[dim]) != 0:
             new = new.to(like.dtype)
         return (new,), None
-
-
-def common_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
-    """The dtype that all of them are promoted to."""
-    dtype = tensors[0].dtype
-    for t in tensors:
-        if t.dtype != dtype:
-            dtype = torch.promote_types(dtype, t.dtype)
-    return dtype
 
 
 def _is_alike(t: Tensor, like: Tensor) -> bool:

@@ -10,7 +10,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor
 
 from . import ops
-from .patterns import common_dtype
+from .parts import common_dtype
 
 
 def random_entries(

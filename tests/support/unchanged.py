@@ -22,7 +22,9 @@ def snapshot(module: nn.Module) -> dict[str, Any]:
 
 def _kept(value: Any) -> Any:
     """What an attribute of a hook is compared by."""
-    return id(value) if isinstance(value, torch.Tensor) else copy.copy(value)
+    if isinstance(value, torch.Tensor):
+        return id(value)
+    return copy.copy(value) if isinstance(value, (list, tuple, dict, set)) else value
 
 
 def assert_unchanged(module: nn.Module, before: dict[str, Any]) -> None:

@@ -85,7 +85,8 @@ SampledBracket<typename F::Key> sampled_bracket(const TileList<F, M>& list, cons
   const int64_t stretch = std::clamp<int64_t>(list.total / sample_size(list.total), 1, kTile);
   const std::vector<Key> keys = sample_keys(list, stretch);
   const auto size = static_cast<int64_t>(keys.size());
-  const SampleRanks ranks = sample_ranks(amount, list.total, stretch, size, kSampleSigmas);
+  const SampleRanks ranks =
+      sample_ranks(amount, list.total, static_cast<double>(stretch), size, kSampleSigmas);
   // An end need not be exact: it may be off by so many ranks.
   const int64_t tolerance = 1 + (ranks.high - ranks.low) / 16;
   CountedKeys<Key> counted(keys, 0, max_key<F>());

@@ -181,7 +181,7 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TensorList
     if (pass == 0) {
       active = packed_count(all, 0);
       if (active == 0) return {Key{0}, max_key<F>(), max_key<F>(), 0};
-      ranks = sample_ranks(options.amount, list.entries, work.stretch, active,
+      ranks = sample_ranks(options.amount, list.entries, static_cast<double>(work.stretch), active,
                            TopkPolicy::kSampleSigmas);
       set_ranks(ranks, active, search);
     }

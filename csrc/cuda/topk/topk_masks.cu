@@ -52,11 +52,18 @@ TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorL
   return {std::move(new_masks), std::move(args.products)};
 }
 
+void topk_part(const c10::OperatorHandle&, torch::jit::Stack*) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      false,
+      "topk_part(): not implemented on CUDA yet; topk_masks takes scores of one dtype there");
+}
+
 }  // namespace
 
 FASTPRUNE_CUDA_IMPL(m) {
   m.impl("topk_masks", &topk_masks);
   m.impl("topk_prune", &topk_prune);
+  m.impl("topk_part", torch::CppFunction::makeFromBoxedFunction<&topk_part>());
 }
 
 }  // namespace fastprune::cuda

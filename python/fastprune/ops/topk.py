@@ -10,11 +10,12 @@ from torch import Tensor
 
 from .arguments import as_scalars, check_device
 
-__all__ = ["topk_masks", "topk_prune"]
+__all__ = ["topk_masks", "topk_part", "topk_prune"]
 
 # Looked up once: a look-up by name takes as long as a small operator's checks.
 _topk_masks: Any = torch.ops.fastprune.topk_masks.default
 _topk_prune: Any = torch.ops.fastprune.topk_prune.default
+_topk_part: Any = torch.ops.fastprune.topk_part.default
 _masked_muls: Any = torch.ops.fastprune.masked_muls.default
 
 
@@ -123,3 +124,36 @@ def _(
 ) -> tuple[list[Tensor], list[Tensor]]:
     new = _topk_masks(scores, masks, amount, active_only)
     return new, _masked_muls(ts, new)
+
+
+def topk_part(
+    scores: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    keys: torch.dtype,
+    *,
+    active_only: bool = True,
+    largest: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """A list of tensors as one of several, on other devices or of other dtypes, to select from all.
+
+    For those who drive a selection over parts by themselves: fastprune/parts.py does what
+    :func:`torch.nn.utils.prune.global_unstructured` decides. Its methods are in
+    csrc/args/topk_part.h.
+
+    Args:
+        scores: as in :func:`topk_masks`; not an empty sequence.
+        masks: as in :func:`topk_masks`.
+        keys: the dtype to which the scores of all parts promote.
+        active_only: as in :func:`topk_masks`.
+        largest: as in :func:`topk_masks`.
+        dtype: as in :func:`topk_masks`.
+
+    Returns:
+        An object with methods ``sample``, ``sweep``, ``histogram``, ``tie_histogram``, ``fixup``
+        and ``masks``.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices do not fit.
+    """
+    return _topk_part(scores, masks, keys, active_only, largest, dtype)

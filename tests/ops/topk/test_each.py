@@ -81,17 +81,17 @@ def test_one_tensor_and_empty_ones(target: Target) -> None:
 
 @pytest.mark.parametrize("size", [100, 700])
 def test_a_count_that_does_not_fit_its_tensor(target: Target, size: int) -> None:
-    scores = [values("normal", n, torch.float32).to(target.device) for n in (1000, size)]
+    scores = [values("normal", n, torch.float32).to(target.device) for n in (500, size)]
     with pytest.raises(ValueError, match=rf"amount={size + 1} .*={size}"):
         target.ops.topk_masks(scores, [], [3, size + 1])
     old = [torch.ones_like(scores[0]), torch.ones_like(scores[1])]
     old[1][:7] = 0
     with pytest.raises(ValueError, match=rf"amount={size} .*={size - 7}"):
-        target.ops.topk_masks(scores, old, [1000, size])
+        target.ops.topk_masks(scores, old, [500, size])
     with pytest.raises(ValueError, match=rf"amount={size + 1} .*={size}"):
-        target.ops.topk_masks(scores, [old[0], None], [1000, size + 1])
+        target.ops.topk_masks(scores, [old[0], None], [500, size + 1])
     with pytest.raises(ValueError, match=rf"amount={size + 1} .*={size}"):
-        target.ops.topk_masks(scores, old, [1000, size + 1], active_only=False)
+        target.ops.topk_masks(scores, old, [500, size + 1], active_only=False)
     with pytest.raises(ValueError, match=r"amount=1 .*=0"):
         target.ops.topk_masks([scores[0], scores[1][:0]], [], [3, 1])
 

@@ -1,0 +1,104 @@
+// A selection over parts: lists of tensors on several devices, of several dtypes or in several
+// processes, with one budget over all of them. Each part sweeps its own tensors; what the parts
+// exchange, through whoever drives them (python/fastprune/parts.py), are samples and counts.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <torch/custom_class.h>
+
+#include <cstdint>
+#include <tuple>
+#include <vector>
+
+#include "args/topk.h"
+#include "common/dtypes.h"
+#include "common/promote.h"
+
+namespace fastprune {
+
+constexpr int kPartBins = 2048;
+
+// Keys are those of `keys_of`, to which every part's scores promote; flipped where the largest go
+// first. An interval of keys is [lo, hi].
+class TopkPart : public torch::CustomClassHolder {
+ public:
+  // The keys of one entry in `stretch`, but for those that are not active, and how many entries
+  // were drawn.
+  virtual std::tuple<at::Tensor, int64_t> sample(int64_t stretch) = 0;
+
+  // Writes all masks as if `pivot` were the threshold. Of active entries: how many there are, how
+  // many are below the interval, and how many in it, which are stored unless it is one key; and
+  // whether they had room. If not, the counts are not complete.
+  virtual std::tuple<int64_t, int64_t, int64_t, bool> sweep(int64_t lo, int64_t pivot,
+                                                            int64_t hi) = 0;
+
+  // How many active entries have keys in each of kPartBins intervals of 2^shift keys, from lo on.
+  // With `stored`, of those that the sweep stored.
+  virtual at::Tensor histogram(int64_t lo, int64_t shift, bool stored) = 0;
+
+  // The same of the places of the entries with one key. `places` has for each tensor the place of
+  // its first entry and, unless its entries have consecutive places, for each dim what each index
+  // adds.
+  virtual at::Tensor tie_histogram(int64_t key, int64_t lo, int64_t shift, bool stored,
+                                   std::vector<at::Tensor> places) = 0;
+
+  // Prunes what is below the threshold, of which there are `below` entries, and the first `due` of
+  // those that equal it.
+  virtual void fixup(int64_t threshold, int64_t below, int64_t due, bool stored) = 0;
+
+  virtual std::vector<at::Tensor> masks() = 0;
+};
+
+// Tells torch of the class. Each library that registers an operator that makes one calls this
+// first, as the order in which they come is not given.
+void define_topk_part();
+
+inline KeyLayout layout_of(at::ScalarType dtype) {
+  KeyLayout layout{};
+  dispatch_scores(dtype, [&](auto format) { layout = key_layout<decltype(format)>(); });
+  return layout;
+}
+
+// In addition to check_topk_masks.
+inline void check_topk_part(at::TensorList scores, at::ScalarType keys) {
+  constexpr const char* op = "topk_part";
+  TORCH_CHECK(is_native_float(keys) && at::promote_types(scores[0].scalar_type(), keys) == keys, op,
+              "(): expected keys to be of a dtype to which scores promote, ",
+              scores[0].scalar_type(), ", got ", keys);
+}
+
+// The place of an entry of a tensor, given its index in logical order.
+class Places {
+ public:
+  Places(const at::Tensor& scores, const at::Tensor& places)
+      : sizes_(scores.sizes().vec()), table_(places.const_data_ptr<int64_t>()) {
+    int64_t entries = 1;
+    for (const int64_t size : sizes_) entries += size;
+    TORCH_CHECK(places.is_cpu() && places.is_contiguous() &&
+                    (places.numel() == 1 || places.numel() == entries),
+                "topk_part: expected places of a tensor of shape ", scores.sizes(),
+                " to have 1 entry or ", entries, " on the CPU, got ", places.numel(), " on ",
+                places.device());
+    consecutive_ = places.numel() == 1;
+  }
+
+  int64_t operator()(int64_t index) const {
+    int64_t place = table_[0];
+    if (consecutive_) return place + index;
+    const int64_t* end = table_ + 1;
+    for (const int64_t size : sizes_) end += size;
+    for (auto size = sizes_.rbegin(); size != sizes_.rend(); ++size) {
+      end -= *size;
+      place += end[index % *size];
+      index /= *size;
+    }
+    return place;
+  }
+
+ private:
+  std::vector<int64_t> sizes_;
+  const int64_t* table_;
+  bool consecutive_ = true;
+};
+
+}  // namespace fastprune

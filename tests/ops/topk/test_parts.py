@@ -1,0 +1,217 @@
+"""Selection over parts: tensors of several dtypes, with the masks of one operator over all."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+import fastprune
+from fastprune import ops, parts
+from support import reference
+from support.compare import assert_layout_of, assert_same_bits
+from support.inputs import FLOATS, KINDS, LAYOUTS, mask, name, values
+
+Masks = Sequence[Tensor | None]
+
+
+def check(
+    scores: Sequence[Tensor],
+    masks: Masks,
+    amount: float,
+    *,
+    active_only: bool = True,
+    largest: bool = False,
+    split: random.Random | None = None,
+) -> None:
+    """Every bit against the reference on promoted scores. ``split`` makes more parts."""
+    keys = parts.common_dtype(scores)
+    kinds = [
+        (s.dtype, s.dtype if m is None else m.dtype) for s, m in zip(scores, masks, strict=True)
+    ]
+    groups: dict[object, list[int]] = {}
+    for i, kind in enumerate(kinds):
+        groups.setdefault((*kind, split and split.randrange(3)), []).append(i)
+    firsts = torch.tensor([0, *(s.numel() for s in scores)]).cumsum(0)
+    made = [
+        parts.Part(
+            [scores[i] for i in each],
+            [masks[i] for i in each],
+            [firsts[i : i + 1] for i in each],
+            keys=keys,
+            active_only=active_only,
+            largest=largest,
+        )
+        for each in groups.values()
+    ]
+    new = parts.select(made, amount, int(firsts[-1]), keys)
+    old = [
+        torch.ones(s.shape, dtype=d) if m is None else m
+        for s, m, (_, d) in zip(scores, masks, kinds, strict=True)
+    ]
+    expected = reference.topk_masks(
+        [s.to(keys) for s in scores],
+        [m.double() for m in old],
+        amount,
+        active_only=active_only,
+        largest=largest,
+    )
+    for each, of_part in zip(groups.values(), new, strict=True):
+        for i, actual in zip(each, of_part, strict=True):
+            assert_same_bits(actual, expected[i].to(old[i].dtype))
+            assert_layout_of(actual, scores[i])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_lists(seed: int) -> None:
+    draw = random.Random(seed)
+    sizes = [draw.choice([0, 1, 33, 1025, 5000, 70_001]) for _ in range(draw.randint(1, 6))]
+    scores = [values(draw.choice(list(KINDS)), n, draw.choice(FLOATS)) for n in sizes]
+    masks: list[Tensor | None] = []
+    for score in scores:
+        kind, dtype = (
+            draw.choice(["none", "random", "zeros", "ones"]),
+            draw.choice([score.dtype, torch.bool]),
+        )
+        masks.append(None if kind == "none" else mask(kind, score.numel(), dtype))
+    active_only = draw.random() < 0.7
+    active = sum(
+        s.numel() if m is None or not active_only else int((m == 1).sum())
+        for s, m in zip(scores, masks, strict=True)
+    )
+    for amount in (0, 1, active, active // 2, 0.0, 1.0, 0.5, 0.97, 0.01):
+        check(
+            scores,
+            masks,
+            min(amount, active) if isinstance(amount, int) else amount,
+            active_only=active_only,
+            largest=draw.random() < 0.3,
+            split=draw,
+        )
+
+
+@pytest.mark.parametrize("zeros", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_a_key_of_very_many_entries(dtype: torch.dtype, zeros: float) -> None:
+    """More than are stored: the interval is swept alone, or the histograms read everything."""
+    draws = torch.Generator().manual_seed(0)
+    scores = [
+        torch.randn(150_000, generator=draws),
+        torch.randn(200_000, generator=draws).to(dtype),
+    ]
+    for score in scores:
+        score[torch.rand(len(score), generator=draws) < zeros] = 0
+    for amount in (0.05, zeros - 0.01, zeros, zeros + 0.02):
+        check(scores, [None, None], amount)
+
+
+@pytest.mark.parametrize("interval", [(0, 0, 0), ((1 << 31) - 1,) * 3, (5, 9, 1 << 20)])
+def test_an_interval_that_misses(
+    interval: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "_interval", lambda *_: interval)
+    for kind in ("normal", "mostly_zeros", "nan", "all_equal"):
+        scores = [values(kind, n, d) for n, d in ((5000, torch.float32), (3000, torch.bfloat16))]
+        for amount in (1, 0.3, 0.999, 1.0):
+            check(scores, [None, None], amount)
+
+
+def test_an_interval_that_is_one_key_of_a_narrow_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but zero lies between two bfloat16: its zeros are below the pivot, and one is pruned."""
+    monkeypatch.setattr(parts, "_interval", lambda *_: (0, 118, 893))
+    tiny = torch.full((100,), 1e-43)
+    for scores in ([tiny, torch.zeros(9, dtype=torch.bfloat16)], [torch.zeros(9).bfloat16(), tiny]):
+        for amount in (1, 8, 9, 10):
+            check(scores, [None, None], amount)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout: str) -> None:
+    shape = (8, 5, 7, 3)
+    scores = [LAYOUTS[layout](values("normal", shape, d)) for d in (torch.float32, torch.float16)]
+    check(scores, [None, None], 0.5)
+
+
+def test_places_of_a_slice() -> None:
+    """Columns of a matrix in each part, as shards are: ties go by the place in the whole."""
+    whole = (
+        values("few", (40, 30), torch.float32)
+        if "few" in KINDS
+        else torch.randn(40, 30).mul(2).round()
+    )
+    columns = [slice(0, 11), slice(11, 12), slice(12, 30)]
+    made = []
+    for cut in columns:
+        places = [torch.tensor([0]), torch.arange(40) * 30, torch.arange(30)[cut]]
+        local = whole[:, cut].contiguous()
+        made.append(parts.Part([local], [None], [torch.cat(places)], keys=torch.float32))
+    for_all = []
+    for amount in (0.1, 0.5, 0.77):
+        new = parts.select(made, amount, whole.numel(), torch.float32)
+        (expected,) = reference.topk_masks([whole], [], amount)
+        assert torch.equal(torch.cat([m for (m,) in new], 1), expected)
+        for_all.append(expected)
+        made = [
+            parts.Part([whole[:, cut].contiguous()], [None], part.places, keys=torch.float32)
+            for cut, part in zip(columns, made, strict=True)
+        ]
+    assert len({int(m.sum()) for m in for_all}) == 3
+
+
+def test_a_count_that_does_not_fit() -> None:
+    scores = [torch.ones(10), torch.ones(5, dtype=torch.float64)]
+    old = [torch.zeros(10), None]
+    arguments = {"dtypes": [s.dtype for s in scores], "largest": False}
+    with pytest.raises(ValueError, match=r"amount=6 .*=5"):
+        parts.topk_masks(scores, old, 6, active_only=True, **arguments)
+    with pytest.raises(ValueError, match=r"amount=16 .*=15"):
+        parts.topk_masks(scores, old, 16, active_only=False, **arguments)
+
+
+def test_arguments() -> None:
+    t = torch.ones(3)
+    with pytest.raises(RuntimeError, match=r"keys .*[Ff]loat.*got.*Half"):
+        ops.topk_part([t], [], torch.float16)
+    part = ops.topk_part([t, t], [], torch.float32)
+    part.sweep(0, 0, 0)
+    with pytest.raises(RuntimeError, match=r"1 entry or 4 on the CPU, got 2"):
+        part.tie_histogram(0, 0, 0, False, [torch.tensor([0]), torch.tensor([0, 1])])
+
+
+@pytest.mark.parametrize("wide", [torch.float32, torch.float64], ids=name)
+@pytest.mark.parametrize("narrow", [torch.float16, torch.bfloat16, torch.float32], ids=name)
+def test_promoted_keys(narrow: torch.dtype, wide: torch.dtype) -> None:
+    """All values of 16 bits, and float32 from everywhere: as torch converts them."""
+    bits = torch.arange(1 << 15, dtype=torch.int16)
+    t = bits.view(narrow) if narrow != torch.float32 else values("any_bits", 50_000, narrow)
+    for largest in (False, True):
+        part = ops.topk_part([t], [], wide, largest=largest)
+        keys, drawn = part.sample(1)
+        flip = fastprune._C._max_key(name(wide).split(".")[-1]) if largest else 0
+        expected = reference.rank_keys(t.to(wide))
+        assert drawn == len(t)
+        assert torch.equal(keys, flip - expected if largest else expected)
+
+
+def test_global_unstructured_of_several_dtypes_copies_nothing() -> None:
+    layers = [
+        torch.nn.Linear(9, 7),
+        torch.nn.Linear(7, 30).to(torch.bfloat16),
+        torch.nn.Linear(30, 5).double(),
+    ]
+    pairs = [(m, n) for m in layers for n in ("weight", "bias")]
+    scores = [getattr(m, n).detach() for m, n in pairs]
+    fastprune.global_unstructured(pairs[:3], fastprune.L1Unstructured, amount=0.5)
+    old = [getattr(m, n + "_mask", None) for m, n in pairs]
+    fastprune.global_unstructured(pairs, fastprune.L1Unstructured, amount=0.5)
+    expected = reference.topk_masks(
+        [s.double() for s in scores], [None if m is None else m.double() for m in old], 0.5
+    )
+    for (module, n), wanted in zip(pairs, expected, strict=True):
+        new = getattr(module, n + "_mask")
+        assert new.dtype == getattr(module, n).dtype
+        assert torch.equal(new.double(), wanted)
+        assert torch.equal(getattr(module, n), new * getattr(module, n + "_orig"))
