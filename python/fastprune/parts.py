@@ -17,6 +17,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor
 
 from . import _C, ops
+from .ops.arguments import as_scalar
 
 _FORMATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 #: Keys of the sample of all parts together.
@@ -160,6 +161,7 @@ def select(
         ValueError: the amount exceeds the active entries.
     """
     exchange = exchange or Exchange()
+    amount = as_scalar(amount)
     top = _C._max_key(_name(keys))
     lo, pivot, hi = _interval(parts, amount, total, top, exchange)
     overflows = 1

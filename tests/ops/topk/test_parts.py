@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -159,6 +160,14 @@ def test_places_of_a_slice() -> None:
             for cut, part in zip(columns, made, strict=True)
         ]
     assert len({int(m.sum()) for m in for_all}) == 3
+
+
+@pytest.mark.parametrize("amount", [np.float32(0.5), np.float64(0.5), np.int64(7), 7])
+def test_numbers_of_numpy(amount: float) -> None:
+    scores = [torch.arange(9.0), torch.arange(5.0, dtype=torch.float64)]
+    arguments = {"dtypes": [s.dtype for s in scores], "largest": False}
+    new = parts.topk_masks(scores, [None, None], amount, active_only=True, **arguments)
+    assert sum(int((mask == 0).sum()) for mask in new) == 7
 
 
 def test_a_count_that_does_not_fit() -> None:
