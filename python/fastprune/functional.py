@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from sys import modules
 from typing import Any, TypeVar
 
 import torch
@@ -31,7 +32,7 @@ from .parametrization import find_masked, mask_of, masks_in, original_of, remove
 from .parts import are_parts, common_dtype
 from .patterns import Entries
 from .rollback import transaction
-from .sharded import check_selection, explain
+from .sharded import DTENSOR, check_selection, explain, is_group
 from .superseded import mark_round, share_round
 from .tying import by_parameter, holders
 
@@ -267,6 +268,8 @@ def global_unstructured(
     parameters: Iterable[tuple[nn.Module, str]],
     pruning_method: type[upstream.BasePruningMethod],
     importance_scores: Mapping[tuple[nn.Module, str], Tensor] | None = None,
+    *,
+    group: Any = None,
     **kwargs: Any,
 ) -> None:
     """Prune many parameters with one budget over all of them.
@@ -280,18 +283,31 @@ def global_unstructured(
         pruning_method: an unstructured method, ours or any other.
         importance_scores: any mapping from pairs to what to rank instead, of the parameter's shape.
             Of several pairs of one Parameter, those of the first that has any.
+        group: a process group: one budget over the parameters of all its processes, each of which
+            passes its own. Not needed for DTensors, of which all processes pass the same.
         kwargs: passed to the method, such as ``amount``.
 
     Raises:
         TypeError: ``parameters`` is no iterable, ``importance_scores`` no mapping, the method is
-            not unstructured, or the parameters are on different devices.
-        ValueError: there are no parameters; the amount exceeds the active entries of all.
+            not unstructured, or the parameters are on different devices, or some are DTensors.
+        ValueError: there are no parameters; the amount exceeds the active entries of all; or the
+            processes of a group prune different DTensors.
         AssertionError: importance scores have another shape than their parameter.
         NotImplementedError: entries of a DTensor cannot be selected, or a parameter is under
-            ``fully_shard`` and was not pruned before that.
+            ``fully_shard`` and was not pruned before that; or the method is another than
+            ``L1Unstructured``, and there is a group.
+        RuntimeError: another process of the group failed; nothing is pruned in any.
     """
+    if group is not None and not is_group(group):  # an argument of a user's method
+        kwargs["group"], group = group, None
     prune_globally(
-        parameters, pruning_method, importance_scores, kwargs, CustomFromMask, PruningContainer
+        parameters,
+        pruning_method,
+        importance_scores,
+        kwargs,
+        CustomFromMask,
+        PruningContainer,
+        group,
     )
 
 
@@ -302,6 +318,7 @@ def prune_globally(
     options: dict[str, Any],
     from_mask: Any,
     container: Any,
+    group: Any = None,
 ) -> None:
     """:func:`global_unstructured` with classes of ours or upstream's.
 
@@ -312,64 +329,103 @@ def prune_globally(
         options: passed to the method.
         from_mask: ``CustomFromMask``, which becomes the hook.
         container: ``PruningContainer``, for methods that no operator decides.
+        group: as there.
     """
     if not isinstance(parameters, Iterable):
         raise TypeError("global_unstructured(): parameters is not an Iterable")
     if importance_scores is not None and not isinstance(importance_scores, Mapping):
         raise TypeError("global_unstructured(): importance_scores must be of type dict")
     pairs = list(parameters)
-    if not pairs:
+    exchange: Any = None
+    if group is not None or DTENSOR in modules:
+        from .ranks import exchange_of
+
+        exchange = exchange_of(pairs, group)
+    if not pairs and exchange is None:
         raise ValueError("global_unstructured(): expected at least one parameter, got none")
-    method: Any = pruning_method(**options)
-    if method.PRUNING_TYPE != "unstructured":
-        raise TypeError(
-            'Only "unstructured" PRUNING_TYPE supported for '
-            f"the `pruning_method`. Found method {pruning_method} of type {method.PRUNING_TYPE}"
+    # The last message of an exchange comes while everything can still be undone.
+    together = nullcontext() if exchange is None else exchange.together()
+    with transaction(*(module for module, _ in pairs)), together:
+        method: Any = pruning_method(**options)
+        if method.PRUNING_TYPE != "unstructured":
+            raise TypeError(
+                'Only "unstructured" PRUNING_TYPE supported for the `pruning_method`. Found '
+                f"method {pruning_method} of type {method.PRUNING_TYPE}"
+            )
+        hooks = _prune_globally(
+            pairs, method, importance_scores or {}, from_mask, container, exchange
         )
+    for hook in hooks:
+        share_round(hook)
+
+
+def _prune_globally(
+    pairs: list[tuple[nn.Module, str]],
+    method: Any,
+    given: Mapping[tuple[nn.Module, str], Tensor],
+    from_mask: Any,
+    container: Any,
+    exchange: Any,
+) -> list[Any]:
+    """What is inside of the transaction; the new hooks."""
     check_selection(method, pairs)
-    given = importance_scores or {}
     of_pairs = _scores_of(method, pairs, given)
     groups = by_parameter(pairs)
     scores = [of_pairs[_first_given(group, pairs, given)] for group in groups]
     old = [_old_mask([pairs[i] for i in group]) for group in groups]
     originals = _originals([pairs[group[0]] for group in groups])
     kind = native_kind(method)
-    native = kind is not None and _accepts(kind, method, old, scores, originals)
-    masks = old
-    if not (native and _ranks_magnitudes(kind) and are_parts(scores)):
-        dtype = common_dtype(scores)
-        if not ranks_original(method):  # which may need the gradient of its argument
-            scores = [score.to(dtype) for score in scores]
-        masks = [None if mask is None else mask.to(dtype) for mask in old]
-    if native:
-        new, products = kind.select(method, scores, masks, originals, active_only=True)
+    native, products = True, None
+    if exchange is not None:
+        from . import ranks
+
+        if kind is None or not _ranks_magnitudes(kind):
+            raise NotImplementedError(
+                f"expected L1Unstructured to select over the processes of a group, got "
+                f"{type(method).__name__}"
+            )
+        new = ranks.topk_masks(scores, old, method.amount, exchange, active_only=True)
+    elif kind is not None and _accepts(kind, method, old, scores, originals):
+        if not (_ranks_magnitudes(kind) and are_parts(scores)):
+            scores, old = _promoted(method, scores, old)
+        new, products = kind.select(method, scores, old, originals, active_only=True)
     else:
+        native = False
+        scores, old = _promoted(method, scores, old)
         try:
-            new, products = _select_by_upstream(container, method, scores, masks), None
+            new = _select_by_upstream(container, method, scores, old)
         except RuntimeError as error:
             explain(error, method, pairs)
             raise
     hooks = []
-    with transaction(*(module for module, _ in pairs)):
-        for g, group in enumerate(groups):
-            for i in group:
-                module, name = pairs[i]
-                # A module that is not listed may have pruned the Parameter, too.
-                tied = i != group[0] or id(module._parameters.get(name)) in holders
-                mask, selected = new[g], None
-                if native and (not tied or is_in_place(module, name)):
-                    # It holds the old mask already, so there is nothing to combine it with.
-                    mask = mask.to(getattr(module, name).dtype)
-                    selected = mask, None if products is None else products[g]
-                round_ = from_mask(mask)
-                mark_round(round_)
-                try:
-                    hooks.append(apply_method(round_, module, name, selected=selected))
-                except RuntimeError as error:
-                    explain(error, round_, [(module, name)])
-                    raise
-    for hook in hooks:
-        share_round(hook)
+    for g, group in enumerate(groups):
+        for i in group:
+            module, name = pairs[i]
+            # A module that is not listed may have pruned the Parameter, too.
+            tied = i != group[0] or id(module._parameters.get(name)) in holders
+            mask, selected = new[g], None
+            if native and (not tied or is_in_place(module, name)):
+                # It holds the old mask already, so there is nothing to combine it with.
+                mask = mask.to(getattr(module, name).dtype)
+                selected = mask, None if products is None else products[g]
+            round_ = from_mask(mask)
+            mark_round(round_)
+            try:
+                hooks.append(apply_method(round_, module, name, selected=selected))
+            except RuntimeError as error:
+                explain(error, round_, [(module, name)])
+                raise
+    return hooks
+
+
+def _promoted(
+    method: Any, scores: list[Tensor], masks: list[Tensor | None]
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Scores and masks in the dtype to which the scores promote."""
+    dtype = common_dtype(scores)
+    if not ranks_original(method):  # which may need the gradient of its argument
+        scores = [score.to(dtype) for score in scores]
+    return scores, [None if mask is None else mask.to(dtype) for mask in masks]
 
 
 def _ranks_magnitudes(kind: Any) -> bool:

@@ -168,7 +168,7 @@ def select(
     while overflows:
         swept = [part.native.sweep(lo, pivot, hi) for part in parts]
         counts = [torch.tensor([*each, not fits]) for *each, fits in swept]
-        active, below, inside, overflows = _total(parts, counts, exchange).tolist()
+        active, below, inside, overflows = _total(parts, counts, 4, exchange).tolist()
         if overflows:  # an end is probably the key of very many entries; one key is not stored
             pivot = hi = lo
     count: int = _C._budget(amount, active) if isinstance(amount, float) else amount
@@ -230,7 +230,7 @@ def _narrow(
     while shift > 0:
         shift = max(0, (hi - lo).bit_length() - _BIN_BITS)
         bins = [histogram(part, lo, shift) for part in parts]
-        sums = _total(parts, bins, exchange)
+        sums = _total(parts, bins, 1 << _BIN_BITS, exchange)
         at = int(torch.searchsorted(sums.cumsum(0), rank - less.total))
         each = [n + int(b[:at].sum()) for n, b in zip(less.each, bins, strict=True)]
         less = _Count(less.total + int(sums[:at].sum()), each)
@@ -240,10 +240,12 @@ def _narrow(
     return lo, less, equal
 
 
-def _total(parts: Sequence[Part], counts: Sequence[Tensor], exchange: Exchange) -> Tensor:
-    """The sum of what the parts of all processes count."""
+def _total(
+    parts: Sequence[Part], counts: Sequence[Tensor], numbers: int, exchange: Exchange
+) -> Tensor:
+    """The sum of what the parts of all processes count; of this process there may be none."""
     mine = [count for part, count in zip(parts, counts, strict=True) if part.counts]
-    zero = torch.zeros(len(counts[0]), dtype=torch.int64)
+    zero = torch.zeros(numbers, dtype=torch.int64)
     return exchange.sum(sum(mine, start=zero))
 
 

@@ -28,6 +28,12 @@ def is_dtensor(t: Any) -> bool:
     return kind is not None and isinstance(t, kind)
 
 
+def is_group(thing: Any) -> bool:
+    """Whether it is a process group."""
+    kind = getattr(torch.distributed, "ProcessGroup", None)
+    return kind is not None and isinstance(thing, kind)
+
+
 def on_other_mesh(mask: Tensor, t: Tensor) -> bool:
     """Whether ``t`` is a DTensor and ``mask`` is none, or one of other processes."""
     return is_dtensor(t) and getattr(mask, "device_mesh", None) != t.device_mesh  # type: ignore[attr-defined]

@@ -21,11 +21,11 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune as prune
-from support.ranks import CHECKS, check, failures
+from support.ranks import check, failures, names_in
 from support.unchanged import assert_unchanged, snapshot
 
 
-@pytest.mark.parametrize("name", CHECKS if __name__ != "checks" else ())
+@pytest.mark.parametrize("name", names_in(__file__))
 def test_on_two_ranks(name: str) -> None:
     failed = failures(__file__)
     assert name not in failed, failed[name]

@@ -1,7 +1,7 @@
-"""Checks that run in two processes at once, connected by a group of gloo.
+"""Checks that run in some processes at once, connected by a group of gloo.
 
-``python -m support.ranks FILE FOLDER RANK`` is one of the processes: it imports FILE and runs what
-that has marked with ``check``, in order, and leaves the outcomes in FOLDER.
+``python -m support.ranks FILE FOLDER SIZE RANK`` is one of SIZE processes: it imports FILE and runs
+what that has marked with ``check``, in order, and leaves the outcomes in FOLDER.
 """
 
 from __future__ import annotations
@@ -15,37 +15,41 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-WORLD_SIZE = 2
 TESTS = Path(__file__).resolve().parents[1]
 
-#: By name.
-CHECKS: dict[str, Callable[[], None]] = {}
+#: By file and name.
+CHECKS: dict[str, dict[str, Callable[[], None]]] = {}
 
 
 def check(function: Callable[[], None]) -> Callable[[], None]:
-    """Marks a function that both processes run. It must communicate alike in both."""
-    CHECKS[function.__name__] = function
+    """Marks a function that all processes run. It must communicate alike in all."""
+    CHECKS.setdefault(function.__code__.co_filename, {})[function.__name__] = function
     return function
 
 
+def names_in(file: str) -> Iterable[str]:
+    """The names of the checks of a file, those to come included."""
+    return CHECKS.setdefault(file, {})
+
+
 @functools.cache
-def failures(file: str) -> dict[str, str]:
+def failures(file: str, size: int = 2) -> dict[str, str]:
     """The traces of the checks of a file that failed, by name; those that never ended, too."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "support.ranks", file, folder]
+        command = [sys.executable, "-m", "support.ranks", file, folder, str(size)]
         processes = [
             subprocess.Popen([*command, str(rank)], cwd=TESTS, stderr=subprocess.PIPE, text=True)
-            for rank in range(WORLD_SIZE)
+            for rank in range(size)
         ]
         said = [said_by(process) for process in processes]
         failed: dict[str, str] = {}
-        for rank in range(WORLD_SIZE):
+        for rank in range(size):
             out = Path(folder) / f"{rank}.json"
             outcomes = json.loads(out.read_text()) if out.exists() else {}
-            for name in CHECKS:
+            for name in CHECKS[file]:
                 trace = outcomes.get(name, f"did not end\n{said[rank]}")
                 if trace:
                     failed[name] = f"{failed.get(name, '')}rank {rank}: {trace}"
@@ -61,23 +65,23 @@ def said_by(process: subprocess.Popen[str]) -> str:
         return process.communicate()[1]
 
 
-def main(file: str, folder: str, rank: str) -> None:
+def main(file: str, folder: str, size: str, rank: str) -> None:
     import torch
     import torch.distributed as dist
 
     from support import ranks  # the module that FILE imports, not __main__
 
     torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", WORLD_SIZE)
+    store = dist.FileStore(f"{folder}/store", int(size))
     timeout = datetime.timedelta(seconds=120)  # processes start apart on a busy machine
     dist.init_process_group(
-        "gloo", store=store, rank=int(rank), world_size=WORLD_SIZE, timeout=timeout
+        "gloo", store=store, rank=int(rank), world_size=int(size), timeout=timeout
     )
     spec = importlib.util.spec_from_file_location("checks", file)
     assert spec is not None and spec.loader is not None
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     outcomes: dict[str, str] = {}
-    for name, function in ranks.CHECKS.items():
+    for name, function in ranks.CHECKS[file].items():
         torch.manual_seed(0)
         try:
             function()

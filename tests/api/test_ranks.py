@@ -1,0 +1,350 @@
+"""global_unstructured over several processes: the masks of one process with the whole tensors."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import fastprune as prune
+from support.compare import assert_same_bits
+from support.inputs import mask, values
+from support.ranks import TESTS, check, failures, names_in
+from support.unchanged import assert_unchanged, snapshot
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", names_in(__file__))
+def test_on_ranks(name: str, size: int) -> None:
+    failed = failures(__file__, size)
+    assert name not in failed, failed[name]
+
+
+class Holder(nn.Module):
+    """Has a weight."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+
+def pairs_of(tensors: Any) -> list[tuple[nn.Module, str]]:
+    return [(Holder(t), "weight") for t in tensors]
+
+
+def assert_same_masks(ours: Any, expected: Any) -> None:
+    for (module, _), (whole, _) in zip(ours, expected, strict=True):
+        new = module.weight_mask
+        assert new.placements == module.weight_orig.placements
+        assert torch.equal(new.full_tensor(), whole.weight_mask)
+        assert_same_bits(module.weight.full_tensor(), whole.weight)
+
+
+def pairwise(things: list[Any]) -> list[tuple[Any, Any]]:
+    """Each with the next, the last with the first."""
+    return list(zip(things, things[1:] + things[:1], strict=True))
+
+
+def meshes() -> list[Any]:
+    from torch.distributed.device_mesh import init_device_mesh
+
+    size = dist.get_world_size()
+    shapes = [(size,)] if size < 4 else [(size,), (2, 2)]
+    return [init_device_mesh("cpu", shape) for shape in shapes]
+
+
+def wholes(kind: str) -> list[Tensor]:
+    """Shapes that no number of ranks divides, with some that are smaller than it."""
+    torch.manual_seed(0)
+    shapes = ((13, 7), (5, 30), (1, 9), (2, 1, 3))
+    dtypes = (torch.float32, torch.float32, torch.bfloat16, torch.float64)
+    return [values(kind, s, d) for s, d in zip(shapes, dtypes, strict=True)]
+
+
+@check
+def dtensors_of_all_placements() -> None:
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    kinds = itertools.cycle(["normal", "mostly_zeros", "all_equal", "nan"])
+    amounts = itertools.cycle([(0.3, 50, 0.5), (0, 1.0), (1, 0.97), (0.01, 0.02, 200)])
+    for mesh in meshes():
+        placements = list(itertools.product((Shard(0), Shard(1), Replicate()), repeat=mesh.ndim))
+        two = itertools.product(placements, repeat=2) if mesh.ndim == 1 else pairwise(placements)
+        for first, second in two:
+            tensors = wholes(next(kinds))
+            expected = pairs_of(tensors)
+            ours = pairs_of(
+                distribute_tensor(t.clone(), mesh, p)
+                for t, p in zip(tensors, itertools.cycle((first, second)), strict=False)
+            )
+            for amount in next(amounts):
+                for pairs in (expected, ours):
+                    prune.global_unstructured(pairs, prune.L1Unstructured, amount=amount)
+                assert_same_masks(ours, expected)
+
+
+@check
+def masks_before() -> None:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    (mesh, *_) = meshes()
+    tensors = wholes("normal")
+    expected = pairs_of(tensors)
+    ours = pairs_of(distribute_tensor(t.clone(), mesh, [Shard(0)]) for t in tensors)
+    for kind in ("random", "zeros", "non_binary", "ones"):
+        given = mask(kind, tensors[1].shape, torch.float32)
+        prune.custom_from_mask(*expected[1], given)
+        prune.custom_from_mask(*ours[1], given)
+        for pairs in (expected, ours):
+            prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.2)
+        assert_same_masks(ours, expected)
+
+
+@check
+def importance_scores_and_shared_parameters() -> None:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    (mesh, *_) = meshes()
+    tensors = wholes("normal")
+    scores = [values("uniform", t.shape, t.dtype) for t in tensors]
+    expected = pairs_of(tensors)
+    ours = pairs_of(distribute_tensor(t.clone(), mesh, [Shard(1)]) for t in tensors)
+    for pairs in (expected, ours):
+        other = Holder(pairs[0][0].weight)
+        other.weight = pairs[0][0].weight
+        pairs.append((other, "weight"))
+    prune.global_unstructured(
+        expected, prune.L1Unstructured, dict(zip(expected, scores, strict=False)), amount=0.4
+    )
+    spread = [distribute_tensor(s, mesh, [Shard(1)]) for s in scores]
+    prune.global_unstructured(
+        ours, prune.L1Unstructured, dict(zip(ours, spread, strict=False)), amount=0.4
+    )
+    assert_same_masks(ours, expected)
+
+
+@check
+def training_goes_on() -> None:
+    """Gradients of pruned entries are zero, and a forward is that of the whole tensor."""
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    (mesh, *_) = meshes()
+    (t, *_) = wholes("normal")
+    (expected,), (ours,) = pairs_of([t]), pairs_of([distribute_tensor(t.clone(), mesh, [Shard(0)])])
+    for pairs in ([expected], [ours]):
+        prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.5)
+        pairs[0][0].weight.square().sum().backward()
+    assert torch.equal(ours[0].weight_orig.grad.full_tensor(), expected[0].weight_orig.grad)
+
+
+@check
+def each_process_has_its_own_tensors() -> None:
+    rank, size = dist.get_rank(), dist.get_world_size()
+    group = dist.group.WORLD
+    tensors = [wholes("mostly_zeros")[: 1 + r] for r in range(size)]
+    tensors = [[t + r for t in each] for r, each in enumerate(tensors)]
+    tensors[-1] = []  # a process without any
+    expected = [pairs_of(each) for each in tensors]
+    ours = pairs_of(t.clone() for t in tensors[rank])
+    for amount in (0.4, 20, 0.0, 0.99) if size > 1 else ():
+        together = [pair for each in expected for pair in each]
+        prune.global_unstructured(together, prune.L1Unstructured, amount=amount)
+        prune.global_unstructured(ours, prune.L1Unstructured, amount=amount, group=group)
+        for (module, _), (whole, _) in zip(ours, expected[rank], strict=True):
+            assert torch.equal(module.weight_mask, whole.weight_mask)
+
+
+@check
+def a_part_of_the_processes() -> None:
+    group = dist.new_group([0])
+    if dist.get_rank() == 0:
+        (ours,), (expected,) = (pairs_of([t]) for t in [wholes("normal")[0]] * 2)
+        prune.global_unstructured([ours], prune.L1Unstructured, amount=0.3, group=group)
+        prune.global_unstructured([expected], prune.L1Unstructured, amount=0.3)
+        assert torch.equal(ours[0].weight_mask, expected[0].weight_mask)
+
+
+class Failing(prune.L1Unstructured):
+    """Whose product fails in the last process."""
+
+    def apply_mask(self, module: nn.Module) -> Tensor:
+        raise MemoryError("none left")
+
+
+def last_fails(what: str, pairs: list[tuple[nn.Module, str]]) -> dict[str, Any]:
+    """Arguments with which the last process fails."""
+    arguments: dict[str, Any] = {"parameters": pairs, "pruning_method": prune.L1Unstructured}
+    arguments["amount"] = 0.5
+    if dist.get_rank() != dist.get_world_size() - 1:
+        return arguments
+    if what == "a name":
+        arguments["parameters"] = [*pairs, (pairs[0][0], "nothing")]
+    elif what == "an amount":
+        arguments["amount"] = 1.5
+    elif what == "the method":
+        arguments["pruning_method"] = prune.LnStructured
+        arguments.update(n=2, dim=0)
+    elif what == "scores":
+        arguments["importance_scores"] = {pairs[0]: torch.ones(1)}
+    return arguments
+
+
+@check
+def a_process_that_fails_fails_all() -> None:
+    from unittest import mock
+
+    from fastprune import ranks
+
+    last = dist.get_rank() == dist.get_world_size() - 1
+    pairs = pairs_of([t.clone() for t in wholes("normal")])
+    prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.2, group=dist.group.WORLD)
+    befores = [(module, snapshot(module)) for module, _ in pairs]
+    own = {"a name": AttributeError, "an amount": ValueError, "the method": TypeError}
+    own["scores"] = AssertionError
+    for what, error in own.items():
+        expected = error if last else RuntimeError
+        with pytest.raises(expected) as caught:
+            prune.global_unstructured(**last_fails(what, pairs), group=dist.group.WORLD)
+        if not last:
+            number = dist.get_world_size() - 1
+            assert f"rank {number} failed: {error.__name__}" in str(caught.value)
+        for module, before in befores:
+            assert_unchanged(module, before)
+    # While masks are assigned, after all messages but the vote.
+    import fastprune.functional as functional
+
+    attach = functional.apply_method
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        if last and args[1] is pairs[-1][0]:
+            raise MemoryError("none left")
+        return attach(*args, **kwargs)
+
+    with (
+        mock.patch.object(functional, "apply_method", fails),
+        pytest.raises(MemoryError if last else ranks.PeerError, match="none left"),
+    ):
+        prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.5, group=dist.group.WORLD)
+    for module, before in befores:
+        assert_unchanged(module, before)
+    # The group is as good as before.
+    prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.5, group=dist.group.WORLD)
+
+
+@check
+def an_amount_that_no_process_can_prune() -> None:
+    pairs = pairs_of([torch.ones(3)])
+    total = 3 * dist.get_world_size()
+    with pytest.raises(ValueError, match=rf"amount={total + 1} .*={total}"):
+        prune.global_unstructured(
+            pairs, prune.L1Unstructured, amount=total + 1, group=dist.group.WORLD
+        )
+
+
+@check
+def lists_that_differ() -> None:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    if dist.get_world_size() == 1:
+        return
+    (mesh, *_) = meshes()
+    pairs = pairs_of(distribute_tensor(t.clone(), mesh, [Shard(0)]) for t in wholes("normal"))
+    if dist.get_rank() == 1:
+        pairs[1:3] = pairs[2:0:-1]
+    said = r"number 1 weight of Holder, torch.float32, \[5, 30\].*bfloat16, \[1, 9\].* on rank 1"
+    with pytest.raises(ValueError, match=said):
+        prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.5)
+    assert not any(module._forward_pre_hooks for module, _ in pairs)
+
+
+@check
+def what_cannot_be_done_is_refused() -> None:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    (mesh, *_) = meshes()
+    (spread,) = pairs_of([distribute_tensor(torch.randn(4, 3), mesh, [Shard(0)])])
+    (plain,) = pairs_of([torch.randn(4, 3)])
+    with pytest.raises(TypeError, match="all parameters to be DTensors, or none"):
+        prune.global_unstructured([spread, plain], prune.L1Unstructured, amount=0.5)
+    for method in (prune.RandomUnstructured, prune.Identity):
+        with pytest.raises(NotImplementedError, match=f"L1Unstructured.*{method.__name__}"):
+            amount = {} if method is prune.Identity else {"amount": 0.5}
+            prune.global_unstructured([plain], method, group=dist.group.WORLD, **amount)
+    assert not plain[0]._forward_pre_hooks
+
+
+@check
+def few_bytes_whatever_is_pruned() -> None:
+    from unittest import mock
+
+    from fastprune import ranks
+
+    sent = []
+    for size in (20_000, 2_000_000):
+        made = []
+
+        def exchange(*args: Any, made: list[Any] = made) -> Any:
+            made.append(ranks.GroupExchange(*args))
+            return made[-1]
+
+        pairs = pairs_of([torch.randn(size // dist.get_world_size())])
+        with mock.patch.object(ranks, "exchange_of", lambda _, group: exchange(group, [])):
+            prune.global_unstructured(
+                pairs, prune.L1Unstructured, amount=0.5, group=dist.group.WORLD
+            )
+        sent.append(made[0].sent)
+    round_of_counts = 2 * 8 * 2049
+    assert max(sent) < 1_000_000
+    assert abs(sent[0] - sent[1]) <= 4 * round_of_counts
+
+
+KILLED = """if True:
+    import datetime, os, signal, sys
+    import torch, torch.distributed as dist
+    import fastprune as prune
+    folder, rank = sys.argv[1], int(sys.argv[2])
+    torch.set_num_threads(1)
+    timeout = datetime.timedelta(seconds=60)
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(folder + "/store", 3), rank=rank, world_size=3, timeout=timeout
+    )
+    layer = torch.nn.Linear(50, 40)
+    dist.barrier()
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        prune.global_unstructured(
+            [(layer, "weight")], prune.L1Unstructured, amount=0.5, group=dist.group.WORLD
+        )
+    except RuntimeError:
+        print("raised", "weight_orig" in dict(layer.named_parameters()), flush=True)
+    os._exit(0)
+"""
+
+
+def test_a_process_that_is_killed(tmp_path: Any) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    processes = [
+        subprocess.Popen([*command, str(rank)], cwd=TESTS, stdout=subprocess.PIPE, text=True)
+        for rank in range(3)
+    ]
+    said = [process.communicate(timeout=200)[0] for process in processes]
+    assert [re.sub(r"\s+", " ", text) for text in said] == ["raised False ", "", "raised False "]
+
+
+def test_group_as_an_argument_of_a_users_method() -> None:
+    class Grouped(prune.L1Unstructured):
+        def __init__(self, amount: float, group: str) -> None:
+            super().__init__(amount)
+            self.group = group
+
+    layer = nn.Linear(4, 3)
+    prune.global_unstructured([(layer, "weight")], Grouped, amount=0.5, group="all")
+    assert (layer.weight_mask == 0).sum() == 6
