@@ -44,6 +44,8 @@ class GroupExchange(Exchange):
         self.group = group
         self.about = list(about)
         self.size = dist.get_world_size(group)
+        if self.size < 1:
+            raise ValueError(f"expected this process to be one of the group, got {group}")
         #: Bytes that this process sent to others.
         self.sent = 0
         self._broken = False

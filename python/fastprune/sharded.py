@@ -29,9 +29,11 @@ def is_dtensor(t: Any) -> bool:
 
 
 def is_group(thing: Any) -> bool:
-    """Whether it is a process group."""
+    """Whether it is a process group, or what ``new_group`` returns to a process outside of it."""
     kind = getattr(torch.distributed, "ProcessGroup", None)
-    return kind is not None and isinstance(thing, kind)
+    if kind is None:
+        return False
+    return isinstance(thing, kind) or thing is torch.distributed.GroupMember.NON_GROUP_MEMBER
 
 
 def on_other_mesh(mask: Tensor, t: Tensor) -> bool:

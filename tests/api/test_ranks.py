@@ -169,13 +169,11 @@ def a_part_of_the_processes() -> None:
         prune.global_unstructured([ours], prune.L1Unstructured, amount=0.3, group=group)
         prune.global_unstructured([expected], prune.L1Unstructured, amount=0.3)
         assert torch.equal(ours[0].weight_mask, expected[0].weight_mask)
-
-
-class Failing(prune.L1Unstructured):
-    """Whose product fails in the last process."""
-
-    def apply_mask(self, module: nn.Module) -> Tensor:
-        raise MemoryError("none left")
+    else:
+        with pytest.raises(ValueError, match="one of the group"):
+            prune.global_unstructured(
+                pairs_of([torch.ones(3)]), prune.L1Unstructured, amount=1, group=group
+            )
 
 
 def last_fails(what: str, pairs: list[tuple[nn.Module, str]]) -> dict[str, Any]:
