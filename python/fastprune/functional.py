@@ -336,27 +336,36 @@ def prune_globally(
     if importance_scores is not None and not isinstance(importance_scores, Mapping):
         raise TypeError("global_unstructured(): importance_scores must be of type dict")
     pairs = list(parameters)
-    exchange: Any = None
-    if group is not None or DTENSOR in modules:
+    if not pairs and group is None:
+        raise ValueError("global_unstructured(): expected at least one parameter, got none")
+    method = exchange = None
+    if group is None:
+        method = make_unstructured(pruning_method, options)
+    if group is not None or (DTENSOR in modules and _ranks_magnitudes(native_kind(method))):
         from .ranks import exchange_of
 
         exchange = exchange_of(pairs, group)
-    if not pairs and exchange is None:
-        raise ValueError("global_unstructured(): expected at least one parameter, got none")
     # The last message of an exchange comes while everything can still be undone.
     together = nullcontext() if exchange is None else exchange.together()
     with transaction(*(module for module, _ in pairs)), together:
-        method: Any = pruning_method(**options)
-        if method.PRUNING_TYPE != "unstructured":
-            raise TypeError(
-                'Only "unstructured" PRUNING_TYPE supported for the `pruning_method`. Found '
-                f"method {pruning_method} of type {method.PRUNING_TYPE}"
-            )
+        if method is None:  # a process that cannot make it tells the others
+            method = make_unstructured(pruning_method, options)
         hooks = _prune_globally(
             pairs, method, importance_scores or {}, from_mask, container, exchange
         )
     for hook in hooks:
         share_round(hook)
+
+
+def make_unstructured(kind: Any, options: dict[str, Any]) -> Any:
+    """A method of this class, which has to be an unstructured one."""
+    method = kind(**options)
+    if method.PRUNING_TYPE != "unstructured":
+        raise TypeError(
+            'Only "unstructured" PRUNING_TYPE supported for the `pruning_method`. '
+            f"Found method {kind} of type {method.PRUNING_TYPE}"
+        )
+    return method
 
 
 def _prune_globally(
@@ -379,7 +388,7 @@ def _prune_globally(
     if exchange is not None:
         from . import ranks
 
-        if kind is None or not _ranks_magnitudes(kind):
+        if not _ranks_magnitudes(kind):
             raise NotImplementedError(
                 f"expected L1Unstructured to select over the processes of a group, got "
                 f"{type(method).__name__}"
@@ -429,8 +438,8 @@ def _promoted(
 
 
 def _ranks_magnitudes(kind: Any) -> bool:
-    """Whether the method ranks the entries of its tensors as they are."""
-    pattern = kind.pattern
+    """Whether a method, of which this is the native kind, ranks entries by magnitude."""
+    pattern = None if kind is None else kind.pattern
     return isinstance(pattern, Entries) and not pattern.signed and not pattern.largest
 
 

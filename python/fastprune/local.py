@@ -13,6 +13,7 @@ from torch.compiler import is_compiling
 from . import _C, fsdp2
 from .apply import apply_method, attach, check_scores, decides, find_hook, take_over
 from .base import BasePruningMethod
+from .functional import make_unstructured
 from .lookup import SUSPENDED, is_in_place
 from .native import native_kind, ranks_original
 from .parametrization import mask_of
@@ -66,14 +67,9 @@ def local_unstructured(
     pairs: list[_Pair] = [(module, name) for module, name in parameters]
     kind: Any = pruning_method
     options = [{"amount": each, **kwargs} for each in _amounts(amount, pairs)]
-    methods = [kind(**each) for each in options]
-    for method in methods[:1]:
-        if method.PRUNING_TYPE != "unstructured":
-            raise TypeError(
-                'Only "unstructured" PRUNING_TYPE supported for the `pruning_method`. '
-                f"Found method {pruning_method} of type {method.PRUNING_TYPE}"
-            )
-        check_selection(method, pairs)
+    methods = [make_unstructured(kind, each) for each in options]
+    if methods:
+        check_selection(methods[0], pairs)
     given = importance_scores or {}
     batch = _Batch() if _applies_as_ours(kind) else None
     with transaction(*dict.fromkeys(module for module, _ in pairs)):

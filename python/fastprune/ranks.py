@@ -330,6 +330,9 @@ def exchange_of(pairs: Sequence[tuple[nn.Module, str]], group: Any) -> GroupExch
             f"expected all parameters to be DTensors, or none, got {name} of {module}, which is "
             f"none, and {len(sharded)} that are"
         )
+    # Others go the way they go without us: the part of a selection is one for the CPU.
+    if group is None and any(t.device.type != "cpu" or t.dtype not in _DTYPES for t in sharded):
+        return None
     about = [
         f"{name} of {type(module).__name__}, {t.dtype}, {list(t.shape)}, {t.placements}"
         for (module, name), t in zip(pairs, sharded, strict=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune as prune
@@ -276,6 +277,29 @@ def what_cannot_be_done_is_refused() -> None:
             amount = {} if method is prune.Identity else {"amount": 0.5}
             prune.global_unstructured([plain], method, group=dist.group.WORLD, **amount)
     assert not plain[0]._forward_pre_hooks
+
+
+@check
+def other_methods_on_dtensors_go_as_before() -> None:
+    from torch.distributed.tensor import Replicate, distribute_tensor
+
+    (mesh, *_) = meshes()
+    tensors = wholes("normal")[:2]
+    ours, expected = (
+        pairs_of(distribute_tensor(t.clone(), mesh, [Replicate()]) for t in tensors)
+        for _ in range(2)
+    )
+    torch.manual_seed(0)
+    try:
+        upstream.global_unstructured(expected, upstream.RandomUnstructured, amount=0.5)
+    except RuntimeError:
+        with pytest.raises(NotImplementedError, match="custom_from_mask"):
+            prune.global_unstructured(ours, prune.RandomUnstructured, amount=0.5)
+        return
+    torch.manual_seed(0)
+    prune.global_unstructured(ours, prune.RandomUnstructured, amount=0.5)
+    for (module, _), (other, _) in zip(ours, expected, strict=True):
+        assert torch.equal(module.weight_mask.full_tensor(), other.weight_mask.full_tensor())
 
 
 @check
