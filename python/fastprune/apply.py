@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sys import modules
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.utils.prune as upstream
@@ -12,15 +12,19 @@ from torch.nn.parameter import is_lazy
 
 from .caching import resumed
 from .copying import remember_module
+from .dtensors import DTENSOR
 from .hook import Hook, applies_as_ours
 from .lazy import no_shape
 from .lookup import SUSPENDED, is_in_place, pruning_hooks
-from .native import ranks_original, select_one
+from .native import native_kind, ranks_original, select_one
 from .reading import READ_BY_PARENT, start_reading
-from .sharded import DTENSOR, on_other_mesh, prepare
+from .sharded import on_other_mesh, prepare
 from .slots import add_buffer, add_parameter, original_and_mask, store
 from .superseded import make_room
 from .tying import holders, tied_mask
+
+if TYPE_CHECKING:
+    from .exchange import GroupExchange
 
 
 def apply_method(
@@ -29,10 +33,17 @@ def apply_method(
     name: str,
     importance_scores: Tensor | None = None,
     selected: tuple[Tensor, Tensor | None] | None = None,
+    exchange: GroupExchange | None = None,
 ) -> Any:
     """Prune ``module.<name>`` by ``method``, building on an earlier hook, inside a transaction.
 
-    ``selected`` is the new mask, and the pruned tensor or None, where they are known already.
+    Args:
+        method: will be the hook, or the last of its container.
+        module: holds the tensor.
+        name: of the tensor, without ``_orig``.
+        importance_scores: what to rank instead of it.
+        selected: the new mask, and the pruned tensor or None, where they are known already.
+        exchange: with the processes that the tensor is spread over.
 
     Returns:
         The hook: the method, or the container that holds it and its predecessors.
@@ -66,7 +77,17 @@ def apply_method(
         if scores is None:  # upstream ranks what earlier pruning left, a product without a gradient
             scores = t if ranks_original(method) else orig
         ranked = method if ours else None
-        selected = select(hook, ranked, scores, mask, t, orig, repeated=old is not None)
+        kind = native_kind(ranked) if exchange is not None else None
+        if exchange is not None and kind is not None:
+            from . import spread
+
+            repeated = old is not None
+            (new,) = spread.select(
+                method, kind, (scores,), (mask,), exchange, (orig,), active_only=repeated
+            )
+            selected = new.to(scores.dtype if repeated else orig.dtype), None
+        else:
+            selected = select(hook, ranked, scores, mask, t, orig, repeated=old is not None)
     attach(hook, module, name, selected, orig if old is None else None)
     return hook
 

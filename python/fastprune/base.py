@@ -6,6 +6,7 @@ It inherits from its counterpart in torch.nn.utils.prune, so that code that know
 
 from __future__ import annotations
 
+from sys import modules
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 from .apply import apply_method
+from .dtensors import DTENSOR
 from .hook import Hook
-from .native import select_one
+from .native import decides_for, select_one
 from .rollback import transaction
 from .sharded import explain
 
@@ -58,6 +60,18 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
             NotImplementedError: entries of a DTensor cannot be selected, or the parameter is under
                 ``fully_shard`` and was not pruned before that.
         """
+        exchange = None
+        if DTENSOR in modules and decides_for(cls):
+            from .spread import exchange_of
+
+            exchange = exchange_of(cls, [(module, name)])
+        if exchange is not None:
+            with transaction(module), exchange.together():
+                method = cls(*args, **kwargs)
+                result: BasePruningMethod = apply_method(
+                    method, module, name, importance_scores, exchange=exchange
+                )
+            return result
         method = cls(*args, **kwargs)
         with transaction(module):
             try:

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from .apply import apply_method
 from .caching import is_cached, resumed
 from .container import PruningContainer
+from .dtensors import DTENSOR
 from .lazy import no_shape
 from .lookup import IN_PLACE, SUSPENDED, is_in_place
 from .masking import forget, let_go
@@ -32,7 +33,7 @@ from .parametrization import find_masked, mask_of, masks_in, original_of, remove
 from .parts import are_parts, common_dtype
 from .patterns import Entries
 from .rollback import transaction
-from .sharded import DTENSOR, check_selection, explain, is_group
+from .sharded import check_selection, explain, is_group
 from .superseded import mark_round, share_round
 from .tying import by_parameter, holders
 
@@ -341,10 +342,12 @@ def prune_globally(
     method = exchange = None
     if group is None:
         method = make_unstructured(pruning_method, options)
-    if group is not None or (DTENSOR in modules and _ranks_magnitudes(native_kind(method))):
-        from .ranks import exchange_of
+    if group is not None or DTENSOR in modules:
+        from .spread import exchange_of
 
-        exchange = exchange_of(pairs, group)
+        # Without a method: processes of a group may fail to make it.
+        kind = pruning_method if method is None else native_kind(method)
+        exchange = exchange_of(kind, pairs, group)
     # The last message of an exchange comes while everything can still be undone.
     together = nullcontext() if exchange is None else exchange.together()
     with transaction(*(module for module, _ in pairs)), together:
@@ -386,23 +389,19 @@ def _prune_globally(
     kind = native_kind(method)
     native, products = True, None
     if exchange is not None:
-        from . import ranks
+        from . import spread
 
-        if not _ranks_magnitudes(kind):
-            raise NotImplementedError(
-                f"expected L1Unstructured to select over the processes of a group, got "
-                f"{type(method).__name__}"
-            )
-        new = ranks.topk_masks(scores, old, method.amount, exchange, active_only=True)
-    elif kind is not None and _accepts(kind, method, old, scores, originals):
-        if not (_ranks_magnitudes(kind) and are_parts(scores)):
-            scores, old = _promoted(method, scores, old)
-        new, products = kind.select(method, scores, old, originals, active_only=True)
+        new = spread.select(method, kind, scores, old, exchange, originals, active_only=True)
     else:
-        native = False
-        scores, old = _promoted(method, scores, old)
+        native = kind is not None and _accepts(kind, method, old, scores, originals)
         try:
-            new = _select_by_upstream(container, method, scores, old)
+            if native:
+                if not (_ranks_magnitudes(kind) and are_parts(scores)):
+                    scores, old = _promoted(method, scores, old)
+                new, products = kind.select(method, scores, old, originals, active_only=True)
+            else:
+                scores, old = _promoted(method, scores, old)
+                new = _select_by_upstream(container, method, scores, old)
         except RuntimeError as error:
             explain(error, method, pairs)
             raise

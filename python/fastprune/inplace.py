@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from .apply import check_scores, decides, select, stack
 from .caching import is_cached
 from .copying import remember_module
+from .dtensors import is_dtensor
 from .hook import applies_as_ours
 from .lookup import IN_PLACE, pruning_hooks
 from .masking import (
@@ -37,7 +38,6 @@ from .native import ranks_original
 from .packing import packed
 from .reading import READ_BY_PARENT, ReadsProducts, start_reading, stop_reading
 from .rollback import after_success, transaction
-from .sharded import is_dtensor
 from .slots import store
 
 __all__ = ["in_place", "mask_gradients", "restore"]

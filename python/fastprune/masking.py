@@ -16,10 +16,10 @@ from torch.optim.optimizer import (
 )
 
 from . import fsdp2
+from .dtensors import is_dtensor
 from .lookup import IN_PLACE, is_in_place
 from .ops import masked_muls_
 from .packing import unpacked
-from .sharded import is_dtensor
 
 
 class Entry(NamedTuple):

@@ -8,6 +8,7 @@ of torch.nn.utils.prune, whose result is the one that is expected.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from sys import modules
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from . import _C
+from .dtensors import DTENSOR, is_dtensor
 
 if TYPE_CHECKING:
     from .patterns import Pattern, Selection
@@ -110,6 +112,10 @@ class Native:
             ValueError: the amount exceeds the number of entries (or channels).
         """
         kind = type(self)
+        if DTENSOR in modules and is_dtensor(t):
+            selected = select_one(self, t, default_mask, None, False)
+            if selected is not None:
+                return selected[0]
         if kind._hides_protocol or not (
             kind.accepts(self, default_mask, t) or accepts_integers(kind, self, default_mask, t)
         ):
@@ -144,6 +150,15 @@ def native_kind(method: Any) -> Any:
     ):
         return kind
     return None
+
+
+def decides_for(cls: Any) -> bool:
+    """Whether this class of ours decides for its methods; an instance may still differ."""
+    return (
+        getattr(cls, "compute_mask", None) is Native.compute_mask
+        and not cls._hides_protocol
+        and cls.pattern.pruning_type == cls.PRUNING_TYPE
+    )
 
 
 def accepts_integers(
@@ -185,6 +200,10 @@ def select_one(
     kind = native_kind(method)
     if kind is None:
         return None
+    if DTENSOR in modules and is_dtensor(scores) and not is_compiling():
+        from . import spread
+
+        return spread.select_one(method, kind, scores, mask, active_only)
     if active_only and scores.dim() < 2 and isinstance(method, _STRUCTURED_UPSTREAM):
         return None  # upstream's container makes a matrix of one row of it
     if t is None or t is scores:

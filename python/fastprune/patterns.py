@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from . import _C, ops, parts
+from .scores import active_channels
 
 #: New masks, and their products with the tensors if one operator computed both, else None.
 Selection: TypeAlias = tuple[Sequence[Tensor], Sequence[Tensor] | None]
@@ -138,6 +139,12 @@ class Channels(Pattern):
     def rank_shape(self, method: Any, t: Tensor) -> torch.Size:
         return torch.Size([t.shape[method.dim]])
 
+    def amount(self, method: Any) -> int | float:
+        """``method.amount``, as the operator takes it."""
+        amount: int | float = method.amount
+        # As upstream takes it, there alone.
+        return 1 if amount is True and isinstance(method, upstream.LnStructured) else amount
+
     def decide(
         self,
         method: Any,
@@ -148,9 +155,7 @@ class Channels(Pattern):
         active_only: bool,
     ) -> Selection:
         (rank,), (like,), (mask,) = ranks, likes, masks
-        amount, dim = method.amount, method.dim
-        if amount is True and isinstance(method, upstream.LnStructured):
-            amount = 1  # as upstream takes it, there alone
+        amount, dim = self.amount(method), method.dim
         if self.signed:
             rank = _ordinals(rank)
             if not _are_plain(masks, likes):
@@ -266,8 +271,7 @@ def _lowest_channels(
 ) -> Tensor:
     """The new mask without the lowest channels, for tensors that the operators do not take."""
     old = torch.ones_like(like) if mask is None else mask
-    others = [d for d in range(like.dim()) if d != dim % like.dim()]
-    active = (old != 0).sum(dim=others) != 0
+    active = active_channels(old, dim)
     if not active_only:
         active = torch.ones_like(active)
     places = active.nonzero().flatten()

@@ -49,19 +49,28 @@ def random_channels(
     t: Tensor, mask: Tensor | None, amount: int | float, dim: int, active_only: bool
 ) -> Tensor:
     """The numbers upstream draws for the active channels of ``t``, shape ``[t.shape[dim]]``."""
-    size = t.shape[dim]
-    scores = torch.zeros(size)
     active = None
     if active_only and mask is not None:
-        others = [d for d in range(t.dim()) if d != dim % t.dim()]
-        active = (mask != 0).sum(dim=others).ne(0).cpu()
-        size = int(active.sum())
+        active = active_channels(mask, dim).cpu()
+    return random_numbers(t.shape[dim], active, amount).to(t.device)
+
+
+def random_numbers(channels: int, active: Tensor | None, amount: int | float) -> Tensor:
+    """The numbers upstream draws for those of some channels that are active, or for all."""
+    size = channels if active is None else int(active.sum())
     count = upstream._compute_nparams_toprune(amount, size)
     upstream._validate_pruning_amount(count, size)
-    if count != 0:  # upstream draws nothing for nothing
-        draws = torch.rand(size)
-        scores = draws if active is None else scores.masked_scatter_(active, draws)
-    return scores.to(t.device)
+    numbers = torch.zeros(channels)
+    if count == 0:  # upstream draws nothing for nothing
+        return numbers
+    draws = torch.rand(size)
+    return draws if active is None else numbers.masked_scatter_(active, draws)
+
+
+def active_channels(mask: Tensor, dim: int) -> Tensor:
+    """Of which channels ``mask`` has an entry that is not zero."""
+    others = [d for d in range(mask.dim()) if d != dim % mask.dim()]
+    return (mask != 0).sum(dim=others) != 0
 
 
 def channel_norms(t: Tensor, n: int | float | str, dim: int) -> Tensor:

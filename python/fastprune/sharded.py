@@ -1,13 +1,12 @@
 """Parameters that are DTensors: where their masks are placed, and what cannot be done with them.
 
-Their products are ATen's, whose operators DTensor knows. Nothing here imports
-torch.distributed.tensor, which takes most of a second: without it there is no DTensor.
+Their products are ATen's, whose operators DTensor knows.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
+from sys import modules
 from typing import Any
 
 import torch
@@ -15,17 +14,14 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 from . import fsdp2
+from .dtensors import DTENSOR, is_dtensor
 from .fsdp2 import ShardingError
 
-#: The module without which there is no DTensor.
-DTENSOR = "torch.distributed.tensor"
 _PLAIN = (Tensor, nn.Parameter)
 
 
-def is_dtensor(t: Any) -> bool:
-    """Whether ``t`` is a DTensor."""
-    kind = getattr(sys.modules.get(DTENSOR), "DTensor", None)
-    return kind is not None and isinstance(t, kind)
+class PeerError(RuntimeError):
+    """Another process of the group failed; nothing was pruned in any."""
 
 
 def is_group(thing: Any) -> bool:
@@ -123,9 +119,10 @@ def explain(error: RuntimeError, method: Any, pairs: Iterable[tuple[nn.Module, s
     Which operators of a selection DTensor knows depends on placements and on the release of torch,
     so it is tried.
     """
-    if isinstance(error, (ShardingError, torch.OutOfMemoryError)) or _has_its_mask(method):
+    known = ShardingError, PeerError, torch.OutOfMemoryError
+    if isinstance(error, known) or _has_its_mask(method):
         return
-    if DTENSOR not in sys.modules or isinstance(error, torch.distributed.DistError):
+    if DTENSOR not in modules or isinstance(error, torch.distributed.DistError):
         return
     for module, name in pairs:
         parameters = module._parameters
@@ -145,7 +142,7 @@ def remove(hook: Any, module: nn.Module) -> bool:
     They are written in place, into the tensor that FSDP2 and optimizers hold.
     """
     name = getattr(hook, "_tensor_name", None)
-    if name is None or DTENSOR not in sys.modules:
+    if name is None or DTENSOR not in modules:
         return False
     managed = fsdp2.find(module, name + "_orig")
     orig: Any = module._parameters.get(name + "_orig")

@@ -6,6 +6,7 @@ import itertools
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -199,7 +200,7 @@ def last_fails(what: str, pairs: list[tuple[nn.Module, str]]) -> dict[str, Any]:
 def a_process_that_fails_fails_all() -> None:
     from unittest import mock
 
-    from fastprune import ranks
+    from fastprune import sharded
 
     last = dist.get_rank() == dist.get_world_size() - 1
     pairs = pairs_of([t.clone() for t in wholes("normal")])
@@ -228,7 +229,7 @@ def a_process_that_fails_fails_all() -> None:
 
     with (
         mock.patch.object(functional, "apply_method", fails),
-        pytest.raises(MemoryError if last else ranks.PeerError, match="none left"),
+        pytest.raises(MemoryError if last else sharded.PeerError, match="none left"),
     ):
         prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.5, group=dist.group.WORLD)
     for module, before in befores:
@@ -272,7 +273,7 @@ def what_cannot_be_done_is_refused() -> None:
     (plain,) = pairs_of([torch.randn(4, 3)])
     with pytest.raises(TypeError, match="all parameters to be DTensors, or none"):
         prune.global_unstructured([spread, plain], prune.L1Unstructured, amount=0.5)
-    for method in (prune.RandomUnstructured, prune.Identity):
+    for method in (prune.RandomUnstructured, prune.Identity):  # by group=
         with pytest.raises(NotImplementedError, match=f"L1Unstructured.*{method.__name__}"):
             amount = {} if method is prune.Identity else {"amount": 0.5}
             prune.global_unstructured([plain], method, group=dist.group.WORLD, **amount)
@@ -280,44 +281,185 @@ def what_cannot_be_done_is_refused() -> None:
 
 
 @check
-def other_methods_on_dtensors_go_as_before() -> None:
+def methods_of_a_user_on_dtensors_go_as_before() -> None:
     from torch.distributed.tensor import Replicate, distribute_tensor
 
     (mesh, *_) = meshes()
-    tensors = wholes("normal")[:2]
-    ours, expected = (
-        pairs_of(distribute_tensor(t.clone(), mesh, [Replicate()]) for t in tensors)
-        for _ in range(2)
-    )
-    torch.manual_seed(0)
-    try:
-        upstream.global_unstructured(expected, upstream.RandomUnstructured, amount=0.5)
-    except RuntimeError:
-        with pytest.raises(NotImplementedError, match="custom_from_mask"):
-            prune.global_unstructured(ours, prune.RandomUnstructured, amount=0.5)
+
+    class Mine(upstream.RandomUnstructured):
+        pass
+
+    for method, options in (
+        (prune.Unstructured, {"score": lambda t, mask: t.abs()}),
+        (Mine, {}),
+    ):
+        ours, theirs = (
+            pairs_of(distribute_tensor(t, mesh, [Replicate()]) for t in wholes("normal")[:2])
+            for _ in range(2)
+        )
+        torch.manual_seed(0)
+        try:
+            upstream.global_unstructured(theirs, method, amount=0.5, **options)
+        except RuntimeError:
+            with pytest.raises(NotImplementedError, match="custom_from_mask"):
+                prune.global_unstructured(ours, method, amount=0.5, **options)
+            continue
+        torch.manual_seed(0)
+        prune.global_unstructured(ours, method, amount=0.5, **options)
+        for (module, _), (other, _) in zip(ours, theirs, strict=True):
+            assert torch.equal(module.weight_mask.full_tensor(), other.weight_mask.full_tensor())
+
+
+INF = float("inf")
+NORMS = [(2, 0), (1, 1), ("fro", 1), (INF, 0), (0, 1), (3, 0), (-INF, 1), (0.5, 0), (-1, 1)]
+METHODS: dict[str, Callable[[nn.Module, Any], Any]] = {
+    "l1": lambda m, amount: prune.l1_unstructured(m, "weight", amount),
+    "random": lambda m, amount: prune.random_unstructured(m, "weight", amount),
+    "random channels": lambda m, amount: prune.random_structured(m, "weight", amount, -1),
+    **{
+        f"ln {n} {dim}": lambda m, amount, n=n, dim=dim: prune.ln_structured(  # type: ignore[misc]
+            m, "weight", amount, n, dim
+        )
+        for n, dim in NORMS
+    },
+}
+
+
+@check
+def every_method_on_one_dtensor() -> None:
+    """As one process does it with the whole tensor and the seed of the first process."""
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    kinds = itertools.cycle(["normal", "mostly_zeros", "all_equal", "nan", "inf"])
+    amounts = itertools.cycle([(0.3, 1), (0.0, 0.5), (2, 1.0), (0.9, 0.1)])
+    for mesh in meshes():
+        for placements in itertools.product((Shard(0), Shard(1), Replicate()), repeat=mesh.ndim):
+            for name, method in METHODS.items():
+                kind = next(kinds)
+                (t,) = itertools.islice(wholes(kind), 1)
+                (expected, _), (ours, _) = (
+                    *pairs_of([t]),
+                    *pairs_of([distribute_tensor(t.clone(), mesh, placements)]),
+                )
+                for amount in next(amounts):
+                    torch.manual_seed(5 + dist.get_rank())
+                    method(ours, amount)
+                    after = torch.rand(3)
+                    torch.manual_seed(5)
+                    method(expected, amount)
+                    if dist.get_rank() == 0:  # whose generator goes on as it would alone
+                        assert torch.equal(after, torch.rand(3))
+                    else:
+                        torch.manual_seed(5 + dist.get_rank())
+                        assert torch.equal(after, torch.rand(3))
+                    same = torch.equal(ours.weight_mask.full_tensor(), expected.weight_mask)
+                    assert same, (name, kind, placements, amount)
+                    assert ours.weight_mask.placements == tuple(placements)
+
+
+@check
+def norms_of_split_channels() -> None:
+    """Exact to the last bits, and the same for every number of processes."""
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    from fastprune.ranks import Piece, indices_along
+    from fastprune.spread import _norms
+
+    (mesh, *_) = meshes()
+    t = torch.randn(9, 50, generator=torch.Generator().manual_seed(1)) * torch.logspace(-30, 30, 50)
+    spread = distribute_tensor(t, mesh, [Shard(1)])
+    from fastprune.exchange import GroupExchange
+
+    for n in (1, 2, 3, 0, INF, -INF):
+        exchange = GroupExchange(None, [])
+        norms = _norms(n, Piece(spread, None), 0, indices_along(spread, 0), exchange)
+        expected = torch.linalg.vector_norm(t.double(), n, dim=1)
+        assert torch.allclose(norms, expected, rtol=1e-14)
+        together: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(together, norms)
+        assert all(torch.equal(norms, other) for other in together)
+    alone = (t.double().square() * 2.0**200).sum(1)
+    assert alone.isfinite().all()
+
+
+@check
+def scores_for_a_dtensor() -> None:
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    (mesh, *_) = meshes()
+    (t, *_) = wholes("normal")
+    scores = values("uniform", t.shape, torch.float64)
+    for given in (scores, distribute_tensor(scores, mesh, [Replicate()])):
+        (expected, _), (ours, _) = (
+            *pairs_of([t]),
+            *pairs_of([distribute_tensor(t.clone(), mesh, [Shard(0)])]),
+        )
+        for _ in range(2):
+            prune.l1_unstructured(expected, "weight", 0.3, importance_scores=scores)
+            prune.l1_unstructured(ours, "weight", 0.3, importance_scores=given)
+            assert ours.weight_mask.dtype == expected.weight_mask.dtype
+            assert torch.equal(ours.weight_mask.full_tensor(), expected.weight_mask)
+
+
+@check
+def a_method_by_itself() -> None:
+    """compute_mask and prune of a DTensor, and a container of upstream's."""
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    (mesh, *_) = meshes()
+    (t, *_) = wholes("normal")
+    old = (torch.rand(t.shape, generator=torch.Generator().manual_seed(1)) < 0.7).float()
+    spread, mask = (distribute_tensor(x, mesh, [Shard(0)]) for x in (t, old))
+    for method in (prune.L1Unstructured(0.4), prune.LnStructured(0.4, 2, 0)):
+        expected = method.compute_mask(t, old)
+        assert torch.equal(method.compute_mask(spread, mask).full_tensor(), expected)
+        assert torch.equal(method.prune(spread, mask).full_tensor(), method.prune(t, old))
+        assert torch.equal(method.prune(spread).full_tensor(), method.prune(t))
+
+
+@check
+def one_process_fails_at_one_dtensor() -> None:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    from fastprune import sharded
+
+    if dist.get_world_size() == 1:
         return
-    torch.manual_seed(0)
-    prune.global_unstructured(ours, prune.RandomUnstructured, amount=0.5)
-    for (module, _), (other, _) in zip(ours, expected, strict=True):
-        assert torch.equal(module.weight_mask.full_tensor(), other.weight_mask.full_tensor())
+    (mesh, *_) = meshes()
+    last = dist.get_rank() == dist.get_world_size() - 1
+    (pair,) = pairs_of([distribute_tensor(torch.randn(8, 6), mesh, [Shard(0)])])
+    layer = pair[0]
+    prune.l1_unstructured(layer, "weight", 0.2)
+    before = snapshot(layer)
+    for method in METHODS.values():
+        with pytest.raises(ValueError if last else sharded.PeerError, match=r"1\.5"):
+            method(layer, 1.5 if last else 0.5)
+        assert_unchanged(layer, before)
+        with pytest.raises((ValueError, sharded.PeerError)):
+            method(layer, 48 if last else 0.5)  # more than there are
+        assert_unchanged(layer, before)
+    scores = torch.ones(8, 6) if not last else torch.ones(8, 7)
+    with pytest.raises(AssertionError if last else sharded.PeerError, match="shape"):
+        prune.l1_unstructured(layer, "weight", 0.5, importance_scores=scores)
+    assert_unchanged(layer, before)
 
 
 @check
 def few_bytes_whatever_is_pruned() -> None:
     from unittest import mock
 
-    from fastprune import ranks
+    from fastprune import exchange as messages, spread
 
     sent = []
     for size in (20_000, 2_000_000):
         made = []
 
         def exchange(*args: Any, made: list[Any] = made) -> Any:
-            made.append(ranks.GroupExchange(*args))
+            made.append(messages.GroupExchange(*args))
             return made[-1]
 
         pairs = pairs_of([torch.randn(size // dist.get_world_size())])
-        with mock.patch.object(ranks, "exchange_of", lambda _, group: exchange(group, [])):
+        with mock.patch.object(spread, "exchange_of", lambda kind, _, group: exchange(group, [])):
             prune.global_unstructured(
                 pairs, prune.L1Unstructured, amount=0.5, group=dist.group.WORLD
             )

@@ -1,0 +1,213 @@
+"""Messages between the processes of a group that prune together: counts, never weights.
+
+A process that fails says so in the next message, so that all of them raise and none waits; what can
+fail comes before a last message, a vote, after which there are only assignments. Messages have one
+size whatever is pruned, since those that differ abort a process.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .parts import Exchange
+from .sharded import PeerError
+
+#: The dtypes of keys; a message names one by its number.
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_SAMPLE = 1 << 14  # keys of all processes together
+_COUNTS = 1 << 11  # the longest that are added up
+
+
+class GroupExchange(Exchange):
+    """Messages between the processes of a group.
+
+    The first is ``start``; then sums, and among them at most one ``gather``.
+
+    Args:
+        group: a process group; None for the default one.
+        about: what this process prunes, which has to be the same everywhere.
+        gathers_at: the number of the message that is ``gather``; a process that failed has to send
+            one of that kind in its place.
+    """
+
+    def __init__(self, group: Any, about: Sequence[str], gathers_at: int = 1) -> None:
+        self.group = group
+        self.about = list(about)
+        self.gathers_at = gathers_at
+        self.size = dist.get_world_size(group)
+        if self.size < 1:
+            raise ValueError(f"expected this process to be one of the group, got {group}")
+        #: Bytes that this process sent to others.
+        self.sent = 0
+        self._broken = False
+        self._sent = 0  # messages
+        self._error: str | None = None
+
+    def start(self, entries: int, dtypes: Sequence[torch.dtype]) -> tuple[int, int, torch.dtype]:
+        """How many entries come before this process's, how many there are, and the dtype of keys.
+
+        Args:
+            entries: of this process's tensors; 0 if other processes count them.
+            dtypes: of its scores.
+        """
+        dtype = functools.reduce(torch.promote_types, dtypes) if dtypes else None
+        number = -1 if dtype is None else DTYPES.index(dtype)
+        told = self._start(entries, number, failed=False)
+        together = told[:, 2].tolist()
+        found = [DTYPES[n] for n in told[:, 3].tolist() if n >= 0]
+        keys = functools.reduce(torch.promote_types, found) if found else torch.float32
+        return sum(together[: dist.get_rank(self.group)]), sum(together), keys
+
+    def _start(self, entries: int, dtype: int, *, failed: bool) -> Tensor:
+        about = zlib.crc32("\n".join(self.about).encode())
+        told = self._all_gather(torch.tensor([failed, about, entries, dtype]))
+        if told[:, 0].any():
+            self._raise_peer_error(failed)
+        if (told[:, 1] != about).any():
+            self._raise_difference()
+        return told
+
+    def gather(self, keys: Tensor, slots: int) -> tuple[Tensor, int]:
+        room = self._room()
+        if len(keys) > room:
+            slots = round(slots * room / len(keys))
+            keys = keys[torch.linspace(0, len(keys) - 1, room).long()]
+        return self._gather(keys, slots, failed=False)
+
+    def _gather(self, keys: Tensor, slots: int, *, failed: bool) -> tuple[Tensor, int]:
+        message = torch.full((2 + self._room(),), -1, dtype=torch.int64)
+        message[:2] = torch.tensor([failed, slots])
+        message[2 : 2 + len(keys)] = keys
+        together = self._all_gather(message)
+        if together[:, 0].any():
+            self._raise_peer_error(failed)
+        keys = together[:, 2:].flatten()
+        return keys[keys >= 0], int(together[:, 1].sum())
+
+    def _room(self) -> int:
+        """For keys of one process in the sample."""
+        return max(64, 2 * _SAMPLE // self.size)
+
+    def _all_gather(self, message: Tensor) -> Tensor:
+        message = self._moved(message)
+        together = [torch.empty_like(message) for _ in range(self.size)]
+        self._communicate(dist.all_gather, together, message)
+        return torch.stack(together).cpu()
+
+    def sum(self, counts: Tensor) -> Tensor:
+        return torch.cat([self._sum(part, failed=False) for part in counts.split(_COUNTS)])
+
+    def _sum(self, counts: Tensor, *, failed: bool) -> Tensor:
+        message = torch.zeros(_COUNTS + 1, dtype=torch.int64)
+        message[: len(counts)] = counts
+        message[-1] = failed
+        message = self._moved(message)
+        self._communicate(dist.all_reduce, message)
+        message = message.cpu()
+        if message[-1]:
+            self._raise_peer_error(failed)
+        return message[: len(counts)]
+
+    def vote(self) -> None:
+        """Wait until all processes are here; raise if one has failed."""
+        self.sum(torch.zeros(1, dtype=torch.int64))
+
+    def max(self, numbers: Tensor) -> Tensor:
+        """The greatest of all processes, of each of some int64 on the CPU."""
+        self.vote()  # so that none fails here, whose message would be a sum
+        greatest = self._moved(numbers.clone())
+        self._communicate(dist.all_reduce, greatest, op=dist.ReduceOp.MAX)
+        return greatest.cpu()
+
+    @contextmanager
+    def numbers_of_first(self) -> Iterator[None]:
+        """torch.rand inside draws what it draws in the first process of the group.
+
+        The generator of the first goes on from there, those of the others are left as they were.
+        """
+        mine = torch.get_rng_state()
+        is_first = dist.get_rank(self.group) == 0
+        padded = torch.nn.functional.pad(mine, (0, -len(mine) % 8)).view(torch.int64)
+        state = self.sum(padded if is_first else torch.zeros_like(padded))
+        try:
+            if not is_first:
+                torch.set_rng_state(state.view(torch.uint8)[: len(mine)])
+            yield
+        finally:
+            if not is_first:
+                torch.set_rng_state(mine)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What can fail before the masks are assigned: if it does anywhere, all processes raise."""
+        try:
+            yield
+            self.vote()
+        except PeerError:
+            raise
+        except BaseException as error:
+            self._tell(error)
+            raise
+
+    def _tell(self, error: BaseException) -> None:
+        """Take part in the next message, saying that this process failed."""
+        if self._broken:
+            return
+        self._error = f"{type(error).__name__}: {error}"
+        try:
+            nothing = torch.empty(0, dtype=torch.int64)
+            if self._sent == 0:
+                self._start(0, -1, failed=True)
+            elif self._sent == self.gathers_at:
+                self._gather(nothing, 0, failed=True)
+            else:
+                self._sum(nothing, failed=True)
+        except PeerError:
+            pass  # the error of this process is raised
+
+    def _communicate(self, collective: Any, *tensors: Any, **kwargs: Any) -> None:
+        self._sent += 1
+        others, both = self.size - 1, 1 if collective is dist.all_gather else 2
+        self.sent += both * tensors[-1].nbytes * others // (1 if both == 1 else self.size)
+        self._broken = True
+        collective(*tensors, group=self.group, **kwargs)
+        self._broken = False
+
+    def _moved(self, message: Tensor) -> Tensor:
+        """On the device that the group's backend communicates from."""
+        if "nccl" in dist.get_backend(self.group):
+            return message.to(torch.device("cuda", torch.cuda.current_device()))
+        return message
+
+    def _raise_peer_error(self, failed: bool) -> None:
+        texts: list[Any] = [None] * self.size
+        self._communicate_objects(texts, self._error if failed else None)
+        said = [f"rank {r} failed: {text}" for r, text in enumerate(texts) if text is not None]
+        raise PeerError(f"nothing was pruned, as {'; '.join(said)}")
+
+    def _raise_difference(self) -> None:
+        texts: list[Any] = [None] * self.size
+        self._communicate_objects(texts, self.about)
+        first = texts[0]
+        for rank, about in enumerate(texts):
+            if about != first:
+                pairs = itertools.zip_longest(first, about, fillvalue="nothing")
+                i, (there, here) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+                raise ValueError(
+                    "expected all ranks to prune the same parameters, got as number "
+                    f"{i} {there} on rank 0, and {here} on rank {rank}"
+                )
+
+    def _communicate_objects(self, into: list[Any], mine: Any) -> None:
+        self._broken = True
+        dist.all_gather_object(into, mine, group=self.group)
+        self._broken = False

@@ -1,0 +1,226 @@
+"""What the methods select from parameters that are spread over the processes of a group.
+
+Each process selects from what it has of a DTensor; the masks are those of one process that has the
+whole tensors, whatever the placements. Random methods draw the numbers of the group's first
+process. Norms of channels that are split among processes are sums of integers, which do not depend
+on how they are split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.utils.prune as upstream
+from torch import Tensor, nn
+
+from . import ops, ranks
+from .dtensors import is_dtensor
+from .exchange import DTYPES, GroupExchange
+from .fsdp2 import ShardingError
+from .parts import common_dtype
+from .patterns import Channels, Entries
+from .ranks import Piece, indices_along
+from .scores import active_channels, channel_norms, random_numbers
+from .sharded import placed
+from .split_norms import norms_of_parts
+
+
+def exchange_of(
+    kind: Any, pairs: Sequence[tuple[nn.Module, str]], group: Any = None
+) -> GroupExchange | None:
+    """How a method selects over processes, or None if it selects in this process alone.
+
+    Args:
+        kind: the class of ours that decides for the method, or None.
+        pairs: (module, name) of what it prunes.
+        group: a process group, or None for that of the parameters that are DTensors.
+    """
+    found = [
+        module._parameters.get(name + "_orig", module._parameters.get(name))
+        for module, name in pairs
+    ]
+    sharded: list[Any] = [t for t in found if is_dtensor(t)]
+    if not sharded:
+        return None if group is None else GroupExchange(group, [], _gathers_at(kind))
+    if len(sharded) != len(found):
+        module, name = next(p for p, t in zip(pairs, found, strict=True) if not is_dtensor(t))
+        raise TypeError(
+            f"expected all parameters to be DTensors, or none, got {name} of {module}, which is "
+            f"none, and {len(sharded)} that are"
+        )
+    about = [
+        f"{name} of {type(module).__name__}, {t.dtype}, {list(t.shape)}, {t.placements}"
+        for (module, name), t in zip(pairs, sharded, strict=True)
+    ]
+    if group is not None:
+        return GroupExchange(group, about, _gathers_at(kind))
+    return _exchange_over(kind, sharded, about)
+
+
+def _exchange_over(kind: Any, ts: Sequence[Any], about: Sequence[str]) -> GroupExchange | None:
+    """How a method selects from these DTensors; None if that is not for us."""
+    pattern = getattr(kind, "pattern", None)
+    if not isinstance(pattern, (Entries, Channels)) or pattern.signed:
+        return None
+    # The part of a selection is one for the CPU.
+    if any(t.device.type != "cpu" or t.dtype not in DTYPES for t in ts):
+        return None
+    return GroupExchange(ranks.group_of(ts), about, _gathers_at(kind))
+
+
+def _gathers_at(kind: Any) -> int:
+    """The number of the message that is a sample; see ``select``."""
+    pattern = getattr(kind, "pattern", None)
+    if isinstance(pattern, Channels):
+        return 0  # none
+    return 3 if isinstance(pattern, Entries) and pattern.largest else 1
+
+
+def select_one(
+    method: Any, kind: Any, scores: Any, mask: Any, active_only: bool
+) -> tuple[Any, None] | None:
+    """``native.select_one`` of a DTensor, with messages of its own; None if it is not for us."""
+    about = [f"a DTensor of {scores.dtype}, {list(scores.shape)}, {scores.placements}"]
+    exchange = _exchange_over(kind, [scores], about)
+    if exchange is None:
+        return None
+    with exchange.together():
+        (new,) = select(method, kind, (scores,), (mask,), exchange, active_only=active_only)
+    return new.to(scores.dtype) if active_only else new, None
+
+
+def select(
+    method: Any,
+    kind: Any,
+    scores: Sequence[Any],
+    masks: Sequence[Any],
+    exchange: GroupExchange,
+    likes: Sequence[Any] | None = None,
+    *,
+    active_only: bool,
+) -> list[Any]:
+    """New masks, placed as ``likes``, by default the scores; the rest as in ``Native.select``."""
+    pattern = getattr(kind, "pattern", None)
+    draws = getattr(pattern, "largest", False) and not all(is_dtensor(t) for t in scores)
+    if not isinstance(pattern, (Entries, Channels)) or pattern.signed or draws:
+        raise NotImplementedError(
+            f"expected L1Unstructured to select over the processes of a group, got "
+            f"{type(method).__name__}"
+        )
+    pattern.check(method, scores)
+    scores = [_placed_like(s, like) for s, like in zip(scores, likes or scores, strict=True)]
+    started = ranks.start(scores, exchange)
+    if isinstance(pattern, Channels):
+        (t,), (mask,) = scores, masks
+        return [_channel_mask(method, pattern, t, mask, exchange, active_only)]
+    if pattern.largest:
+        scores = _random_entries(scores, masks, method.amount, exchange, active_only)
+    return ranks.topk_masks(
+        scores,
+        masks,
+        method.amount,
+        exchange,
+        started,
+        active_only=active_only,
+        largest=pattern.largest,
+    )
+
+
+def _placed_like(scores: Any, like: Any) -> Any:
+    if not is_dtensor(like) or getattr(scores, "placements", None) == like.placements:
+        return scores
+    return placed(scores, like.device_mesh, like.placements)
+
+
+def _random_entries(
+    ts: Sequence[Any],
+    masks: Sequence[Any],
+    amount: int | float,
+    exchange: GroupExchange,
+    active_only: bool,
+) -> list[Any]:
+    """The numbers of ``scores.random_entries``, placed as the tensors.
+
+    Each process draws those of all, tensor by tensor, and keeps its own. Old masks are gathered, as
+    bool, since only what they leave active has a number.
+    """
+    with exchange.numbers_of_first():
+        exchange.vote()  # the masks are gathered by other messages
+        active = [_whole_mask(mask) if active_only and mask is not None else None for mask in masks]
+        sizes = [t.numel() if a is None else int(a.sum()) for t, a in zip(ts, active, strict=True)]
+        count = upstream._compute_nparams_toprune(amount, sum(sizes))
+        upstream._validate_pruning_amount(count, sum(sizes))
+        draw = torch.zeros if count == 0 else torch.rand  # upstream draws nothing for nothing
+        dtype = common_dtype(ts)
+        numbers = []
+        for t, a, size in zip(ts, active, sizes, strict=True):
+            drawn = draw(size, dtype=dtype)
+            whole = drawn.view(t.shape) if a is None else _scattered(drawn, a)
+            numbers.append(placed(whole, t.device_mesh, t.placements))
+    return numbers
+
+
+def _whole_mask(mask: Any) -> Tensor:
+    """Which entries of a whole tensor a mask leaves active."""
+    active = mask == 1
+    whole: Tensor = active.full_tensor() if hasattr(active, "full_tensor") else active
+    return whole
+
+
+def _scattered(numbers: Tensor, active: Tensor) -> Tensor:
+    return torch.zeros(active.shape, dtype=numbers.dtype).masked_scatter_(active, numbers)
+
+
+def _channel_mask(
+    method: Any, pattern: Channels, t: Any, mask: Any, exchange: GroupExchange, active_only: bool
+) -> Any:
+    """The new mask of a DTensor by channels, of which each process has some, or parts of some."""
+    piece = Piece(t, mask)
+    dim = method.dim % t.dim()
+    here = indices_along(t, dim)
+    amount = pattern.amount(method)
+    active = None
+    if active_only and mask is not None:
+        found = torch.zeros(t.shape[dim], dtype=torch.int64)
+        found[here] = active_channels(piece.mask, dim).cpu().long()
+        active = exchange.sum(found) != 0
+    if isinstance(method, upstream.LnStructured):
+        importance = _norms(method.n, piece, dim, here, exchange)
+    else:
+        with exchange.numbers_of_first():
+            importance = random_numbers(t.shape[dim], active, amount)
+    # One entry for each channel of the whole tensor.
+    like = torch.ones(t.shape[dim], 1)
+    old = None if active is None else active[:, None].to(like.dtype)
+    new = ops.channel_mask(importance, like, old, amount, 0, active_only=active_only)
+    pruned = (new[here, 0] == 0).nonzero().flatten().to(piece.scores.device)
+    local = torch.ones_like(piece.scores) if mask is None else piece.mask
+    return piece.mask_of(local.index_fill(dim, pruned, 0).to(t.dtype))
+
+
+def _norms(
+    n: int | float | str, piece: Piece, dim: int, here: Tensor, exchange: GroupExchange
+) -> Tensor:
+    """The norm of each channel of the whole tensor, float64, in all processes alike."""
+    whole = piece.whole
+    channels = whole.shape[dim]
+    split = any(getattr(p, "dim", dim) != dim for p in whole.placements)
+    bits = torch.zeros(channels, dtype=torch.int64)
+    if not split:  # each in the order of one process
+        norms = channel_norms(piece.scores, n, dim).double().cpu()
+        if piece.counts:
+            bits[here] = norms.view(torch.int64)
+        return exchange.sum(bits).view(torch.float64)
+    if isinstance(n, str) and n != "fro":
+        raise ShardingError(
+            f"expected channels that are not split for the norm {n!r}, got {whole.placements} of "
+            f"a tensor pruned along dim {dim}"
+        )
+    parts = piece.scores.movedim(dim, 0).flatten(1)
+    if not piece.counts:  # another process has the same
+        parts = parts[:, :0]
+    return norms_of_parts(
+        parts, here, channels, piece.entries // channels, 2.0 if n == "fro" else float(n), exchange
+    )
