@@ -10,9 +10,11 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from . import fsdp2
 from .caching import resumed
 from .copying import remember_module
 from .dtensors import DTENSOR
+from .fsdp2 import MANAGED
 from .hook import Hook, applies_as_ours
 from .lazy import no_shape
 from .lookup import SUSPENDED, is_in_place, pruning_hooks
@@ -63,7 +65,13 @@ def apply_method(
     old = find_hook(module, name)
     t = orig = _check_prunable(module, name, importance_scores, pruned=old is not None)
     if DTENSOR in modules:
-        prepare(method, module, name, pruned=old is not None)
+        prepare(
+            method,
+            module,
+            name,
+            pruned=old is not None,
+            selects=exchange is not None or selected is not None,
+        )
     hook = take_over(method, module, name, orig, old)
     ours, mask = True, None
     if old is not None:
@@ -89,7 +97,20 @@ def apply_method(
         else:
             selected = select(hook, ranked, scores, mask, t, orig, repeated=old is not None)
     attach(hook, module, name, selected, orig if old is None else None)
+    if MANAGED in module.__dict__:
+        mask_shards(module, name)
     return hook
+
+
+def mask_shards(module: nn.Module, name: str) -> None:
+    """Once the transaction has succeeded, let FSDP2 know, if it manages ``module.<name>``."""
+    from . import shard_masks
+    from .rollback import after_success  # which imports this file
+
+    managed = fsdp2.find_cached(module, name) or fsdp2.find_cached(module, name + "_orig")
+    if managed is not None:
+        found = managed
+        after_success(lambda: shard_masks.after_pruning(module, name, found))
 
 
 def take_over(

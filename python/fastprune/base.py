@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from .apply import apply_method
 from .dtensors import DTENSOR
 from .hook import Hook
-from .native import decides_for, select_one
+from .native import kind_of, select_one
 from .rollback import transaction
-from .sharded import explain
+from .sharded import explain, get_shards
 
 
 class BasePruningMethod(Hook, upstream.BasePruningMethod):
@@ -57,14 +57,17 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
             TypeError: what it has is no parameter.
             AssertionError: the scores' shape differs, or two hooks prune the same tensor.
             RuntimeError: the scores are on another device.
-            NotImplementedError: entries of a DTensor cannot be selected, or the parameter is under
-                ``fully_shard`` and was not pruned before that.
+            NotImplementedError: entries of a DTensor cannot be selected.
+            RuntimeError: another process that the tensor is spread over failed.
         """
         exchange = None
-        if DTENSOR in modules and decides_for(cls):
-            from .spread import exchange_of
+        if DTENSOR in modules:
+            get_shards([(module, name)], cls)
+            kind = kind_of(cls)
+            if kind is not None:
+                from .spread import exchange_of
 
-            exchange = exchange_of(cls, [(module, name)])
+                exchange = exchange_of(kind, [(module, name)])
         if exchange is not None:
             with transaction(module), exchange.together():
                 method = cls(*args, **kwargs)

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from . import fsdp2
 from .derived import derive, set_class, underlying
 from .lookup import SUSPENDED, pruning_hooks
 from .reading import ReadsProducts
@@ -124,6 +125,8 @@ class cached:
     Inside, the class of a pruned module is one that derives from its own, so code that compares
     classes by ``is``, as ``quantize_dynamic`` does, does not know it.
 
+    Modules under ``fully_shard`` are left as they are, as their hook has nothing to compute.
+
     Tensors pruned by :func:`parametrized` have :func:`torch.nn.utils.parametrize.cached`.
 
     >>> with torch.no_grad(), prune.cached(model):
@@ -163,7 +166,11 @@ def _enter(module: nn.Module) -> bool:
     if is_cached(module):
         module.__dict__[SUSPENDED].contexts += 1
         return True
-    if not pruning_hooks(module):
+    hooks = pruning_hooks(module)
+    if not hooks:
+        return False
+    # Their weights are whole in a forward only, and products already.
+    if any(fsdp2.find_cached(module, f"{hook._tensor_name}_orig") for _, hook in hooks):
         return False
     kind = derive(Cached, type(module))
     suspended = Suspended(module)

@@ -1,8 +1,7 @@
 """Parameters under FSDP2 (``torch.distributed.fsdp.fully_shard``).
 
 FSDP2 knows a parameter by its module and name, and writes it there: the shard, a DTensor, or, for
-forward and backward, the whole tensor. Buffers it leaves alone, so a mask is whole, and in a
-forward the product is an ordinary one. This file is for what happens outside of it.
+forward and backward, the whole tensor. Buffers it leaves alone.
 
 There is no public way from a module to what FSDP2 knows of its parameters. The private names in
 this file are those of torch 2.13, or of releases before where it says so; where one is missing, an
@@ -12,12 +11,15 @@ error says which.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+#: What FSDP sets to True in each module that it manages, for the compiler.
+MANAGED = "_is_fsdp_managed_module"
 _STATES = "torch.distributed._composable_state"
 
 
@@ -34,7 +36,12 @@ class ManagedParameter:
         self.name = name
         self.mesh = param.mesh_info
         self.dim = param.fsdp_placement.dim
-        self.state = group._training_state.name
+        self.is_idle()
+
+    def is_idle(self) -> bool:
+        """Whether no forward or backward uses it."""
+        idle: bool = self.group._training_state.name == "IDLE"
+        return idle
 
     def is_unsharded(self, module: nn.Module) -> bool:
         """Whether the module holds the whole tensor (under tensor parallelism, that part of it)."""
@@ -48,9 +55,10 @@ class ManagedParameter:
             RuntimeError: inside of the module's forward or backward.
         """
         if module._parameters.get(self.name) is not self.param.sharded_param:
-            if self.state != "IDLE":
+            if not self.is_idle():
+                state = self.group._training_state.name
                 raise RuntimeError(
-                    f"expected {self.name} of {module} to be idle, got {self.state}: it is in use. "
+                    f"expected {self.name} of {module} to be idle, got {state}: it is in use. "
                     "Prune and remove outside of forward and backward."
                 )
             self.group.reshard()
@@ -62,9 +70,7 @@ class ManagedParameter:
 
         from .sharded import placed
 
-        # Under tensor parallelism: how the tensor is placed that FSDP2 shards.
-        spec = getattr(self.param, "_unsharded_dtensor_spec", None)
-        spec = spec or getattr(self.param, "_tp_spec", None)  # its name in torch 2.9
+        spec = self._unsharded_spec()
         mask = mask.expand(shard.shape)
         if spec is not None:
             mask = placed(mask, spec.mesh, spec.placements).to_local()  # type: ignore[attr-defined]
@@ -80,6 +86,34 @@ class ManagedParameter:
             stride=shard.stride(),
         )
 
+    def whole_mask(self, mask: Any) -> Any:
+        """A mask as the parameter is where it is whole; one that is sharded is gathered."""
+        from .sharded import placed
+
+        spec = self._unsharded_spec()
+        if spec is None:
+            return mask.full_tensor() if hasattr(mask, "full_tensor") else mask
+        if getattr(mask, "device_mesh", None) == spec.mesh:
+            return mask
+        whole = mask.full_tensor() if hasattr(mask, "full_tensor") else mask
+        return placed(whole, spec.mesh, spec.placements)
+
+    def _unsharded_spec(self) -> Any:
+        """Under tensor parallelism: how the tensor is placed that FSDP2 shards."""
+        spec = getattr(self.param, "_unsharded_dtensor_spec", None)
+        return spec or getattr(self.param, "_tp_spec", None)  # its name in torch 2.9
+
+    def asks_shards(self) -> bool:
+        """Whether FSDP2 asks the shard what to gather, for this parameter of one module only."""
+        param, group = self.param, self.group
+        other = getattr(param._sharded_local_tensor, "fsdp_pre_all_gather", None)
+        return (
+            not param._module_info.shared_modules
+            and (other is None or type(other).__module__.startswith(__package__))
+            and not (param.offload_to_cpu and param.device.type != "cpu")  # asks a copy of it
+            and not group._use_post_forward_mesh  # gathers from a part of the processes
+        )
+
     def rename(self, module: nn.Module, name: str) -> None:
         """Note that ``module`` holds the parameter by another name from now on."""
         info = self.param._module_info
@@ -90,6 +124,7 @@ class ManagedParameter:
             name if holder is module and old == self.name else old for holder, old in shared
         ]
         self.name = name
+        _unmanaged.pop(module, None)
 
 
 def is_used() -> bool:
@@ -122,6 +157,24 @@ def find(module: nn.Module, name: str) -> ManagedParameter | None:
     if not any_group and _is_marked(module) and hasattr(module._parameters.get(name), "placements"):
         _refuse(module, name, "there is no parameter group")
     return None
+
+
+#: By module and name: how many states there were when FSDP2 did not manage that.
+_unmanaged: weakref.WeakKeyDictionary[nn.Module, dict[str, int]] = weakref.WeakKeyDictionary()
+
+
+def find_cached(module: nn.Module, name: str) -> ManagedParameter | None:
+    """``find``, which asks only once about what FSDP2 does not manage, until more is under it."""
+    if not is_used():
+        return None
+    states = len(getattr(sys.modules[_STATES], "_module_state_mapping", ()))
+    known = _unmanaged.setdefault(module, {})
+    if known.get(name) == states:
+        return None
+    managed = find(module, name)
+    if managed is None:
+        known[name] = states
+    return managed
 
 
 def shards(mask: Tensor, module: nn.Module, name: str) -> tuple[Tensor, Tensor]:
@@ -158,7 +211,7 @@ def _holds(info: Any, module: nn.Module, name: str) -> bool:
 
 def _is_marked(module: nn.Module) -> bool:
     """Whether FSDP, of either generation, has told the compiler that it manages the module."""
-    return getattr(module, "_is_fsdp_managed_module", False) is True
+    return getattr(module, MANAGED, False) is True
 
 
 def _refuse(module: nn.Module, name: str, found: str) -> NoReturn:

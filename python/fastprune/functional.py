@@ -28,12 +28,12 @@ from .methods import (
     RandomStructured,
     RandomUnstructured,
 )
-from .native import native_kind, ranks_original
+from .native import kind_of, native_kind, ranks_original
 from .parametrization import find_masked, mask_of, masks_in, original_of, remove_masked
 from .parts import are_parts, common_dtype
 from .patterns import Entries
 from .rollback import transaction
-from .sharded import check_selection, explain, is_group
+from .sharded import check_selection, explain, get_shards, is_group
 from .superseded import mark_round, share_round
 from .tying import by_parameter, holders
 
@@ -339,20 +339,16 @@ def prune_globally(
     pairs = list(parameters)
     if not pairs and group is None:
         raise ValueError("global_unstructured(): expected at least one parameter, got none")
-    method = exchange = None
-    if group is None:
-        method = make_unstructured(pruning_method, options)
+    exchange = None
     if group is not None or DTENSOR in modules:
         from .spread import exchange_of
 
-        # Without a method: processes of a group may fail to make it.
-        kind = pruning_method if method is None else native_kind(method)
-        exchange = exchange_of(kind, pairs, group)
+        get_shards(pairs, pruning_method)
+        exchange = exchange_of(kind_of(pruning_method), pairs, group)
     # The last message of an exchange comes while everything can still be undone.
     together = nullcontext() if exchange is None else exchange.together()
     with transaction(*(module for module, _ in pairs)), together:
-        if method is None:  # a process that cannot make it tells the others
-            method = make_unstructured(pruning_method, options)
+        method = make_unstructured(pruning_method, options)
         hooks = _prune_globally(
             pairs, method, importance_scores or {}, from_mask, container, exchange
         )
@@ -380,7 +376,8 @@ def _prune_globally(
     exchange: Any,
 ) -> list[Any]:
     """What is inside of the transaction; the new hooks."""
-    check_selection(method, pairs)
+    if exchange is None:
+        check_selection(method, pairs)
     of_pairs = _scores_of(method, pairs, given)
     groups = by_parameter(pairs)
     scores = [of_pairs[_first_given(group, pairs, given)] for group in groups]

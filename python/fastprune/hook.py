@@ -11,7 +11,8 @@ from torch.compiler import is_compiling
 
 from . import _C, fsdp2
 from .copying import copy_method, homes, remember_module
-from .lookup import OwnHook
+from .fsdp2 import MANAGED
+from .lookup import SHARDS, OwnHook
 from .quantized import is_converted
 from .reading import ReadsProducts, stop_reading
 from .sharded import on_other_mesh, remove
@@ -29,6 +30,8 @@ class Hook(OwnHook):
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         """Forward pre-hook: refresh ``module.<name>`` from ``<name>_orig`` and ``<name>_mask``."""
         try:
+            if MANAGED in module.__dict__ and applies_as_ours(self) and self._prune_shard(module):
+                return
             if is_compiling():  # what upstream does, and nothing else that dynamo would guard on
                 if not isinstance(module, ReadsProducts):
                     setattr(module, self._tensor_name, self.apply_mask(module))
@@ -46,6 +49,22 @@ class Hook(OwnHook):
             if not is_converted(module, self._tensor_name):
                 raise
 
+    def _prune_shard(self, module: nn.Module) -> bool:
+        """What ``__call__`` does under FSDP2; False if that does not manage the parameter."""
+        from . import shard_masks
+
+        if is_compiling() and SHARDS not in module.__dict__:
+            return False
+        name = self._tensor_name
+        masked = shard_masks.find(module, name)
+        if masked is None:
+            return False
+        if not isinstance(module, ReadsProducts):
+            setattr(module, name, masked.product(module))
+            if masked.before_gather and not is_compiling():
+                masked.install()  # where the shard is another tensor than before
+        return True
+
     def apply_mask(self, module: nn.Module) -> Tensor:
         """``<name>_orig`` times ``<name>_mask``, with the gradient of the former.
 
@@ -59,6 +78,10 @@ class Hook(OwnHook):
             name = getattr(self, "_tensor_name", None)
             if name is None:
                 raise AssertionError(f"Module {module} has to be pruned")
+            masked = module.__dict__.get(SHARDS, {}).get(name)
+            if masked is not None:  # under FSDP2
+                result: Tensor = masked.product(module)
+                return result
             product = _C.product_if_plain(*original_and_mask(module, name))
             if product is not None:
                 return product

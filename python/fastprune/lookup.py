@@ -13,6 +13,10 @@ IN_PLACE = "_fastprune_in_place"
 #: The attribute of a module in `cached` that says what was taken from it; see caching.py.
 SUSPENDED = "_fastprune_suspended"
 
+#: The attribute of a module that says which of its tensors are pruned under FSDP2; see
+#: shard_masks.py.
+SHARDS = "_fastprune_shards"
+
 
 class OwnHook:
     """Base of our pruning methods. Upstream's is an ABC, which takes long to ask for."""

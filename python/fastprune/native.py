@@ -152,13 +152,13 @@ def native_kind(method: Any) -> Any:
     return None
 
 
-def decides_for(cls: Any) -> bool:
-    """Whether this class of ours decides for its methods; an instance may still differ."""
-    return (
-        getattr(cls, "compute_mask", None) is Native.compute_mask
-        and not cls._hides_protocol
-        and cls.pattern.pruning_type == cls.PRUNING_TYPE
-    )
+def kind_of(cls: Any) -> Any:
+    """``native_kind`` of methods of a class, unless an instance differs from it."""
+    compute_mask = getattr(cls, "compute_mask", None)
+    kind: Any = cls if compute_mask is Native.compute_mask else stand_ins.get(id(compute_mask))
+    if kind is None or kind._hides_protocol or kind.pattern.pruning_type != cls.PRUNING_TYPE:
+        return None
+    return kind
 
 
 def accepts_integers(

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from .derived import set_class
+from .fsdp2 import MANAGED
 from .lookup import IN_PLACE, SUSPENDED, pruning_hooks
 from .parametrization import masks_in
 from .reading import READ_BY_PARENT
@@ -32,7 +33,7 @@ class transaction:
     def __init__(self, *modules: nn.Module) -> None:
         #: Each container that pruning changes, with a copy of its content.
         self.before: list[tuple[Any, Any]] = []
-        #: What cannot be undone, for the end; None where no module is pruned in place.
+        #: What cannot be undone, for the end; None where no module is in place or under FSDP.
         self.after: list[Callable[[], None]] | None = None
         before = self.before
         for module in modules:
@@ -49,7 +50,7 @@ class transaction:
                 before.append((suspended.__dict__, suspended.__dict__.copy()))
                 for hook in suspended.hooks.values():
                     before.append((hook.__dict__, hook.__dict__.copy()))
-            if IN_PLACE in attributes:
+            if IN_PLACE in attributes or MANAGED in attributes:
                 self.after = []
             if "parametrizations" in attributes["_modules"]:
                 for masked in masks_in(module):
@@ -90,7 +91,7 @@ _local = threading.local()
 
 
 def _open() -> list[list[Callable[[], None]]]:
-    """The transactions of this thread over modules that are pruned in place."""
+    """The transactions of this thread with something for the end."""
     if not hasattr(_local, "open"):
         _local.open = []
     result: list[list[Callable[[], None]]] = _local.open

@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from . import fsdp2
 from .dtensors import DTENSOR, is_dtensor
 from .fsdp2 import ShardingError
+from .lookup import SHARDS
+from .native import kind_of
 
 _PLAIN = (Tensor, nn.Parameter)
+_HAVE_MASKS = (upstream.CustomFromMask, upstream.Identity)
 
 
 class PeerError(RuntimeError):
@@ -37,7 +40,36 @@ def on_other_mesh(mask: Tensor, t: Tensor) -> bool:
     return is_dtensor(t) and getattr(mask, "device_mesh", None) != t.device_mesh  # type: ignore[attr-defined]
 
 
-def prepare(method: Any, module: nn.Module, name: str, *, pruned: bool) -> None:
+def get_shards(pairs: Iterable[tuple[nn.Module, str]], method: Any) -> None:
+    """Before a method is applied to tensors under FSDP2: let the modules hold their shards.
+
+    After a forward without a backward they may hold the whole tensors, from which a method that
+    cannot select from shards selects.
+
+    Args:
+        pairs: (module, name).
+        method: or its class.
+
+    Raises:
+        RuntimeError: inside of a forward or backward that uses them.
+    """
+    if not fsdp2.is_used():
+        return
+    from . import shard_masks
+
+    kind = method if isinstance(method, type) else type(method)
+    for module, name in pairs:
+        pruned = name + "_orig" in module._parameters
+        managed = fsdp2.find_cached(module, name + "_orig" if pruned else name)
+        if managed is None:
+            continue
+        if not pruned or kind_of(kind) is not None or issubclass(kind, _HAVE_MASKS):
+            managed.shard(module)
+        if pruned and not managed.is_unsharded(module):
+            shard_masks.find(module, name)
+
+
+def prepare(method: Any, module: nn.Module, name: str, *, pruned: bool, selects: bool) -> None:
     """Before ``method`` is applied to ``module.<name>``: refuse what cannot work, place its mask.
 
     A mask that is given is placed like the mask or the parameter that it will be multiplied with:
@@ -48,13 +80,15 @@ def prepare(method: Any, module: nn.Module, name: str, *, pruned: bool) -> None:
         module: holds the tensor.
         name: of the tensor, without ``_orig``.
         pruned: whether it is pruned already.
+        selects: whether the method selects over processes.
 
     Raises:
-        ShardingError: the parameter is under ``fully_shard`` and was not pruned before that, or
-            its entries would be selected from a shard.
+        ShardingError: the parameter is under ``fully_shard``, and entries would be selected from a
+            shard.
     """
-    if fsdp2.is_used():
-        check_fsdp2(method, module, name, pruned=pruned)
+    managed = fsdp2.find_cached(module, name + "_orig" if pruned else name)
+    if managed is not None and not selects:
+        check_fsdp2(method, managed, module, name)
     if not isinstance(method, upstream.CustomFromMask):
         return
     given: Any = getattr(method, "mask", None)
@@ -63,10 +97,12 @@ def prepare(method: Any, module: nn.Module, name: str, *, pruned: bool) -> None:
         return
     if not isinstance(given, Tensor) or like is None or given.shape != like.shape:
         return  # upstream's error comes
-    if is_dtensor(like):
+    if managed is not None and is_dtensor(like) and not is_dtensor(given):
+        method.mask = managed.shard_of_mask(given, managed.shard(module))
+    elif is_dtensor(like):
         method.mask = placed(given, like.device_mesh, like.placements)
-    elif is_dtensor(given) and fsdp2.find(module, name + "_orig") is not None:
-        method.mask = given.full_tensor()  # type: ignore[attr-defined] # FSDP2 leaves the masks whole
+    elif is_dtensor(given) and managed is not None:
+        method.mask = given.full_tensor()  # type: ignore[attr-defined] # as the old mask is whole
 
 
 def placed(mask: Tensor, mesh: Any, placements: Sequence[Any]) -> Tensor:
@@ -84,24 +120,14 @@ def placed(mask: Tensor, mesh: Any, placements: Sequence[Any]) -> Tensor:
     return replicated.redistribute(mesh, placements)
 
 
-def check_fsdp2(method: Any, module: nn.Module, name: str, *, pruned: bool) -> None:
-    """Raise ShardingError where a parameter under ``fully_shard`` cannot be pruned."""
-    param = fsdp2.find(module, name + "_orig" if pruned else name)
-    if param is None:
-        return
-    if not pruned:
-        raise ShardingError(
-            f"expected {name} of {module} to have been pruned before fully_shard, which writes "
-            f"its parameters back by name and would not know {name}_orig, got a parameter that "
-            "was not. Prune it before fully_shard (prune.identity is enough): then "
-            "custom_from_mask works at any time."
-        )
-    if param.is_unsharded(module) or _has_its_mask(method):
+def check_fsdp2(method: Any, managed: Any, module: nn.Module, name: str) -> None:
+    """Raise ShardingError where a method cannot select from a parameter under ``fully_shard``."""
+    if managed.is_unsharded(module) or _has_its_mask(method):
         return
     raise ShardingError(
         f"{type(method).__name__} cannot select from one shard of {name} of {module}: expected "
-        f"the whole tensor, got {_described(param.shard(module))}. Compute the mask from "
-        f"{name}_orig.full_tensor(), and give it to custom_from_mask."
+        f"the whole tensor, got {_described(managed.shard(module))}. Compute the mask from "
+        f"{managed.name}.full_tensor(), and give it to custom_from_mask."
     )
 
 
@@ -110,7 +136,10 @@ def check_selection(method: Any, pairs: Iterable[tuple[nn.Module, str]]) -> None
     if not fsdp2.is_used():
         return
     for module, name in pairs:
-        check_fsdp2(method, module, name, pruned=name + "_orig" in module._parameters)
+        pruned = name + "_orig" in module._parameters
+        managed = fsdp2.find_cached(module, name + "_orig" if pruned else name)
+        if managed is not None:
+            check_fsdp2(method, managed, module, name)
 
 
 def explain(error: RuntimeError, method: Any, pairs: Iterable[tuple[nn.Module, str]]) -> None:
@@ -144,7 +173,7 @@ def remove(hook: Any, module: nn.Module) -> bool:
     name = getattr(hook, "_tensor_name", None)
     if name is None or DTENSOR not in modules:
         return False
-    managed = fsdp2.find(module, name + "_orig")
+    managed = fsdp2.find_cached(module, name + "_orig")
     orig: Any = module._parameters.get(name + "_orig")
     if managed is not None:
         orig = managed.shard(module)
@@ -154,6 +183,10 @@ def remove(hook: Any, module: nn.Module) -> bool:
     pruned = pruned.redistribute(orig.device_mesh, orig.placements)
     with torch.no_grad():
         orig.to_local().copy_(pruned.to_local())
+    if SHARDS in module.__dict__:
+        from . import shard_masks
+
+        shard_masks.forget(module, name)
     if hasattr(module, name):
         delattr(module, name)
     del module._parameters[name + "_orig"]
@@ -166,7 +199,7 @@ def remove(hook: Any, module: nn.Module) -> bool:
 
 def _has_its_mask(method: Any) -> bool:
     """Whether the mask does not depend on the tensor."""
-    return isinstance(method, (upstream.CustomFromMask, upstream.Identity))
+    return isinstance(method, _HAVE_MASKS)
 
 
 def _described(t: Any) -> str:

@@ -82,6 +82,8 @@ def select_one(
     method: Any, kind: Any, scores: Any, mask: Any, active_only: bool
 ) -> tuple[Any, None] | None:
     """``native.select_one`` of a DTensor, with messages of its own; None if it is not for us."""
+    if issubclass(kind, upstream.Identity):
+        return torch.ones_like(scores) if mask is None else mask.clone(), None
     about = [f"a DTensor of {scores.dtype}, {list(scores.shape)}, {scores.placements}"]
     exchange = _exchange_over(kind, [scores], about)
     if exchange is None:

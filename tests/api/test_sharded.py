@@ -22,6 +22,18 @@ from torch import Tensor, nn
 
 import fastprune as prune
 from support.ranks import check, failures, names_in
+from support.sharding import (
+    Training,
+    X,
+    assert_same,
+    assert_same_state,
+    by_layer,
+    mesh_of,
+    model,
+    model_pruned,
+    whole,
+    whole_model,
+)
 from support.unchanged import assert_unchanged, snapshot
 
 
@@ -49,26 +61,11 @@ def test_nothing_distributed_is_imported() -> None:
 # ---- what the checks share ----
 
 
-def mesh_of(*shape: int) -> Any:
-    from torch.distributed.device_mesh import init_device_mesh
-
-    return init_device_mesh("cpu", shape or (2,), mesh_dim_names=("a", "b")[: len(shape) or 1])
-
-
 def placements(dims: int) -> list[tuple[Any, ...]]:
     """Every way to place a matrix on a mesh."""
     from torch.distributed.tensor import Replicate, Shard
 
     return list(itertools.product((Shard(0), Shard(1), Replicate()), repeat=dims))
-
-
-def whole(t: Any) -> Tensor:
-    result: Tensor = t.full_tensor() if hasattr(t, "full_tensor") else t
-    return result.detach()
-
-
-def assert_same(ours: Any, expected: Any) -> None:
-    assert torch.equal(whole(ours), whole(expected))
 
 
 class Scale(nn.Module):
@@ -90,46 +87,6 @@ def distributed(t: Tensor, mesh: Any, placed: Any) -> Any:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(t.clone(), mesh, placed)
-
-
-def model() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(7, 9), nn.ReLU(), nn.Linear(9, 5))
-
-
-def model_pruned() -> nn.Sequential:
-    result = model()
-    for layer in (result[0], result[2]):
-        prune.l1_unstructured(layer, "weight", 0.5)
-    return result
-
-
-X = torch.randn(4, 7, generator=torch.Generator().manual_seed(1))
-
-
-class Training:
-    """A model, its optimizer, and the losses of its steps."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-
-    def steps(self) -> list[float]:
-        losses = []
-        for _ in range(2):
-            loss = self.model(X).square().mean()
-            loss.backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            losses.append(loss.item())
-        return losses
-
-
-def assert_same_state(ours: nn.Module, expected: nn.Module) -> None:
-    state = ours.state_dict()
-    assert list(state) == list(expected.state_dict())
-    for name, value in expected.state_dict().items():
-        assert torch.allclose(whole(state[name]), value, atol=1e-6), name
 
 
 @contextlib.contextmanager
@@ -373,20 +330,6 @@ def a_bad_amount_is_upstreams_error() -> None:
 
 
 # ---- FSDP2 ----
-
-
-def whole_model(layers: nn.Sequential, **kwargs: Any) -> None:
-    from torch.distributed.fsdp import fully_shard
-
-    fully_shard(layers, **{"mesh": mesh_of(), **kwargs})
-
-
-def by_layer(layers: nn.Sequential, **kwargs: Any) -> None:
-    from torch.distributed.fsdp import fully_shard
-
-    for layer in (layers[0], layers[2]):
-        fully_shard(layer, **{"mesh": mesh_of(), **kwargs})
-    whole_model(layers, **kwargs)
 
 
 def live(ours: nn.Sequential, expected: nn.Sequential) -> None:
@@ -633,45 +576,6 @@ def tied_weights_under_fully_shard() -> None:
     assert ours[0].weight is ours[2].weight
     assert_same_state(ours, expected)
     assert torch.allclose(whole(ours[0].weight.grad), expected[0].weight.grad, atol=1e-6)
-
-
-@check
-def pruning_after_fully_shard_is_refused() -> None:
-    given = {
-        "Identity": lambda m: prune.identity(m, "weight"),
-        "CustomFromMask": lambda m: prune.custom_from_mask(m, "weight", torch.ones(9, 7)),
-    }
-    for shard, warm in itertools.product((whole_model, by_layer), (False, True)):
-        layers = model()
-        shard(layers)
-        if warm:
-            with torch.no_grad():
-                layers(X)
-        layer = layers[0]
-        whole_now = warm and shard is whole_model
-        assert hasattr(layer.weight, "full_tensor") is not whole_now
-        # Not by snapshot(), as state_dict() shards the parameters again.
-        before = dict(layer._parameters), dict(layer._forward_pre_hooks), list(vars(layer))
-        for apply in (SELECTIONS | given).values():
-            with refused("weight of", "before fully_shard", "prune.identity"):
-                apply(layer)
-            after = dict(layer._parameters), dict(layer._forward_pre_hooks), list(vars(layer))
-            assert all(after[0][name] is p for name, p in before[0].items())
-            assert after[1:] == before[1:] and not layer._buffers
-        layers.reshard()
-        assert Training(layers).steps() == pytest.approx(Training(model()).steps(), rel=1e-4)
-
-
-@check
-def selection_from_a_shard_is_refused() -> None:
-    ours = model_pruned()
-    by_layer(ours)
-    Training(ours).steps()
-    before = snapshot(ours[0])
-    for name, apply in SELECTIONS.items():
-        with refused(name.split()[-1], "weight of", "Shard(dim=0)", "custom_from_mask"):
-            apply(ours[0])
-        assert_unchanged(ours[0], before)
 
 
 @check

@@ -1,0 +1,584 @@
+"""Parameters under FSDP2, pruned before and after ``fully_shard``."""
+
+from __future__ import annotations
+
+import copy
+import io
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import fastprune as prune
+from support.compare import assert_same_bits
+from support.ranks import check, failures, names_in
+from support.sharding import (
+    Training,
+    X,
+    assert_same_state,
+    by_layer,
+    mesh_of,
+    model,
+    model_pruned,
+    whole,
+    whole_model,
+)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("name", names_in(__file__))
+def test_on_ranks(name: str, size: int) -> None:
+    failed = failures(__file__, size)
+    assert name not in failed, failed[name]
+
+
+# ---- what the checks share ----
+
+#: Of a layer with weights of 9 rows and 7 columns.
+METHODS: dict[str, Callable[[Any], Any]] = {
+    "l1": lambda m: prune.l1_unstructured(m, "weight", 0.3),
+    "random": lambda m: prune.random_unstructured(m, "weight", 5),
+    "ln": lambda m: prune.ln_structured(m, "weight", 1, 2, 0),
+    "ln of columns": lambda m: prune.ln_structured(m, "weight", 0.2, 1, 1),
+    "random channels": lambda m: prune.random_structured(m, "weight", 1, 1),
+    "custom": lambda m: prune.custom_from_mask(m, "weight", torch.ones(9, 7).tril(2)),
+    "identity": lambda m: prune.identity(m, "weight"),
+}
+
+
+def layers_of(layers: nn.Sequential) -> list[Any]:
+    return [layers[0], layers[2]]
+
+
+def whole_copy(layers: Any) -> Any:
+    """An ordinary model with the weights and masks of now."""
+    result = nn.Sequential()
+    for other in layers_of(layers):
+        parameters = other._parameters
+        orig = parameters.get("weight_orig", parameters.get("weight"))
+        layer = nn.Linear(orig.shape[1], orig.shape[0])
+        result.extend([layer] if not len(result) else [nn.ReLU(), layer])
+        layer.weight.data = whole(orig).clone()
+        layer.bias.data = whole(other.bias).clone()
+        if "weight_mask" in other._buffers:
+            prune.custom_from_mask(layer, "weight", whole(other.weight_mask).clone())
+    return result
+
+
+def assert_same_masks(ours: Any, expected: Any) -> None:
+    for layer, other in zip(layers_of(ours), layers_of(expected), strict=True):
+        assert ("weight_mask" in layer._buffers) == ("weight_mask" in other._buffers)
+        if "weight_mask" in layer._buffers:
+            assert torch.equal(whole(layer.weight_mask), other.weight_mask)
+            assert_same_bits(whole(layer.weight), whole(other.weight))
+
+
+def prune_both(ours: Any, apply: Callable[[Any], Any]) -> None:
+    """Prunes the model, and a whole copy of it with the first process's seed; compared."""
+    expected = whole_copy(ours)
+    torch.manual_seed(3)
+    apply(expected)
+    torch.manual_seed(3 + dist.get_rank())
+    apply(ours)
+    assert_same_masks(ours, expected)
+
+
+def trained_alike(ours: Any, training: Training) -> None:
+    """Steps from here are those of a whole copy that is pruned alike."""
+    expected = whole_copy(ours)
+    theirs = Training(expected)
+    state = training.optimizer.state_dict()["state"]
+    moments = {
+        i: {name: whole(value).clone() for name, value in of_param.items()}
+        for i, of_param in state.items()
+    }
+    order = [n for n, _ in training.model.named_parameters()]
+    names = [n for n, _ in expected.named_parameters()]
+    assert sorted(order) == sorted(names)
+    if moments:
+        held = {id(p): i for i, p in enumerate(training.optimizer.param_groups[0]["params"])}
+        by_name = {n: moments[held[id(p)]] for n, p in training.model.named_parameters()}
+        for name, param in expected.named_parameters():
+            theirs.optimizer.state[param] = by_name[name]
+    assert training.steps() == pytest.approx(theirs.steps(), rel=1e-4)
+    state_of_ours = ours.state_dict()
+    for name, value in expected.state_dict().items():
+        assert torch.allclose(whole(state_of_ours[name]), value, atol=1e-5), name
+
+
+def globally(amount: float) -> Callable[[Any], None]:
+    def apply(layers: Any) -> None:
+        pairs = [(layer, "weight") for layer in layers_of(layers)]
+        prune.global_unstructured(pairs, prune.L1Unstructured, amount=amount)
+
+    return apply
+
+
+def ways(size: int) -> Iterator[tuple[str, Callable[[Any], None]]]:
+    yield "whole", whole_model
+    yield "by layer", by_layer
+    yield "kept whole", lambda m: by_layer(m, reshard_after_forward=False)
+    if size % 2 == 0:
+        yield "hybrid", lambda m: by_layer(m, mesh=mesh_of(2, size // 2))
+
+
+# ---- checks ----
+
+
+@check
+def pruned_after_fully_shard() -> None:
+    for _, shard in ways(dist.get_world_size()):
+        for warm in ("new", "after a forward", "trained"):
+            ours = model()
+            shard(ours)
+            training = Training(ours)  # made before anything is pruned
+            if warm == "after a forward":
+                with torch.no_grad():
+                    ours(X)
+            elif warm == "trained":
+                training.steps()
+            for amount in (0.3, 0.5):
+                prune_both(ours, globally(amount))
+                trained_alike(ours, training)
+
+
+@check
+def each_method_after_fully_shard() -> None:
+    ours = model()
+    by_layer(ours)
+    training = Training(ours)
+    for method in METHODS.values():
+        for _ in range(2):
+            prune_both(ours, lambda m, method=method: method(m[0]))
+            trained_alike(ours, training)
+        prune_both(ours, lambda m: prune.remove(m[0], "weight"))
+        trained_alike(ours, training)
+    for method in METHODS.values():  # one on another
+        prune_both(ours, lambda m, method=method: method(m[0]))
+        trained_alike(ours, training)
+
+
+@check
+def pruned_before_and_after() -> None:
+    for _, shard in ways(dist.get_world_size()):
+        ours = model_pruned()
+        shard(ours)
+        training = Training(ours)
+        trained_alike(ours, training)
+        for apply in (globally(0.3), lambda m: METHODS["ln"](m[0]), globally(0.5)):
+            prune_both(ours, apply)
+            trained_alike(ours, training)
+        assert all(hasattr(layer.weight_mask, "placements") for layer in layers_of(ours))
+
+
+@check
+def nothing_is_kept_and_nothing_more_is_sent() -> None:
+    """No product between forward and backward, the same collectives as without pruning."""
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    sent = []
+    for prunes in (lambda m: None, globally(0.5), None):
+        ours = model_pruned() if prunes is None else model()
+        by_layer(ours)
+        Training(ours).steps()
+        if prunes is not None:
+            prunes(ours)
+        weights: list[Tensor] = []
+
+        def pack(t: Tensor, weights: list[Tensor] = weights) -> Tensor:
+            if tuple(t.shape) in ((9, 7), (7, 9), (5, 9), (9, 5)):
+                weights.append(t)
+            return t
+
+        with CommDebugMode() as counted:
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+                loss = ours(X).square().mean()
+            assert weights and all(w.untyped_storage().nbytes() == 0 for w in weights)
+            assert not any("weight" in layer.__dict__ for layer in layers_of(ours))
+            loss.backward()
+        sent.append(counted.get_comm_counts())
+    assert sent[0] == sent[1] == sent[2]
+
+
+@check
+def gradients_and_outputs() -> None:
+    """Bit for bit the product's output; gradients of pruned entries are zero."""
+    for dtype in (torch.float32, torch.bfloat16):
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        ours = model()
+        by_layer(ours, mp_policy=MixedPrecisionPolicy(param_dtype=dtype))
+        globally(0.5)(ours)
+        expected = whole_copy(ours).to(dtype)
+        assert_same_bits(ours(X.to(dtype)).detach(), expected(X.to(dtype)).detach())
+        for _ in range(2):  # and accumulated
+            ours(X).float().square().mean().backward()
+            for layer in layers_of(ours):
+                grad = whole(layer.weight_orig.grad)
+                pruned = whole(layer.weight_mask) == 0
+                assert not grad[pruned].any() and grad[~pruned].any()
+        ours[0].weight_orig.requires_grad_(False)
+        prune.l1_unstructured(ours[0], "weight", 0.1)
+        assert not ours[0].weight_orig.requires_grad
+
+
+@check
+def accumulated_without_synchronization() -> None:
+    ours = model()
+    by_layer(ours)
+    globally(0.5)(ours)
+    expected = whole_copy(ours)
+    for last in (False, True):
+        ours.set_requires_gradient_sync(last)
+        ours(X).square().mean().backward()
+        expected(X).square().mean().backward()
+    for layer, other in zip(layers_of(ours), layers_of(expected), strict=True):
+        assert torch.allclose(whole(layer.weight_orig.grad), other.weight_orig.grad, atol=1e-5)
+
+
+@check
+def checkpointed_activations() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    ours = model()
+    by_layer(ours)
+    globally(0.5)(ours)
+    expected = whole_copy(ours)
+    x = X.clone().requires_grad_()
+    for layers in (ours, expected):
+        h = checkpoint(layers[0], x, use_reentrant=False)
+        layers[2](h.relu()).square().mean().backward()
+    for layer, other in zip(layers_of(ours), layers_of(expected), strict=True):
+        assert torch.allclose(whole(layer.weight_orig.grad), other.weight_orig.grad, atol=1e-5)
+
+
+@check
+def weight_is_what_is_read() -> None:
+    """A DTensor outside of a forward, whole in it, of now in both."""
+    ours = model()
+    by_layer(ours)
+    globally(0.5)(ours)
+    seen = []
+    ours[0].register_forward_pre_hook(lambda m, inputs: seen.append(m.weight.detach().clone()))
+    ours(X)
+    (inside,) = seen
+    outside = ours[0].weight
+    assert outside.placements == ours[0].weight_orig.placements
+    assert_same_bits(whole(outside), inside)
+    with torch.no_grad():
+        ours[0].weight_orig.mul_(2)
+    assert_same_bits(whole(ours[0].weight), inside * 2)
+    ours.unshard()
+    ours[0].unshard()
+    assert_same_bits(ours[0].weight.detach(), inside * 2)
+    assert "weight" not in dict(ours[0].named_parameters())
+    assert type(ours[0]).__name__ == "FSDPLinear"
+
+
+@check
+def a_forward_that_fails_leaves_nothing() -> None:
+    ours = model()
+    by_layer(ours)
+    globally(0.5)(ours)
+    with pytest.raises(RuntimeError, match="shape"):
+        ours[0](torch.ones(4, 5))
+    assert "weight" not in ours[0].__dict__
+
+
+@check
+def sharded_along_columns() -> None:
+    from torch.distributed.tensor import Shard
+
+    size = dist.get_world_size()
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Linear(2 * size, 9, bias=False))
+    whole_model(ours, shard_placement_fn=lambda p: Shard(1))
+    x = torch.randn(3, 2 * size)
+    for amount in (0.3, 0.3):
+        expected = nn.Linear(2 * size, 9, bias=False)
+        expected.weight.data = whole(ours[0]._parameters.get("weight", ours[0].weight)).clone()
+        if "weight_mask" in ours[0]._buffers:
+            prune.custom_from_mask(expected, "weight", whole(ours[0].weight_mask))
+        for layer in (ours[0], expected):
+            prune.l1_unstructured(layer, "weight", amount)
+            prune.ln_structured(layer, "weight", 1, 2, 0)
+        assert torch.equal(whole(ours[0].weight_mask), expected.weight_mask)
+        assert_same_bits(ours(x).detach(), expected(x).detach())
+    ours(x).sum().backward()
+    assert not whole(ours[0].weight_orig.grad)[whole(ours[0].weight_mask) == 0].any()
+
+
+@check
+def over_tensor_parallel_layers() -> None:
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        RowwiseParallel,
+        parallelize_module,
+    )
+
+    size = dist.get_world_size()
+    if size % 2:
+        return
+    mesh = mesh_of(size // 2, 2)
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 5))
+    parallelize_module(ours, mesh["b"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    for layer in layers_of(ours):
+        fully_shard(layer, mesh=mesh["a"])
+    fully_shard(ours, mesh=mesh["a"])
+    training = Training(ours)
+    training.steps()
+
+    def given(m: Any) -> None:
+        prune.custom_from_mask(m[0], "weight", torch.ones(6, 7).tril(2))
+
+    for apply in (globally(0.3), lambda m: METHODS["l1"](m[0]), given):
+        prune_both(ours, apply)
+        trained_alike(ours, training)
+    prune_both(ours, lambda m: prune.remove(m[0], "weight"))
+    trained_alike(ours, training)
+
+
+@check
+def where_the_shard_cannot_be_masked() -> None:
+    """Masks of other values than 0 and 1, and whatever does not ask the shard."""
+    size = dist.get_world_size()
+    ours = model()
+    by_layer(ours)
+    training = Training(ours)
+    for value in (0.5, 1.0):
+        given = torch.ones(9, 7).tril() * value
+
+        def halved(m: Any, given: Tensor = given) -> None:
+            prune.custom_from_mask(m[0], "weight", given)
+
+        prune_both(ours, halved)
+        trained_alike(ours, training)
+    from torch.distributed.fsdp import CPUOffloadPolicy
+
+    kinds: list[dict[str, Any]] = [{"offload_policy": CPUOffloadPolicy(pin_memory=False)}]
+    if size == 4:
+        kinds.append({"reshard_after_forward": 2})
+    for options in kinds:
+        ours = model()
+        by_layer(ours, **options)
+        training = Training(ours)
+        for _ in range(2):
+            prune_both(ours, globally(0.4))
+            trained_alike(ours, training)
+
+
+@check
+def tied_weights() -> None:
+    """Pruned in one of two modules, so that the shard that both have stays as it is."""
+
+    def tied() -> nn.Sequential:
+        torch.manual_seed(0)
+        layers = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
+        layers[2].weight = layers[0].weight
+        return layers
+
+    ours, expected = tied(), tied()
+    whole_model(ours)
+    x = torch.ones(1, 6)
+    for layers in (ours, expected):
+        prune.l1_unstructured(layers[2], "weight", 0.5)
+    assert torch.equal(whole(ours[2].weight_mask), expected[2].weight_mask)
+    assert_same_bits(ours(x).detach(), expected(x).detach())
+    for layers in (ours, expected):
+        layers(x).sum().backward()
+    grad = ours[2].weight_orig.grad
+    assert torch.allclose(whole(grad), expected[2].weight_orig.grad, atol=1e-5)
+
+
+@check
+def state_dicts() -> None:
+    ours = model()
+    by_layer(ours)
+    globally(0.5)(ours)
+    assert_same_state(ours, whole_copy(ours))
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
+    file = io.BytesIO()
+    torch.save(ours.state_dict(), file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    for assign in (False, True):
+        other = model()
+        by_layer(other)
+        for layer in layers_of(other):
+            prune.identity(layer, "weight")
+        other.load_state_dict(copy.deepcopy(loaded), assign=assign)
+        for name, value in other.state_dict().items():
+            assert torch.equal(whole(value), whole(before[name]))
+        assert_same_bits(other(X).detach(), ours(X).detach())
+        other(X).square().mean().backward()
+        for layer in layers_of(other):
+            assert not whole(layer.weight_orig.grad)[whole(layer.weight_mask) == 0].any()
+    with torch.no_grad():
+        torch.save(ours[0].weight_orig, io.BytesIO())
+
+
+@check
+def saved_by_all_and_loaded_by_fewer() -> None:
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import fully_shard
+
+    size = dist.get_world_size()
+    ours = model()
+    by_layer(ours)
+    globally(0.5)(ours)
+    Training(ours).steps()
+    expected = whole_copy(ours)
+    folder = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(folder)
+    dcp.save(get_model_state_dict(ours), checkpoint_id=folder[0])
+    for few in (1, size - 1):
+        group = dist.new_group(list(range(few)))
+        if dist.get_rank() < few:
+            other = model()
+            mesh = DeviceMesh.from_group(group, "cpu")
+            for layer in layers_of(other):
+                fully_shard(layer, mesh=mesh)
+            fully_shard(other, mesh=mesh)
+            for layer in layers_of(other):
+                prune.identity(layer, "weight")
+            state = get_model_state_dict(other)
+            dcp.load(state, checkpoint_id=folder[0], process_group=group)
+            set_model_state_dict(other, state)
+            assert_same_masks(other, expected)
+            assert_same_bits(other(X).detach(), expected(X).detach())
+        dist.barrier()
+
+
+@check
+def one_process_fails() -> None:
+    last = dist.get_rank() == dist.get_world_size() - 1
+    from fastprune.sharded import PeerError
+
+    ours = model()
+    by_layer(ours)
+    training = Training(ours)
+    training.steps()
+    pairs = [(layer, "weight") for layer in layers_of(ours)]
+    for again in (False, True):
+        before = ours.state_dict()
+        parameters = dict(ours.named_parameters())
+        with pytest.raises(ValueError if last else PeerError):
+            prune.global_unstructured(pairs, prune.L1Unstructured, amount=1.5 if last else 0.5)
+        with pytest.raises(ValueError if last else PeerError):
+            prune.l1_unstructured(ours[0], "weight", 1.5 if last else 0.5)
+        assert all(parameters[name] is p for name, p in ours.named_parameters())
+        assert list(ours.state_dict()) == list(before)
+        assert prune.is_pruned(ours) is again
+        trained_alike(ours, training)
+        prune_both(ours, globally(0.4))
+        trained_alike(ours, training)
+
+
+@check
+def inside_a_forward_it_is_refused() -> None:
+    ours = model()
+    by_layer(ours)
+    with pytest.raises(RuntimeError, match="idle"):
+        handle = ours[0].register_forward_pre_hook(
+            lambda m, inputs: prune.l1_unstructured(m, "weight", 0.5)
+        )
+        ours(X)
+    handle.remove()
+    assert not prune.is_pruned(ours)
+
+
+@check
+def a_method_that_needs_the_whole_tensor_is_refused() -> None:
+    ours = model()
+    by_layer(ours)
+    with pytest.raises(NotImplementedError, match=r"one shard of weight.*custom_from_mask"):
+        prune.Unstructured.apply(ours[0], "weight", 5, score=lambda t, mask: t)
+    with pytest.raises(NotImplementedError, match=r"one shard of weight.*custom_from_mask"):
+        prune.global_unstructured(
+            [(ours[0], "weight")], prune.Unstructured, amount=5, score=lambda t, mask: t
+        )
+    assert not prune.is_pruned(ours)
+    assert isinstance(ours[0]._parameters["weight"], nn.Parameter)
+
+
+@check
+def compiled() -> None:
+    ours = model()
+    by_layer(ours)
+    training = Training(ours)
+    training.model = torch.compile(ours, backend="aot_eager")
+    for _ in range(2):
+        prune_both(ours, globally(0.3))
+        expected = Training(whole_copy(ours))
+        expected.optimizer = torch.optim.SGD(expected.model.parameters(), lr=0.1)
+        training.optimizer = torch.optim.SGD(ours.parameters(), lr=0.1)
+        assert training.steps() == pytest.approx(expected.steps(), rel=1e-4)
+        assert_same_state(ours, expected.model)
+
+
+@check
+def cached_is_an_ordinary_forward() -> None:
+    for before in (True, False):
+        ours = model_pruned() if before else model()
+        by_layer(ours)
+        if not before:
+            globally(0.5)(ours)
+        expected = whole_copy(ours)
+        with torch.no_grad(), prune.cached(ours):
+            for _ in range(2):
+                assert_same_bits(ours(X), expected(X))
+        assert_same_bits(ours(X).detach(), expected(X).detach())
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.rnn = nn.LSTM(8, 6, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.rnn(self.attention(x, x, x, need_weights=False)[0])[0]
+        return out
+
+
+@check
+def attention_and_rnns() -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(0)
+    ours = Attending()
+    expected = copy.deepcopy(ours)
+    fully_shard(ours, mesh=mesh_of())
+    pairs = [
+        ("attention", "in_proj_weight"),
+        ("attention.out_proj", "weight"),
+        ("rnn", "weight_hh_l0"),
+    ]
+    x = torch.randn(2, 5, 8)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (ours, expected)]
+    for _ in range(2):
+        for layers in (ours, expected):
+            prune.global_unstructured(
+                [(layers.get_submodule(m), name) for m, name in pairs],
+                prune.L1Unstructured,
+                amount=0.3,
+            )
+        for m, name in pairs:
+            mask = getattr(expected.get_submodule(m), name + "_mask")
+            assert torch.equal(whole(getattr(ours.get_submodule(m), name + "_mask")), mask)
+        outs = [layers(x) for layers in (ours, expected)]
+        assert torch.allclose(outs[0], outs[1], atol=1e-6)
+        for out, optimizer in zip(outs, optimizers, strict=True):
+            out.square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        # The same from here, so that the next masks are.
+        expected.load_state_dict({k: whole(v).clone() for k, v in ours.state_dict().items()})
