@@ -30,7 +30,7 @@ class Hook(OwnHook):
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         """Forward pre-hook: refresh ``module.<name>`` from ``<name>_orig`` and ``<name>_mask``."""
         try:
-            if MANAGED in module.__dict__ and applies_as_ours(self) and self._prune_shard(module):
+            if MANAGED in module.__dict__ and applies_as_ours(self) and _is_shard(self, module):
                 return
             if is_compiling():  # what upstream does, and nothing else that dynamo would guard on
                 if not isinstance(module, ReadsProducts):
@@ -48,22 +48,6 @@ class Hook(OwnHook):
         except AttributeError:
             if not is_converted(module, self._tensor_name):
                 raise
-
-    def _prune_shard(self, module: nn.Module) -> bool:
-        """What ``__call__`` does under FSDP2; False if that does not manage the parameter."""
-        from . import shard_masks
-
-        if is_compiling() and SHARDS not in module.__dict__:
-            return False
-        name = self._tensor_name
-        masked = shard_masks.find(module, name)
-        if masked is None:
-            return False
-        if not isinstance(module, ReadsProducts):
-            setattr(module, name, masked.product(module))
-            if masked.before_gather and not is_compiling():
-                masked.install()  # where the shard is another tensor than before
-        return True
 
     def apply_mask(self, module: nn.Module) -> Tensor:
         """``<name>_orig`` times ``<name>_mask``, with the gradient of the former.
@@ -111,6 +95,23 @@ class Hook(OwnHook):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
         return copy_method(self, memo)
+
+
+def _is_shard(hook: Any, module: nn.Module) -> bool:
+    """Whether FSDP2 manages what the hook prunes; if so, the product is in place."""
+    from . import shard_masks
+
+    if is_compiling() and SHARDS not in module.__dict__:
+        return False
+    name = hook._tensor_name
+    masked = shard_masks.find(module, name)
+    if masked is None:
+        return False
+    if not isinstance(module, ReadsProducts):
+        setattr(module, name, masked.product(module))
+        if masked.before_gather and not is_compiling():
+            masked.install()  # where the shard is another tensor than before
+    return True
 
 
 def applies_as_ours(hook: Any) -> bool:
