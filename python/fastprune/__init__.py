@@ -25,6 +25,7 @@ from torch.nn.utils.prune import (
 
 from . import (
     caching,
+    checking,
     checkpoints,
     functional,
     inplace,
@@ -37,6 +38,7 @@ from . import (
 )
 from .base import BasePruningMethod
 from .caching import *  # noqa: F403, by their __all__
+from .checking import *  # noqa: F403
 from .checkpoints import *  # noqa: F403
 from .container import PruningContainer
 from .functional import *  # noqa: F403
@@ -51,6 +53,7 @@ __version__ = "0.1.0"
 
 __all__ = ["BasePruningMethod", "PruningContainer", "ops"]
 __all__ += caching.__all__
+__all__ += checking.__all__
 __all__ += checkpoints.__all__
 __all__ += functional.__all__
 __all__ += inplace.__all__

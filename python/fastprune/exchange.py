@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .parts import Exchange
-from .sharded import PeerError
+from .sharded import PeerError, collective_device
 
 #: The dtypes of keys; a message names one by its number.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -46,6 +46,7 @@ class GroupExchange(Exchange):
         self.size = dist.get_world_size(group)
         if self.size < 1:
             raise ValueError(f"expected this process to be one of the group, got {group}")
+        self.device = collective_device(group)
         #: Bytes that this process sent to others.
         self.sent = 0
         self._broken = False
@@ -98,7 +99,7 @@ class GroupExchange(Exchange):
         return max(64, 2 * _SAMPLE // self.size)
 
     def _all_gather(self, message: Tensor) -> Tensor:
-        message = self._moved(message)
+        message = message.to(self.device)
         together = [torch.empty_like(message) for _ in range(self.size)]
         self._communicate(dist.all_gather, together, message)
         return torch.stack(together).cpu()
@@ -110,7 +111,7 @@ class GroupExchange(Exchange):
         message = torch.zeros(_COUNTS + 1, dtype=torch.int64)
         message[: len(counts)] = counts
         message[-1] = failed
-        message = self._moved(message)
+        message = message.to(self.device)
         self._communicate(dist.all_reduce, message)
         message = message.cpu()
         if message[-1]:
@@ -124,7 +125,7 @@ class GroupExchange(Exchange):
     def max(self, numbers: Tensor) -> Tensor:
         """The greatest of all processes, of each of some int64 on the CPU."""
         self.vote()  # so that none fails here, whose message would be a sum
-        greatest = self._moved(numbers.clone())
+        greatest = numbers.clone().to(self.device)
         self._communicate(dist.all_reduce, greatest, op=dist.ReduceOp.MAX)
         return greatest.cpu()
 
@@ -181,12 +182,6 @@ class GroupExchange(Exchange):
         self._broken = True
         collective(*tensors, group=self.group, **kwargs)
         self._broken = False
-
-    def _moved(self, message: Tensor) -> Tensor:
-        """On the device that the group's backend communicates from."""
-        if "nccl" in dist.get_backend(self.group):
-            return message.to(torch.device("cuda", torch.cuda.current_device()))
-        return message
 
     def _raise_peer_error(self, failed: bool) -> None:
         texts: list[Any] = [None] * self.size

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from sys import modules
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -13,13 +15,14 @@ from torch.compiler import is_compiling
 from . import _C, fsdp2
 from .apply import apply_method, attach, check_scores, decides, find_hook, take_over
 from .base import BasePruningMethod
+from .dtensors import DTENSOR
 from .functional import make_unstructured
 from .lookup import SUSPENDED, is_in_place
-from .native import native_kind, ranks_original
+from .native import kind_of, native_kind, ranks_original
 from .parametrization import mask_of
 from .patterns import Entries
 from .rollback import transaction
-from .sharded import check_selection
+from .sharded import get_shards
 from .slots import original_and_mask
 from .tying import by_parameter, holders
 
@@ -66,10 +69,17 @@ def local_unstructured(
         raise TypeError("local_unstructured(): parameters is not an Iterable")
     pairs: list[_Pair] = [(module, name) for module, name in parameters]
     kind: Any = pruning_method
-    options = [{"amount": each, **kwargs} for each in _amounts(amount, pairs)]
-    methods = [make_unstructured(kind, each) for each in options]
-    if methods:
-        check_selection(methods[0], pairs)
+    exchange = None
+    if DTENSOR in modules:
+        from .spread import exchange_of
+
+        get_shards(pairs, kind)
+        exchange = exchange_of(kind_of(kind), pairs)
+    with nullcontext() if exchange is None else exchange.together():
+        options = [{"amount": each, **kwargs} for each in _amounts(amount, pairs)]
+        methods = [make_unstructured(kind, each) for each in options]
+        if exchange is not None:
+            exchange.start(0, [])
     given = importance_scores or {}
     batch = _Batch() if _applies_as_ours(kind) else None
     with transaction(*dict.fromkeys(module for module, _ in pairs)):

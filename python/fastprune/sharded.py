@@ -35,6 +35,13 @@ def is_group(thing: Any) -> bool:
     return isinstance(thing, kind) or thing is torch.distributed.GroupMember.NON_GROUP_MEMBER
 
 
+def collective_device(group: Any) -> torch.device:
+    """Where the tensors have to be that the backend of a group communicates."""
+    if "nccl" in torch.distributed.get_backend(group):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
 def on_other_mesh(mask: Tensor, t: Tensor) -> bool:
     """Whether ``t`` is a DTensor and ``mask`` is none, or one of other processes."""
     return is_dtensor(t) and getattr(mask, "device_mesh", None) != t.device_mesh  # type: ignore[attr-defined]

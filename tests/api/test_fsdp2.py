@@ -176,6 +176,21 @@ def pruned_before_and_after() -> None:
 
 
 @check
+def locally() -> None:
+    ours = model()
+    by_layer(ours)
+    training = Training(ours)
+    for amounts in ([0.3, 0.5], [0.1, 3]):
+
+        def apply(layers: Any, amounts: Any = amounts) -> None:
+            pairs = [(layer, "weight") for layer in layers_of(layers)]
+            prune.local_unstructured(pairs, prune.L1Unstructured, amounts)
+
+        prune_both(ours, apply)
+        trained_alike(ours, training)
+
+
+@check
 def nothing_is_kept_and_nothing_more_is_sent() -> None:
     """No product between forward and backward, the same collectives as without pruning."""
     from torch.distributed.tensor.debug import CommDebugMode

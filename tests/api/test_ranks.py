@@ -358,6 +358,32 @@ def every_method_on_one_dtensor() -> None:
 
 
 @check
+def each_with_its_own_amount() -> None:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    from fastprune import sharded
+
+    (mesh, *_) = meshes()
+    tensors = wholes("normal")
+    expected = pairs_of(tensors)
+    ours = pairs_of(distribute_tensor(t.clone(), mesh, [Shard(0)]) for t in tensors)
+    amounts = [0.3, 7, 0.9, 1]
+    for _ in range(2):
+        for pairs in (expected, ours):
+            prune.local_unstructured(pairs, prune.L1Unstructured, amounts)
+        assert_same_masks(ours, expected)
+        amounts = [0.5, 0.1, 0, 2]
+    before = [snapshot(module) for module, _ in ours]
+    last = dist.get_rank() == dist.get_world_size() - 1
+    for wrong in (1.5, 10**6):
+        with pytest.raises(ValueError if last else sharded.PeerError):
+            amounts[-1] = wrong if last else 1
+            prune.local_unstructured(ours, prune.L1Unstructured, amounts)
+        for (module, _), state in zip(ours, before, strict=True):
+            assert_unchanged(module, state)
+
+
+@check
 def norms_of_split_channels() -> None:
     """Exact to the last bits, and the same for every number of processes."""
     from torch.distributed.tensor import Shard, distribute_tensor
@@ -442,6 +468,79 @@ def one_process_fails_at_one_dtensor() -> None:
     with pytest.raises(AssertionError if last else sharded.PeerError, match="shape"):
         prune.l1_unstructured(layer, "weight", 0.5, importance_scores=scores)
     assert_unchanged(layer, before)
+
+
+def replicated() -> tuple[nn.Module, nn.Sequential]:
+    """A model and what it is of, the same in all processes."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    return nn.parallel.DistributedDataParallel(layers), layers
+
+
+@check
+def local_pruning_under_ddp() -> None:
+    """All methods give the same masks in all processes if these have the same seed."""
+    wrapped, layers = replicated()
+    for method in METHODS.values():
+        torch.manual_seed(7)
+        for layer in (layers[0], layers[2]):
+            method(layer, 0.2)
+        prune.check_ranks(wrapped)
+    wrapped(torch.randn(3, 8)).sum().backward()
+    prune.check_ranks(layers)
+
+
+@check
+def masks_that_differ_are_found() -> None:
+    size, rank = dist.get_world_size(), dist.get_rank()
+    last = rank == size - 1
+    wrapped, layers = replicated()
+    prune.l1_unstructured(layers[0], "weight", 0.5)
+    prune.check_ranks(wrapped)
+    if size == 1:
+        return
+    if last:
+        layers[0].weight_mask[3, 1] = 1 - layers[0].weight_mask[3, 1]
+    others = ", ".join(map(str, range(size - 1)))
+    said = rf"module.0.weight: .*rank.? {others};.* on rank {size - 1}"
+    with pytest.raises(RuntimeError, match=said):
+        prune.check_ranks(wrapped)
+    if last:
+        prune.l1_unstructured(layers[2], "bias", 1)
+    with pytest.raises(RuntimeError, match=r"2 that differ .*0.weight.*2.bias: none on"):
+        prune.check_ranks(layers)
+    prune.remove(layers[0], "weight")
+    if last:
+        prune.remove(layers[2], "bias")
+    prune.check_ranks(layers)
+    prune.l1_unstructured(layers[0], "weight", 0.5)
+    prune.in_place(layers)
+    prune.check_ranks(layers)
+    if last:
+        layers[0].weight_mask[3, 1] ^= True
+    with pytest.raises(RuntimeError, match=r"0.weight.*torch.bool"):
+        prune.check_ranks(layers)
+
+
+@check
+def copies_of_dtensors_that_differ_are_found() -> None:
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    if dist.get_world_size() == 1:
+        return
+    for mesh in meshes():
+        for placement in (Replicate(), Shard(0)):
+            placements = [placement] * mesh.ndim
+            ((module, _),) = pairs_of([distribute_tensor(torch.randn(8, 6), mesh, placements)])
+            prune.l1_unstructured(module, "weight", 0.5)
+            prune.check_ranks(module)
+            if dist.get_rank() == 0:
+                module.weight_mask.to_local()[0, 0] = 3
+            if placement.is_replicate():  # said in all processes, whatever they were compared with
+                with pytest.raises(RuntimeError, match=r"weight: .* on rank 0"):
+                    prune.check_ranks(module)
+            else:
+                prune.check_ranks(module)
 
 
 @check
