@@ -26,7 +26,9 @@ _FACTORS = (-0x61C8864680B583EB, -0x40A7B892E31B1A47)
 
 
 def check_ranks(model: nn.Module, group: Any = None) -> None:
-    """Check that the masks of ``model`` are the same in all processes, as DDP needs them.
+    """Check that the masks of ``model`` are the same in all processes.
+
+    As :class:`torch.nn.parallel.DistributedDataParallel` needs them, which does not compare them.
 
     Every process of the group has to call it. One hash is sent by each, and more only if they
     differ. A mask that is a DTensor is compared among the processes that have copies of the same

@@ -259,7 +259,7 @@ def custom_from_mask(module: _Module, name: str, mask: Tensor) -> _Module:
     Raises:
         AttributeError, TypeError: the module has nothing of that name, or no parameter.
         AssertionError: the mask has another shape than the parameter.
-        NotImplementedError: the parameter is under ``fully_shard`` and was not pruned before that.
+        RuntimeError: the parameter is under ``fully_shard``, and a forward or backward uses it.
     """
     CustomFromMask.apply(module, name, mask)
     return module
@@ -294,9 +294,8 @@ def global_unstructured(
         ValueError: there are no parameters; the amount exceeds the active entries of all; or the
             processes of a group prune different DTensors.
         AssertionError: importance scores have another shape than their parameter.
-        NotImplementedError: entries of a DTensor cannot be selected, or a parameter is under
-            ``fully_shard`` and was not pruned before that; or the method is another than
-            ``L1Unstructured``, and there is a group.
+        NotImplementedError: the method cannot select over processes, and there is a group or a
+            parameter is a DTensor.
         RuntimeError: another process of the group failed; nothing is pruned in any.
     """
     if group is not None and not is_group(group):  # an argument of a user's method
