@@ -42,6 +42,8 @@ def machine_line(result: Result) -> str:
     # A result file can come from a checkout without git.
     commit = f" (commit {machine['commit']})" if machine["commit"] else ""
     pages = "; huge pages for all tensors" if machine.get("huge_pages") else ""
+    if fresh := machine.get("fresh_memory_from"):
+        pages += f"; fresh memory for every tensor from {fresh >> 10} KiB"
     return (
         f"{gpu}{machine['cpu']}, {machine['threads']} threads{pages}; torch {machine['torch']}, "
         f"fastprune {machine['fastprune']}{commit}.\n"

@@ -31,6 +31,8 @@ HEADLINE = (
 
 _WHAT = {
     "local/dense": "`l1_unstructured`",
+    "local/many": "`local_unstructured`",
+    "local/many-half-pruned": "`local_unstructured`, half pruned before",
     "iterative/half-pruned": "`l1_unstructured`, half pruned before",
     "mask/dense": "mask only",
     "mask/half-pruned": "mask only, half pruned before",
@@ -43,6 +45,7 @@ _WHAT = {
     "custom/dense": "`custom_from_mask`",
     "global/dense": "`global_unstructured`",
     "global/half-pruned": "`global_unstructured`, half pruned before",
+    "global/mixed": "`global_unstructured`, half of them bfloat16",
     "masked_mul/forward": "`masked_mul`",
     "masked_mul/backward": "`masked_mul`, backward",
     "masked_mul/forward-bool-mask": "`masked_mul`, bool mask",

@@ -61,6 +61,8 @@ def _model_cases(device: str) -> Iterator[Case]:
         for name, layers in shapes.items():
             model = Case("model", f"{name}-{scope}", device, shapes=tuple(layers), data="layers")
             yield replace(model, quick=on_gpu and name == "resnet50")
+        decoder = Case("model", f"decoder-300m-{scope}", device, data="layers")
+        yield replace(decoder, shapes=tuple(models.decoder_300m()), peak=scope == "global")
         llama = Case("model", f"llama-1b-{scope}", device, "bfloat16", data="layers", quick=on_gpu)
         yield replace(llama, shapes=tuple(models.llama_1b()))
 

@@ -47,6 +47,11 @@ def llama_1b() -> list[Shape]:
     return [*(22 * layer), (32000, hidden)]
 
 
+def decoder_300m() -> list[Shape]:
+    """A decoder as GPT-2 medium: 24 layers, hidden size 1024, intermediate size 4096."""
+    return 24 * _encoder_layer(1024, 4096)
+
+
 def minilm_l6() -> list[Shape]:
     """all-MiniLM-L6-v2: 6 layers, hidden size 384, intermediate size 1536, and the pooler."""
     return 6 * _encoder_layer(384, 1536) + [(384, 384)]

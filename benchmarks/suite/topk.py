@@ -31,6 +31,8 @@ from suite.workload import (
 
 def _local_cases(device: str) -> Iterator[Case]:
     yield from selection(Case("local", "dense", device, peak=True), sizes_of(device))
+    for variant in ("many", "many-half-pruned"):  # by one call of local_unstructured
+        yield Case("local", variant, device, shapes=100 * (SMALL,))
 
 
 def _iterative_cases(device: str) -> Iterator[Case]:
@@ -54,16 +56,20 @@ def _global_cases(device: str) -> Iterator[Case]:
     yield from (replace(dense, amount=amount) for amount in (0.05, 0.95))
     yield replace(dense, dtype="bfloat16")
     yield replace(dense, data="channels")
+    if device == "cpu":
+        yield Case("global", "mixed", device, shapes=wide, peak=True)
 
 
 def _pruning(case: Case, prune: Callable[[ModuleType, Modules], object]) -> Workload:
     """Magnitude pruning by the public functions, of dense or half pruned modules."""
     weights = make_data(case)
-    dense = case.variant != "half-pruned"
+    if case.variant == "mixed":  # every other one is of a narrower dtype
+        weights[1::2] = [weight.bfloat16() for weight in weights[1::2]]
+    dense = not case.variant.endswith("half-pruned")
     halves = [] if dense else [half_mask(weight) for weight in weights]
     masks: Masks = [None] * len(weights) if dense else halves
     contenders = on_modules(weights, masks, prune)
-    bytes_moved = (3 if dense else 4) * case.itemsize * case.numel
+    bytes_moved = (3 if dense else 4) * sum(weight.nbytes for weight in weights)
     floor = clones(weights) if dense else products(weights, halves)
 
     def check() -> None:
@@ -81,6 +87,10 @@ def _pruning(case: Case, prune: Callable[[ModuleType, Modules], object]) -> Work
 
 def build_local(case: Case) -> Workload:
     def prune(library: ModuleType, modules: Modules) -> None:
+        if case.variant.startswith("many") and library is not LIBRARIES[UPSTREAM]:
+            pairs = [(module, "weight") for module in modules]
+            library.local_unstructured(pairs, library.L1Unstructured, case.amount)
+            return
         for module in modules:
             library.l1_unstructured(module, "weight", case.amount)
 
