@@ -18,13 +18,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .parts import Exchange
+from .parts import BIN_BITS, Exchange
 from .sharded import PeerError, collective_device
 
 #: The dtypes of keys; a message names one by its number.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _SAMPLE = 1 << 14  # keys of all processes together
-_COUNTS = 1 << 11  # the longest that are added up
+_COUNTS = 1 << BIN_BITS  # the most that one message adds up
 
 
 class GroupExchange(Exchange):

@@ -8,9 +8,9 @@ tensors, so the masks are those of one operator over all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.utils.prune as upstream
@@ -19,6 +19,8 @@ from torch import Tensor
 from . import _C, ops
 from .ops.arguments import as_scalar
 
+_Kind = TypeVar("_Kind", bound=Hashable)
+
 _FORMATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 #: Keys of the sample of all parts together.
 _SAMPLE = 1 << 15
@@ -26,7 +28,8 @@ _SAMPLE = 1 << 15
 _SIGMAS = 4.0
 #: Above this share of the sample a key is swept alone, as its entries would not fit the candidates.
 _HEAVY = 1 / 128
-_BIN_BITS = 11
+#: Histograms have 2 ** BIN_BITS bins: kPartBins in csrc/args/topk_part.h.
+BIN_BITS = 11
 
 
 def common_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
@@ -68,10 +71,10 @@ def topk_masks(
     Returns:
         The new masks.
     """
-    numbers: dict[tuple[torch.dtype, torch.dtype], list[int]] = {}
-    for i, (score, mask) in enumerate(zip(scores, masks, strict=True)):
-        kind = score.dtype, dtypes[i] if mask is None else mask.dtype
-        numbers.setdefault(kind, []).append(i)
+    numbers = by_kind(
+        (score.dtype, dtype if mask is None else mask.dtype)
+        for score, mask, dtype in zip(scores, masks, dtypes, strict=True)
+    )
     firsts = [0, *accumulate(score.numel() for score in scores)]
     keys = common_dtype(scores)
     made = [
@@ -86,10 +89,23 @@ def topk_masks(
         )
         for (_, mask_dtype), each in numbers.items()
     ]
-    new: dict[int, Tensor] = {}
-    for each, of_part in zip(numbers.values(), select(made, amount, firsts[-1], keys), strict=True):
-        new.update(zip(each, of_part, strict=True))
-    return [new[i] for i in range(len(scores))]
+    return in_order(numbers, select(made, amount, firsts[-1], keys))
+
+
+def by_kind(kinds: Iterable[_Kind]) -> dict[_Kind, list[int]]:
+    """The numbers of the things of each kind."""
+    numbers: dict[_Kind, list[int]] = {}
+    for i, kind in enumerate(kinds):
+        numbers.setdefault(kind, []).append(i)
+    return numbers
+
+
+def in_order(numbers: Mapping[Any, Sequence[int]], of_kinds: Iterable[Sequence[Any]]) -> list[Any]:
+    """What there is for the things of each kind, in the order of their numbers."""
+    found: dict[int, Any] = {}
+    for each, of_kind in zip(numbers.values(), of_kinds, strict=True):
+        found.update(zip(each, of_kind, strict=True))
+    return [found[i] for i in range(len(found))]
 
 
 class Exchange:
@@ -228,9 +244,9 @@ def _narrow(
     less, equal = _Count(0, [0] * len(parts)), _Count(0, [])
     shift = 1
     while shift > 0:
-        shift = max(0, (hi - lo).bit_length() - _BIN_BITS)
+        shift = max(0, (hi - lo).bit_length() - BIN_BITS)
         bins = [histogram(part, lo, shift) for part in parts]
-        sums = _total(parts, bins, 1 << _BIN_BITS, exchange)
+        sums = _total(parts, bins, 1 << BIN_BITS, exchange)
         at = int(torch.searchsorted(sums.cumsum(0), rank - less.total))
         each = [n + int(b[:at].sum()) for n, b in zip(less.each, bins, strict=True)]
         less = _Count(less.total + int(sums[:at].sum()), each)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from .dtensors import is_dtensor
 from .exchange import GroupExchange
 from .fsdp2 import ShardingError
-from .parts import Part, select
+from .parts import Part, by_kind, in_order, select
 from .sharded import placed
 
 
@@ -130,14 +131,11 @@ def topk_masks(
     """
     pieces = [Piece(s, m) for s, m in zip(scores, masks, strict=True)]
     first, total, keys = started
-    kinds: dict[tuple[Any, ...], list[int]] = {}
-    firsts: list[int] = []
-    for i, piece in enumerate(pieces):
-        firsts.append(first)
-        first += piece.entries
-        dtype = piece.scores.dtype
-        mask_dtype = dtype if piece.mask is None else piece.mask.dtype
-        kinds.setdefault((dtype, mask_dtype, piece.counts), []).append(i)
+    firsts = [first + before for before in accumulate((p.entries for p in pieces), initial=0)]
+    kinds = by_kind(
+        (p.scores.dtype, p.scores.dtype if p.mask is None else p.mask.dtype, p.counts)
+        for p in pieces
+    )
     parts = [
         Part(
             [pieces[i].scores for i in each],
@@ -151,11 +149,8 @@ def topk_masks(
         )
         for (_, mask_dtype, counts), each in kinds.items()
     ]
-    new: dict[int, Any] = {}
-    selected = select(parts, amount, total, keys, exchange)
-    for each, of_part in zip(kinds.values(), selected, strict=True):
-        new.update((i, pieces[i].mask_of(mask)) for i, mask in zip(each, of_part, strict=True))
-    return [new[i] for i in range(len(pieces))]
+    new = in_order(kinds, select(parts, amount, total, keys, exchange))
+    return [piece.mask_of(mask) for piece, mask in zip(pieces, new, strict=True)]
 
 
 def group_of(ts: Sequence[Any]) -> Any:
