@@ -52,7 +52,7 @@ def apply_method(
     """
     if SUSPENDED in module.__dict__:
         with resumed(module):  # an ordinary module inside
-            return apply_method(method, module, name, importance_scores, selected)
+            return apply_method(method, module, name, importance_scores, selected, exchange)
     if "parametrizations" in module._modules:
         from . import parametrization  # which imports this file
 
@@ -85,10 +85,15 @@ def apply_method(
         if scores is None:  # upstream ranks what earlier pruning left, a product without a gradient
             scores = t if ranks_original(method) else orig
         ranked = method if ours else None
-        kind = native_kind(ranked) if exchange is not None else None
-        if exchange is not None and kind is not None:
+        kind = None
+        if exchange is not None:
             from . import spread
 
+            kind = native_kind(ranked)
+            if not spread.selects(kind):
+                exchange.start(0, [])
+                kind = None
+        if exchange is not None and kind is not None:
             repeated = old is not None
             (new,) = spread.select(
                 method, kind, (scores,), (mask,), exchange, (orig,), active_only=repeated

@@ -23,6 +23,8 @@ from .sharded import PeerError, collective_device
 
 #: The dtypes of keys; a message names one by its number.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+#: Marks an exception that other processes know of: an exchange inside of another has told them.
+_TOLD = "_fastprune_told"
 _SAMPLE = 1 << 14  # keys of all processes together
 _COUNTS = 1 << BIN_BITS  # the most that one message adds up
 
@@ -30,13 +32,13 @@ _COUNTS = 1 << BIN_BITS  # the most that one message adds up
 class GroupExchange(Exchange):
     """Messages between the processes of a group.
 
-    The first is ``start``; then sums, and among them at most one ``gather``.
+    The first message is ``start``; the others are sums, but for at most one ``gather``.
 
     Args:
         group: a process group; None for the default one.
         about: what this process prunes, which has to be the same everywhere.
-        gathers_at: the number of the message that is ``gather``; a process that failed has to send
-            one of that kind in its place.
+        gathers_at: the number of the message that is ``gather``, counted from 0 for ``start``; 0
+            for none. A process that failed has to send a message of the kind that others wait for.
     """
 
     def __init__(self, group: Any, about: Sequence[str], gathers_at: int = 1) -> None:
@@ -161,8 +163,9 @@ class GroupExchange(Exchange):
 
     def _tell(self, error: BaseException) -> None:
         """Take part in the next message, saying that this process failed."""
-        if self._broken:
+        if self._broken or getattr(error, _TOLD, False):
             return
+        setattr(error, _TOLD, True)
         self._error = f"{type(error).__name__}: {error}"
         try:
             nothing = torch.empty(0, dtype=torch.int64)

@@ -10,6 +10,7 @@ error says which.
 
 from __future__ import annotations
 
+import operator
 import sys
 import weakref
 from collections.abc import Iterator
@@ -55,14 +56,18 @@ class ManagedParameter:
             RuntimeError: inside of the module's forward or backward.
         """
         if module._parameters.get(self.name) is not self.param.sharded_param:
-            if not self.is_idle():
-                state = self.group._training_state.name
-                raise RuntimeError(
-                    f"expected {self.name} of {module} to be idle, got {state}: it is in use. "
-                    "Prune and remove outside of forward and backward."
-                )
+            self.check_idle(module)
             self.group.reshard()
         return self.param.sharded_param
+
+    def check_idle(self, module: nn.Module) -> None:
+        """Raise RuntimeError inside of the module's forward or backward."""
+        if not self.is_idle():
+            raise RuntimeError(
+                f"expected {self.name} of {module} to be idle, got "
+                f"{self.group._training_state.name}: it is in use. Prune and remove outside of "
+                "forward and backward."
+            )
 
     def shard_of_mask(self, mask: Any, shard: Any) -> Tensor:
         """The part of a whole mask that belongs to ``shard``, as a DTensor placed like it."""
@@ -124,7 +129,7 @@ class ManagedParameter:
             name if holder is module and old == self.name else old for holder, old in shared
         ]
         self.name = name
-        _unmanaged.pop(module, None)
+        _managed_of.pop(module, None)
 
 
 def is_used() -> bool:
@@ -159,22 +164,44 @@ def find(module: nn.Module, name: str) -> ManagedParameter | None:
     return None
 
 
-#: By module and name: how many states there were when FSDP2 did not manage that.
-_unmanaged: weakref.WeakKeyDictionary[nn.Module, dict[str, int]] = weakref.WeakKeyDictionary()
+#: By module and name: weak references to the group and the parameter that FSDP2 knows it by; or
+#: where it knows nothing, the states of then.
+_managed_of: weakref.WeakKeyDictionary[nn.Module, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+def is_managed(module: nn.Module) -> bool:
+    """Whether FSDP, of either generation, manages the module."""
+    return MANAGED in module.__dict__
 
 
 def find_cached(module: nn.Module, name: str) -> ManagedParameter | None:
-    """``find``, which asks only once about what FSDP2 does not manage, until more is under it."""
-    if not is_used():
+    """``find``, which searches only once, as long as its answer is right."""
+    if not is_managed(module) or not is_used():
         return None
-    states = len(getattr(sys.modules[_STATES], "_module_state_mapping", ()))
-    known = _unmanaged.setdefault(module, {})
-    if known.get(name) == states:
+    known = _managed_of.setdefault(module, {})
+    last = known.get(name)
+    if isinstance(last, tuple):
+        group, param = last[0](), last[1]()
+        if param is not None and _holds(param._module_info, module, name):
+            return _managed(group, param, module, name)
+    elif last is not None and _are_the_states(last):
         return None
-    managed = find(module, name)
-    if managed is None:
-        known[name] = states
-    return managed
+    found = find(module, name)
+    if found is None:
+        known[name] = _states_of_now()
+    else:
+        known[name] = weakref.ref(found.group), weakref.ref(found.param)
+    return found
+
+
+def _states_of_now() -> list[Any]:
+    """Weak references to what FSDP2 knows, which are others once more is under it."""
+    return list(getattr(sys.modules[_STATES], "_module_state_mapping", {}).values())
+
+
+def _are_the_states(then: list[Any]) -> bool:
+    now = _states_of_now()
+    return len(now) == len(then) and all(map(operator.is_, now, then))
 
 
 def shards(mask: Tensor, module: nn.Module, name: str) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ class Hook(OwnHook):
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         """Forward pre-hook: refresh ``module.<name>`` from ``<name>_orig`` and ``<name>_mask``."""
         try:
-            if MANAGED in module.__dict__ and applies_as_ours(self) and _is_shard(self, module):
+            if MANAGED in module.__dict__ and _is_shard(self, module):
                 return
             if is_compiling():  # what upstream does, and nothing else that dynamo would guard on
                 if not isinstance(module, ReadsProducts):
@@ -109,8 +109,6 @@ def _is_shard(hook: Any, module: nn.Module) -> bool:
         return False
     if not isinstance(module, ReadsProducts):
         setattr(module, name, masked.product(module))
-        if masked.before_gather and not is_compiling():
-            masked.install()  # where the shard is another tensor than before
     return True
 
 

@@ -22,7 +22,7 @@ from .native import kind_of, native_kind, ranks_original
 from .parametrization import mask_of
 from .patterns import Entries
 from .rollback import transaction
-from .sharded import get_shards
+from .sharded import check_selection, get_shards
 from .slots import original_and_mask
 from .tying import by_parameter, holders
 
@@ -71,15 +71,17 @@ def local_unstructured(
     kind: Any = pruning_method
     exchange = None
     if DTENSOR in modules:
-        from .spread import exchange_of
+        from .spread import exchange_of_each
 
         get_shards(pairs, kind)
-        exchange = exchange_of(kind_of(kind), pairs)
+        exchange = exchange_of_each(kind_of(kind), pairs)
     with nullcontext() if exchange is None else exchange.together():
         options = [{"amount": each, **kwargs} for each in _amounts(amount, pairs)]
         methods = [make_unstructured(kind, each) for each in options]
         if exchange is not None:
             exchange.start(0, [])
+        elif methods and kind_of(kind) is None:
+            check_selection(methods[0], pairs)
     given = importance_scores or {}
     batch = _Batch() if _applies_as_ours(kind) else None
     with transaction(*dict.fromkeys(module for module, _ in pairs)):

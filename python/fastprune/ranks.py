@@ -162,8 +162,13 @@ def group_of(ts: Sequence[Any]) -> Any:
             raise ValueError(
                 f"expected all parameters to be on the same ranks, got {mesh} and {t.device_mesh}"
             )
-    if mesh.ndim == 1:
-        return mesh.get_group()
-    if len(ranks) == dist.get_world_size():
-        return None
-    raise ValueError(f"expected parameters on a mesh of one dim, or of all ranks, got {mesh}")
+    return mesh.get_group() if mesh.ndim == 1 else None
+
+
+def has_group(t: Any) -> bool:
+    """Whether there is a group of the processes that a DTensor is spread over.
+
+    Of a mesh of several dims torch has one for each dim, and one of all processes.
+    """
+    mesh = t.device_mesh
+    return mesh.ndim == 1 or mesh.size() == dist.get_world_size()

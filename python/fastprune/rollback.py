@@ -73,8 +73,7 @@ class transaction:
             if kind is None and outer:
                 outer[-1] += self.after
             elif kind is None:
-                for action in self.after:
-                    action()
+                _run_all(self.after)
         if kind is None:
             return
         for holder, content in self.before:
@@ -85,6 +84,18 @@ class transaction:
             else:
                 holder.clear()
                 holder.update(content)
+
+
+def _run_all(actions: list[Callable[[], None]]) -> None:
+    """Even if one fails, whose error is raised in the end."""
+    failed: BaseException | None = None
+    for action in actions:
+        try:
+            action()
+        except BaseException as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
 
 
 _local = threading.local()

@@ -5,8 +5,8 @@ that is shard times mask. So ``<name>_orig`` is pruned already where a forward f
 hook only passes it on, and no product is alive between forward and backward. The gradient is masked
 when it arrives at the shard. Neither takes communication.
 
-Where FSDP2 does not ask the shard, or that would not give upstream's gradient, the product is made
-in the hook, with the mask gathered if it is sharded.
+Where FSDP2 does not ask the shard, and for masks with other values than 0 and 1, the product is
+made in the hook, with the mask gathered if it is sharded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from . import fsdp2
 from .derived import derive, set_class
 from .dtensors import is_dtensor
-from .lookup import SHARDS
+from .hook import applies_as_ours
+from .lookup import SHARDS, pruning_hooks
 from .ops import masked_mul, masked_muls_
 from .reading import ReadsProducts
 
@@ -39,7 +40,7 @@ class MasksShards(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         masked = self.__dict__.get(SHARDS, {}).get(name)
-        return super().__getattr__(name) if masked is None else masked.product(self)
+        return super().__getattr__(name) if masked is None else masked.read(self)
 
 
 class ShardMask:
@@ -54,7 +55,7 @@ class ShardMask:
         self.name = name
         self.managed = managed
         self.before_gather = False
-        #: Whether what was gathered last was masked.
+        #: Whether what was gathered last was masked, by the mask of now: a new one reshards.
         self.gathered = False
         self._grad_hook: Any = None
         self._param: Any = None  # that the hook is for
@@ -62,21 +63,28 @@ class ShardMask:
     # ---- where it is read ----
 
     def product(self, module: nn.Module) -> Any:
-        """The pruned tensor: whole where the parameter is, else a DTensor."""
+        """In a forward: the pruned tensor, whole where the parameter is, else a DTensor."""
         orig: Any = module._parameters[self.name + "_orig"]
         mask: Any = module._buffers[self.name + "_mask"]
         if not self.managed.is_unsharded(module):
             return self.mask_of_shard(mask, orig).to(orig.dtype) * orig
-        if self.before_gather and torch.compiler.is_compiling():
-            return orig.view_as(orig)
-        if self.before_gather and self._is_installed() and self.gathered:
+        if self.before_gather and self.gathered:
             return orig.view_as(orig)  # not the Parameter, which a module would register
         return self.managed.whole_mask(mask).to(orig.dtype) * orig
+
+    def read(self, module: nn.Module) -> Any:
+        """Outside of a forward: the same without communication."""
+        whole = self.managed.is_unsharded(module)
+        if not whole or (self.before_gather and self.gathered) or not self.managed.is_idle():
+            return self.product(module)
+        shard = self.managed.param.sharded_param
+        mask: Any = module._buffers[self.name + "_mask"]
+        return self.mask_of_shard(mask, shard).to(shard.dtype) * shard
 
     # ---- how it is installed ----
 
     def decide(self) -> None:
-        """After the mask, the parameter or its shard has changed: choose, and install the choice.
+        """After the mask has changed: choose, and install the choice.
 
         All processes have to come here alike, as they do where they prune and load alike.
         """
@@ -95,20 +103,25 @@ class ShardMask:
             setattr(local, _POST, _as_gathered)
             param._init_extensions()
             self.gathered = False
+        # Called where the shard is replaced by another tensor, as by ``to``.
+        param.reset_sharded_param = self._reset_sharded_param
         if self._param is not param.sharded_param:
             self._drop_grad_hook()
             self._param = param.sharded_param
-            frozen = not self._param.requires_grad
-            self._param.requires_grad_(True)  # without which torch takes no hook
-            self._grad_hook = self._param.register_post_accumulate_grad_hook(self._mask_grad)
-            self._param.requires_grad_(not frozen)
+            self._grad_hook = _before_others(self._param, self._mask_grad)
+
+    def _reset_sharded_param(self) -> None:
+        param = self.managed.param
+        type(param).reset_sharded_param(param)
+        self.install()
 
     def uninstall(self) -> None:
         """Leave the shard to FSDP2 as it is."""
+        param = self.managed.param
         if self._is_installed():
-            local = self.managed.param._sharded_local_tensor
-            delattr(local, _PRE)
-            delattr(local, _POST)
+            delattr(param._sharded_local_tensor, _PRE)
+            delattr(param._sharded_local_tensor, _POST)
+        param.__dict__.pop("reset_sharded_param", None)
         self._drop_grad_hook()
 
     def _drop_grad_hook(self) -> None:
@@ -124,6 +137,8 @@ class ShardMask:
         """Whether the mask has only 0 and 1: gradients that are accumulated are masked again."""
         mask: Any = self._module()._buffers[self.name + "_mask"]
         local = mask.to_local() if is_dtensor(mask) else mask
+        if local.is_meta:  # it has no values yet; they are loaded
+            return False
         binary = ((local == 0) | (local == 1)).all().to(torch.int32)
         if is_dtensor(mask):
             for dim in range(mask.device_mesh.ndim):
@@ -203,8 +218,26 @@ def _left_behind(
 def _as_gathered(
     gathered: tuple[Tensor, ...], metadata: Any, dtype: torch.dtype, *, out: Any = None
 ) -> Any:
-    """``fsdp_post_all_gather``: what was gathered is the parameter, whose memory it has."""
+    """``fsdp_post_all_gather``: the parameter is a view of what was gathered.
+
+    Returns:
+        It, and the tensors beside it whose memory FSDP2 would have to free: none. Nothing if FSDP2
+        has the view already, as ``out``.
+    """
     return None if out is not None else (gathered[0], ())
+
+
+def _before_others(param: Any, function: Any) -> Any:
+    """Register a hook that runs before the others, such as an optimizer's step."""
+    differentiable = param.is_floating_point() or param.is_complex()
+    frozen = not param.requires_grad
+    if frozen and not differentiable:
+        return None
+    param.requires_grad_(True)  # without which torch takes no hook
+    handle = param.register_post_accumulate_grad_hook(function)
+    param._post_accumulate_grad_hooks.move_to_end(handle.id, last=False)
+    param.requires_grad_(not frozen)
+    return handle
 
 
 # ---- modules ----
@@ -218,25 +251,32 @@ def find(module: nn.Module, name: str) -> ShardMask | None:
     managed = fsdp2.find_cached(module, name + "_orig")
     if managed is None or module._buffers.get(name + "_mask") is None:
         return None
-    return adopt(module, name, managed)
+    return _adopt(module, name, managed)
 
 
 def after_pruning(module: nn.Module, name: str, managed: fsdp2.ManagedParameter) -> None:
     """When ``module.<name>`` has a new mask, the first or another."""
+    if managed.name != name + "_orig":
+        managed.rename(module, name + "_orig")
+    if managed.is_unsharded(module):  # by the mask of before
+        managed.shard(module)
     masked = module.__dict__.get(SHARDS, {}).get(name)
     if masked is None:
-        adopt(module, name, managed)
+        _adopt(module, name, managed)
     else:
         masked.decide()
         module.__dict__.pop(name, None)
 
 
-def adopt(module: nn.Module, name: str, managed: fsdp2.ManagedParameter) -> ShardMask:
-    """Mask the shard of ``module.<name>_orig`` from now on; FSDP2 learns that name."""
-    if managed.name != name + "_orig":
-        managed.rename(module, name + "_orig")
-    masked = ShardMask(module, name, managed)
+def _adopt(module: nn.Module, name: str, managed: fsdp2.ManagedParameter) -> ShardMask | None:
+    """Mask the shard of ``module.<name>_orig`` from now on, if its hook applies masks as ours."""
+    hook = next((h for _, h in pruning_hooks(module) if h._tensor_name == name), None)
     mask: Any = module._buffers[name + "_mask"]
+    if hook is None or not applies_as_ours(hook):
+        if is_dtensor(mask):  # its own ``apply_mask`` meets the whole parameter
+            module._buffers[name + "_mask"] = managed.whole_mask(mask)
+        return None
+    masked = ShardMask(module, name, managed)
     if is_dtensor(mask):  # of a tensor-parallel one
         module._buffers[name + "_mask"] = masked.mask_of_shard(mask, managed.param.sharded_param)
     if SHARDS not in module.__dict__:

@@ -50,8 +50,8 @@ def on_other_mesh(mask: Tensor, t: Tensor) -> bool:
 def get_shards(pairs: Iterable[tuple[nn.Module, str]], method: Any) -> None:
     """Before a method is applied to tensors under FSDP2: let the modules hold their shards.
 
-    After a forward without a backward they may hold the whole tensors, from which a method that
-    cannot select from shards selects.
+    After a forward without a backward they may hold the whole tensors. A method that cannot select
+    from shards is left to those.
 
     Args:
         pairs: (module, name).
@@ -94,6 +94,8 @@ def prepare(method: Any, module: nn.Module, name: str, *, pruned: bool, selects:
             shard.
     """
     managed = fsdp2.find_cached(module, name + "_orig" if pruned else name)
+    if managed is not None:
+        managed.check_idle(module)
     if managed is not None and not selects:
         check_fsdp2(method, managed, module, name)
     if not isinstance(method, upstream.CustomFromMask):

@@ -80,5 +80,10 @@ def _from_keys(keys: Tensor, *, smallest: bool) -> Tensor:
 
 def _shifted(x: Tensor, by: Tensor) -> Tensor:
     """``x * 2 ** by``, in two steps, as the power alone may overflow."""
-    half = by // 2
-    return torch.ldexp(torch.ldexp(x, half), by - half)
+    half = by.long() // 2
+    return x * _power_of_two(half) * _power_of_two(by.long() - half)
+
+
+def _power_of_two(exponent: Tensor) -> Tensor:
+    """Exactly, for exponents from -1022 to 1023."""
+    return torch.bitwise_left_shift(exponent + 1023, 52).view(torch.float64)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from . import ops, ranks
 from .dtensors import is_dtensor
 from .exchange import DTYPES, GroupExchange
-from .fsdp2 import ShardingError
+from .fsdp2 import ShardingError, is_managed
 from .parts import common_dtype
 from .patterns import Channels, Entries
 from .ranks import Piece, indices_along
@@ -42,40 +42,58 @@ def exchange_of(
         for module, name in pairs
     ]
     sharded: list[Any] = [t for t in found if is_dtensor(t)]
-    if not sharded:
-        return None if group is None else GroupExchange(group, [], _gathers_at(kind))
-    if len(sharded) != len(found):
+    if group is None and (not sharded or not _is_for_us(kind, sharded, pairs)):
+        return None
+    if sharded and len(sharded) != len(found):
         module, name = next(p for p, t in zip(pairs, found, strict=True) if not is_dtensor(t))
         raise TypeError(
             f"expected all parameters to be DTensors, or none, got {name} of {module}, which is "
             f"none, and {len(sharded)} that are"
         )
     about = [
-        f"{name} of {type(module).__name__}, {t.dtype}, {list(t.shape)}, {t.placements}"
-        for (module, name), t in zip(pairs, sharded, strict=True)
+        f"{name} of {type(module).__name__}, {t.dtype}, {list(t.shape)}, {t.placements}, by "
+        f"{getattr(kind, '__name__', None)}"
+        for (module, name), t in zip(pairs, sharded, strict=False)
     ]
-    if group is not None:
-        return GroupExchange(group, about, _gathers_at(kind))
-    return _exchange_over(kind, sharded, about)
+    group = ranks.group_of(sharded) if group is None else group
+    return GroupExchange(group, about, _gathers_at(kind))
 
 
-def _exchange_over(kind: Any, ts: Sequence[Any], about: Sequence[str]) -> GroupExchange | None:
-    """How a method selects from these DTensors; None if that is not for us."""
+def exchange_of_each(kind: Any, pairs: Sequence[tuple[nn.Module, str]]) -> GroupExchange | None:
+    """The same where each parameter is pruned by itself; None also where they have no one group."""
+    found: list[Any] = [
+        module._parameters.get(name + "_orig", module._parameters.get(name))
+        for module, name in pairs
+    ]
+    if not all(is_dtensor(t) and t.device_mesh == found[0].device_mesh for t in found):
+        return None
+    return exchange_of(kind, pairs)
+
+
+def selects(kind: Any) -> bool:
+    """Whether this class of ours selects over processes."""
     pattern = getattr(kind, "pattern", None)
-    if not isinstance(pattern, (Entries, Channels)) or pattern.signed:
-        return None
+    return isinstance(pattern, (Entries, Channels)) and not pattern.signed
+
+
+def _is_for_us(kind: Any, ts: Sequence[Any], pairs: Sequence[tuple[nn.Module, str]]) -> bool:
+    """Whether a method is applied to these DTensors over processes, or else upstream's way."""
+    if kind is not None and issubclass(kind, (upstream.CustomFromMask, upstream.Identity)):
+        # Selects nothing, but under FSDP2 all have to succeed, or none.
+        return all(is_managed(m) for m, _ in pairs) and all(map(ranks.has_group, ts))
     # The part of a selection is one for the CPU.
-    if any(t.device.type != "cpu" or t.dtype not in DTYPES for t in ts):
-        return None
-    return GroupExchange(ranks.group_of(ts), about, _gathers_at(kind))
+    return selects(kind) and all(
+        t.device.type == "cpu" and t.dtype in DTYPES and ranks.has_group(t) for t in ts
+    )
 
 
 def _gathers_at(kind: Any) -> int:
-    """The number of the message that is a sample; see ``select``."""
+    """The number of the message that is a sample, see :class:`GroupExchange`."""
     pattern = getattr(kind, "pattern", None)
-    if isinstance(pattern, Channels):
-        return 0  # none
-    return 3 if isinstance(pattern, Entries) and pattern.largest else 1
+    if not isinstance(pattern, Entries):
+        return 0  # there is none
+    # Before it come the start, and of random methods the generator's state and a vote.
+    return 3 if pattern.largest else 1
 
 
 def select_one(
@@ -84,10 +102,10 @@ def select_one(
     """``native.select_one`` of a DTensor, with messages of its own; None if it is not for us."""
     if issubclass(kind, upstream.Identity):
         return torch.ones_like(scores) if mask is None else mask.clone(), None
-    about = [f"a DTensor of {scores.dtype}, {list(scores.shape)}, {scores.placements}"]
-    exchange = _exchange_over(kind, [scores], about)
-    if exchange is None:
+    if not selects(kind) or not _is_for_us(kind, [scores], []):
         return None
+    about = f"a DTensor of {scores.dtype}, {list(scores.shape)}, {scores.placements}"
+    exchange = GroupExchange(ranks.group_of([scores]), [about], _gathers_at(kind))
     with exchange.together():
         (new,) = select(method, kind, (scores,), (mask,), exchange, active_only=active_only)
     return new.to(scores.dtype) if active_only else new, None
@@ -104,19 +122,21 @@ def select(
     active_only: bool,
 ) -> list[Any]:
     """New masks, placed as ``likes``, by default the scores; the rest as in ``Native.select``."""
-    pattern = getattr(kind, "pattern", None)
+    pattern: Any = getattr(kind, "pattern", None)
     draws = getattr(pattern, "largest", False) and not all(is_dtensor(t) for t in scores)
-    if not isinstance(pattern, (Entries, Channels)) or pattern.signed or draws:
+    if not selects(kind) or draws:
         raise NotImplementedError(
             f"expected L1Unstructured to select over the processes of a group, got "
             f"{type(method).__name__}"
         )
     pattern.check(method, scores)
     scores = [_placed_like(s, like) for s, like in zip(scores, likes or scores, strict=True)]
-    started = ranks.start(scores, exchange)
     if isinstance(pattern, Channels):
+        exchange.start(0, [])
         (t,), (mask,) = scores, masks
         return [_channel_mask(method, pattern, t, mask, exchange, active_only)]
+    scores = [_ranked(s) for s in scores]
+    started = ranks.start(scores, exchange)
     if pattern.largest:
         scores = _random_entries(scores, masks, method.amount, exchange, active_only)
     return ranks.topk_masks(
@@ -128,6 +148,13 @@ def select(
         active_only=active_only,
         largest=pattern.largest,
     )
+
+
+def _ranked(scores: Any) -> Any:
+    """Scores of a dtype that keys are made of."""
+    if scores.dtype in DTYPES:
+        return scores
+    return scores.abs().double() if scores.is_complex() else scores.double()
 
 
 def _placed_like(scores: Any, like: Any) -> Any:

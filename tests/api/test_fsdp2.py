@@ -597,3 +597,206 @@ def attention_and_rnns() -> None:
             optimizer.zero_grad()
         # The same from here, so that the next masks are.
         expected.load_state_dict({k: whole(v).clone() for k, v in ours.state_dict().items()})
+
+
+class Softened(prune.CustomFromMask):
+    """Multiplies masked entries by a half."""
+
+    def apply_mask(self, module: nn.Module) -> Tensor:
+        mask = getattr(module, self._tensor_name + "_mask")
+        orig = getattr(module, self._tensor_name + "_orig")
+        result: Tensor = mask * orig + 0.5 * (1 - mask) * orig
+        return result
+
+
+@check
+def a_hook_with_an_apply_mask_of_its_own() -> None:
+    given = torch.ones(9, 7).tril()
+    for before in (True, False):
+        ours, expected = model(), model()
+        if before:
+            Softened.apply(ours[0], "weight", given)
+        by_layer(ours)
+        if not before:
+            Softened.apply(ours[0], "weight", given)
+        Softened.apply(expected[0], "weight", given)
+        for layers in (ours, expected):
+            assert_same_bits(ours(X).detach(), expected(X).detach())
+            layers(X).square().mean().backward()
+        grad = ours[0].weight_orig.grad
+        assert torch.allclose(whole(grad), expected[0].weight_orig.grad, atol=1e-6)
+
+
+class Revived(prune.BasePruningMethod):
+    """Prunes the upper entries, whatever was pruned before."""
+
+    PRUNING_TYPE = "global"
+
+    def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
+        return torch.ones_like(default_mask).triu()
+
+
+@check
+def a_new_mask_while_the_parameters_are_whole() -> None:
+    for before in (True, False):
+        ours, expected = model(), model()
+        given = torch.ones(9, 7).tril()
+        prune.custom_from_mask(expected[0], "weight", given)
+        if before:
+            prune.custom_from_mask(ours[0], "weight", given)
+        whole_model(ours)
+        if not before:
+            prune.custom_from_mask(ours[0], "weight", given)
+            for layer in layers_of(ours):
+                assert hasattr(layer.bias, "placements")
+        for _ in range(2):  # from then on the shard is masked
+            ours.reshard()
+            with torch.no_grad():
+                ours(X)
+        if before:
+            Revived.apply(ours[0], "weight")
+            Revived.apply(expected[0], "weight")
+        else:  # the old mask is a shard, and its method needs the whole tensor
+            for layers in (ours, expected):
+                prune.custom_from_mask(layers[0], "weight", given.flip(0))
+        assert_same_bits(ours(X).detach(), expected(X).detach())
+
+
+@check
+def told_once_by_exchanges_inside_of_others() -> None:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    from fastprune.sharded import PeerError
+
+    last = dist.get_rank() == dist.get_world_size() - 1
+    layers = nn.Sequential(nn.Linear(6, 4))
+    weight = distribute_tensor(torch.randn(4, 6), mesh_of(), [Shard(0)])
+    layers[0].weight = nn.Parameter(weight)
+    prune.l1_unstructured(layers[0], "weight", 2)
+    with (
+        torch.no_grad(),
+        prune.cached(layers),
+        pytest.raises(ValueError if last else PeerError),
+    ):
+        prune.l1_unstructured(layers[0], "weight", 100 if last else 2)
+    prune.l1_unstructured(layers[0], "weight", 2)
+
+
+@check
+def one_process_gives_a_wrong_mask() -> None:
+    from fastprune.sharded import PeerError
+
+    last = dist.get_rank() == dist.get_world_size() - 1
+    ours = model()
+    by_layer(ours)
+    for pruned in (False, True):
+        mask = torch.ones(9, 7) if not last else torch.ones(7, 9)
+        with pytest.raises(AssertionError if last else PeerError):
+            prune.custom_from_mask(ours[0], "weight", mask)
+        assert prune.is_pruned(ours) is pruned
+        prune.identity(ours[0], "weight")
+    ours(X).sum().backward()
+
+
+@check
+def upstreams_classes_without_patch_are_refused() -> None:
+    import torch.nn.utils.prune as upstream
+
+    ours = model()
+    by_layer(ours)
+    with pytest.raises(NotImplementedError, match="one shard of weight"):
+        prune.local_unstructured([(ours[0], "weight")], upstream.L1Unstructured, 0.5)
+    assert not prune.is_pruned(ours)
+
+
+@check
+def another_model_in_the_place_of_one_that_is_gone() -> None:
+    import gc
+
+    from torch.distributed.fsdp import fully_shard
+
+    first, second = model(), model()
+    by_layer(first)
+    prune.l1_unstructured(first[0], "weight", 0.3)
+    fully_shard(second[0], mesh=mesh_of())
+    prune.l1_unstructured(second[2], "weight", 0.5)  # not under FSDP2
+    second[2](torch.ones(1, 9))
+    prune.remove(second[2], "weight")
+    del first
+    gc.collect()
+    fully_shard(second[2], mesh=mesh_of())
+    prune.l1_unstructured(second[2], "weight", 0.5)
+    expected = whole_copy(second)
+    assert_same_bits(second[2](torch.ones(1, 9)).detach(), expected[2](torch.ones(1, 9)).detach())
+
+
+@check
+def on_the_meta_device_until_it_is_loaded() -> None:
+    expected = model_pruned()
+    with torch.device("meta"):
+        ours = model()
+    by_layer(ours)
+    for layer in layers_of(ours):
+        prune.identity(layer, "weight")
+    ours.to_empty(device="cpu")
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True)
+    set_model_state_dict(ours, expected.state_dict(), options=options)
+    assert_same_masks(ours, expected)
+    for _ in range(2):
+        assert_same_bits(ours(X).detach(), expected(X).detach())
+    ours(X).square().mean().backward()
+    for layer in layers_of(ours):
+        assert not whole(layer.weight_orig.grad)[whole(layer.weight_mask) == 0].any()
+
+
+@check
+def converted_and_then_compiled() -> None:
+    for compiles in (False, True):
+        ours = model()
+        by_layer(ours)
+        prune.custom_from_mask(ours[0], "weight", torch.ones(9, 7).tril())
+        ours.to(torch.float64)
+        expected = whole_copy(ours).double()
+        called = torch.compile(ours, backend="aot_eager") if compiles else ours
+        x = X.double()
+        for _ in range(2):
+            assert torch.allclose(called(x), expected(x), atol=1e-12)
+        called(x).sum().backward()
+        assert not whole(ours[0].weight_orig.grad).triu(1).any()
+
+
+@check
+def an_optimizer_step_in_the_backward() -> None:
+    ours = model()
+    by_layer(ours)
+    optimizers = {p: torch.optim.SGD([p], lr=0.1, weight_decay=0.0) for p in ours.parameters()}
+
+    def step(param: Tensor) -> None:
+        optimizers[param].step()  # type: ignore[index]
+        optimizers[param].zero_grad()  # type: ignore[index]
+
+    for param in ours.parameters():
+        param.register_post_accumulate_grad_hook(step)
+    globally(0.5)(ours)
+    before = [whole(layer.weight_orig).clone() for layer in layers_of(ours)]
+    for _ in range(2):
+        ours(X).square().mean().backward()
+    for layer, old in zip(layers_of(ours), before, strict=True):
+        pruned = whole(layer.weight_mask) == 0
+        assert torch.equal(whole(layer.weight_orig)[pruned], old[pruned])
+        assert not torch.equal(whole(layer.weight_orig), old)
+
+
+@check
+def read_by_one_process() -> None:
+    """Where the mask is multiplied in the hook; reading outside of a forward sends nothing."""
+    ours = model()
+    whole_model(ours)
+    prune.custom_from_mask(ours[0], "weight", torch.ones(9, 7).tril() * 0.5)
+    with torch.no_grad():
+        ours(X)
+    if dist.get_rank() == 0:
+        assert ours[0].weight.to_local().shape[1] == 7
+    dist.barrier()

@@ -429,6 +429,69 @@ def scores_for_a_dtensor() -> None:
 
 
 @check
+def scores_of_other_dtypes_for_a_dtensor() -> None:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    (mesh, *_) = meshes()
+    (t, *_) = wholes("normal")
+    generator = torch.Generator().manual_seed(1)
+    for scores in (
+        torch.randint(-50, 50, t.shape, generator=generator),
+        torch.randn(t.shape, dtype=torch.complex64, generator=generator),
+    ):
+        (expected, _), (ours, _) = (
+            *pairs_of([t]),
+            *pairs_of([distribute_tensor(t.clone(), mesh, [Shard(0)])]),
+        )
+        prune.l1_unstructured(expected, "weight", 0.3, importance_scores=scores)
+        prune.l1_unstructured(ours, "weight", 0.3, importance_scores=scores)
+        assert torch.equal(ours.weight_mask.full_tensor(), expected.weight_mask)
+
+
+@check
+def a_mesh_of_some_ranks() -> None:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    size = dist.get_world_size()
+    if size < 3:
+        return
+    mesh = DeviceMesh("cpu", [[0], [1]])  # every process makes it
+    group = dist.new_group([0, 1])
+    if dist.get_rank() < 2:
+        tensors = wholes("normal")
+        expected = pairs_of(tensors)
+        placements = [Shard(0), Replicate()]
+        ours = pairs_of(
+            distribute_tensor(t.clone(), mesh, placements, src_data_rank=None) for t in tensors
+        )
+        for _ in range(2):  # torch has no group of such a mesh
+            prune.global_unstructured(expected, prune.L1Unstructured, amount=0.3)
+            prune.global_unstructured(ours, prune.L1Unstructured, amount=0.3, group=group)
+            assert_same_masks(ours, expected)
+        with pytest.raises(NotImplementedError, match="custom_from_mask"):
+            prune.global_unstructured(ours, prune.L1Unstructured, amount=0.3)
+        ((replicated, _),) = pairs_of(
+            [distribute_tensor(tensors[0], mesh, [Replicate()] * 2, src_data_rank=None)]
+        )
+        prune.l1_unstructured(replicated, "weight", 5)  # as upstream
+
+
+@check
+def plain_ones_beside_dtensors_each_by_itself() -> None:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    (mesh, *_) = meshes()
+    first, second, *_ = wholes("normal")
+    expected = pairs_of([first, second])
+    ours = pairs_of([distribute_tensor(first.clone(), mesh, [Shard(0)]), second])
+    for pairs in (expected, ours):
+        prune.local_unstructured(pairs, prune.L1Unstructured, [0.3, 0.5])
+    assert_same_masks(ours[:1], expected[:1])
+    assert torch.equal(ours[1][0].weight_mask, expected[1][0].weight_mask)
+
+
+@check
 def a_method_by_itself() -> None:
     """compute_mask and prune of a DTensor, and a container of upstream's."""
     from torch.distributed.tensor import Shard, distribute_tensor
