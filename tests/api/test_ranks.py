@@ -471,10 +471,19 @@ def a_mesh_of_some_ranks() -> None:
             assert_same_masks(ours, expected)
         with pytest.raises(NotImplementedError, match="custom_from_mask"):
             prune.global_unstructured(ours, prune.L1Unstructured, amount=0.3)
-        ((replicated, _),) = pairs_of(
-            [distribute_tensor(tensors[0], mesh, [Replicate()] * 2, src_data_rank=None)]
+        placements = [Replicate(), Replicate()]
+        (ours, _), (theirs, _) = pairs_of(
+            distribute_tensor(tensors[0].clone(), mesh, placements, src_data_rank=None)
+            for _ in range(2)
         )
-        prune.l1_unstructured(replicated, "weight", 5)  # as upstream
+        try:
+            upstream.l1_unstructured(theirs, "weight", 5)
+        except RuntimeError:
+            with pytest.raises(NotImplementedError, match="custom_from_mask"):
+                prune.l1_unstructured(ours, "weight", 5)
+        else:
+            prune.l1_unstructured(ours, "weight", 5)
+            assert torch.equal(ours.weight_mask.full_tensor(), theirs.weight_mask.full_tensor())
 
 
 @check
