@@ -12,10 +12,11 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from . import _C, fsdp2
+from . import _C
 from .apply import apply_method, attach, check_scores, decides, find_hook, take_over
 from .base import BasePruningMethod
 from .dtensors import DTENSOR
+from .fsdp2 import is_managed
 from .functional import make_unstructured
 from .lookup import SUSPENDED, is_in_place
 from .native import kind_of, native_kind, ranks_original
@@ -162,7 +163,7 @@ class _Batch:
             SUSPENDED in attributes
             or "parametrizations" in attributes["_modules"]
             or is_in_place(module, name)
-            or fsdp2.is_used()
+            or is_managed(module)
             or _pattern_of(method) is None
         ):
             return False
