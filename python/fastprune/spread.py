@@ -100,8 +100,9 @@ def select_one(
     method: Any, kind: Any, scores: Any, mask: Any, active_only: bool
 ) -> tuple[Any, None] | None:
     """``native.select_one`` of a DTensor, with messages of its own; None if it is not for us."""
-    if issubclass(kind, upstream.Identity):
-        return torch.ones_like(scores) if mask is None else mask.clone(), None
+    if issubclass(kind, (upstream.CustomFromMask, upstream.Identity)):
+        (given,), _ = kind.select(method, (scores,), (mask,), active_only=active_only)
+        return given.to(scores.dtype) if active_only else given, None
     if not selects(kind) or not _is_for_us(kind, [scores], []):
         return None
     about = f"a DTensor of {scores.dtype}, {list(scores.shape)}, {scores.placements}"
