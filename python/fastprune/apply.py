@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from sys import modules
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +115,7 @@ def mask_shards(module: nn.Module, name: str) -> None:
 
     managed = fsdp2.find_cached(module, name) or fsdp2.find_cached(module, name + "_orig")
     if managed is not None:
-        found = managed
-        after_success(lambda: shard_masks.after_pruning(module, name, found))
+        after_success(partial(shard_masks.after_pruning, module, name, managed))
 
 
 def take_over(

@@ -156,10 +156,10 @@ def find(module: nn.Module, name: str) -> ManagedParameter | None:
                     if _holds(param._module_info, module, name):
                         return _managed(group, param, module, name)
     except AttributeError as error:
-        if _is_marked(module):
+        if is_managed(module):
             _refuse(module, name, str(error))
         return None
-    if not any_group and _is_marked(module) and hasattr(module._parameters.get(name), "placements"):
+    if not any_group and is_managed(module) and hasattr(module._parameters.get(name), "placements"):
         _refuse(module, name, "there is no parameter group")
     return None
 
@@ -170,7 +170,7 @@ _managed_of: weakref.WeakKeyDictionary[nn.Module, dict[str, Any]] = weakref.Weak
 
 
 def is_managed(module: nn.Module) -> bool:
-    """Whether FSDP, of either generation, manages the module."""
+    """Whether FSDP, of either generation, has told the compiler that it manages the module."""
     return MANAGED in module.__dict__
 
 
@@ -234,11 +234,6 @@ def _holds(info: Any, module: nn.Module, name: str) -> bool:
         return True
     shared = zip(info.shared_modules, info.shared_param_names, strict=True)
     return any(holder is module and old == name for holder, old in shared)
-
-
-def _is_marked(module: nn.Module) -> bool:
-    """Whether FSDP, of either generation, has told the compiler that it manages the module."""
-    return getattr(module, MANAGED, False) is True
 
 
 def _refuse(module: nn.Module, name: str, found: str) -> NoReturn:

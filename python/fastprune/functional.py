@@ -18,7 +18,7 @@ from .caching import is_cached, resumed
 from .container import PruningContainer
 from .dtensors import DTENSOR
 from .lazy import no_shape
-from .lookup import IN_PLACE, SUSPENDED, is_in_place
+from .lookup import IN_PLACE, SUSPENDED, is_in_place, parameters_of
 from .masking import forget, let_go
 from .methods import (
     CustomFromMask,
@@ -487,11 +487,8 @@ def _scores_of(
 
 def _originals(pairs: list[tuple[nn.Module, str]]) -> list[Tensor] | None:
     """The unpruned parameter of each pair; None if one has none, which apply_method will report."""
-    originals = [
-        module._parameters.get(name + "_orig", module._parameters.get(name))
-        for module, name in pairs
-    ]
-    return None if any(t is None for t in originals) else originals  # type: ignore[return-value]
+    originals = parameters_of(pairs)
+    return None if any(t is None for t in originals) else originals
 
 
 def _accepts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch.nn.utils.prune as upstream
@@ -35,3 +36,11 @@ KINDS = (OwnHook, upstream.BasePruningMethod)
 def is_in_place(module: nn.Module, name: str) -> bool:
     """Whether ``module.<name>`` is in the form of ``in_place``."""
     return name in module.__dict__.get(IN_PLACE, ())
+
+
+def parameters_of(pairs: Iterable[tuple[nn.Module, str]]) -> list[Any]:
+    """The unpruned parameter of each pair; None if it has none, which apply will report."""
+    return [
+        module._parameters.get(name + "_orig", module._parameters.get(name))
+        for module, name in pairs
+    ]

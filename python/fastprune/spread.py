@@ -19,6 +19,7 @@ from . import ops, ranks
 from .dtensors import is_dtensor
 from .exchange import DTYPES, GroupExchange
 from .fsdp2 import ShardingError, is_managed
+from .lookup import parameters_of
 from .parts import common_dtype
 from .patterns import Channels, Entries
 from .ranks import Piece, indices_along
@@ -37,10 +38,7 @@ def exchange_of(
         pairs: (module, name) of what it prunes.
         group: a process group, or None for that of the parameters that are DTensors.
     """
-    found = [
-        module._parameters.get(name + "_orig", module._parameters.get(name))
-        for module, name in pairs
-    ]
+    found = parameters_of(pairs)
     sharded: list[Any] = [t for t in found if is_dtensor(t)]
     if group is None and (not sharded or not _is_for_us(kind, sharded, pairs)):
         return None
@@ -61,10 +59,7 @@ def exchange_of(
 
 def exchange_of_each(kind: Any, pairs: Sequence[tuple[nn.Module, str]]) -> GroupExchange | None:
     """The same where each parameter is pruned by itself; None also where they have no one group."""
-    found: list[Any] = [
-        module._parameters.get(name + "_orig", module._parameters.get(name))
-        for module, name in pairs
-    ]
+    found = parameters_of(pairs)
     if not all(is_dtensor(t) and t.device_mesh == found[0].device_mesh for t in found):
         return None
     return exchange_of(kind, pairs)
@@ -131,7 +126,10 @@ def select(
             f"{type(method).__name__}"
         )
     pattern.check(method, scores)
-    scores = [_placed_like(s, like) for s, like in zip(scores, likes or scores, strict=True)]
+    scores = [
+        placed(s, like.device_mesh, like.placements) if is_dtensor(like) else s
+        for s, like in zip(scores, likes or scores, strict=True)
+    ]
     if isinstance(pattern, Channels):
         exchange.start(0, [])
         (t,), (mask,) = scores, masks
@@ -156,12 +154,6 @@ def _ranked(scores: Any) -> Any:
     if scores.dtype in DTYPES:
         return scores
     return scores.abs().double() if scores.is_complex() else scores.double()
-
-
-def _placed_like(scores: Any, like: Any) -> Any:
-    if not is_dtensor(like) or getattr(scores, "placements", None) == like.placements:
-        return scores
-    return placed(scores, like.device_mesh, like.placements)
 
 
 def _random_entries(

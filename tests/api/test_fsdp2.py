@@ -24,6 +24,7 @@ from support.sharding import (
     mesh_of,
     model,
     model_pruned,
+    model_tied,
     whole,
     whole_model,
 )
@@ -75,6 +76,11 @@ def assert_same_masks(ours: Any, expected: Any) -> None:
         if "weight_mask" in layer._buffers:
             assert torch.equal(whole(layer.weight_mask), other.weight_mask)
             assert_same_bits(whole(layer.weight), whole(other.weight))
+
+
+def assert_same_gradients(ours: Any, expected: Any) -> None:
+    for layer, other in zip(layers_of(ours), layers_of(expected), strict=True):
+        assert torch.allclose(whole(layer.weight_orig.grad), other.weight_orig.grad, atol=1e-5)
 
 
 def prune_both(ours: Any, apply: Callable[[Any], Any]) -> None:
@@ -251,8 +257,7 @@ def accumulated_without_synchronization() -> None:
         ours.set_requires_gradient_sync(last)
         ours(X).square().mean().backward()
         expected(X).square().mean().backward()
-    for layer, other in zip(layers_of(ours), layers_of(expected), strict=True):
-        assert torch.allclose(whole(layer.weight_orig.grad), other.weight_orig.grad, atol=1e-5)
+    assert_same_gradients(ours, expected)
 
 
 @check
@@ -267,8 +272,7 @@ def checkpointed_activations() -> None:
     for layers in (ours, expected):
         h = checkpoint(layers[0], x, use_reentrant=False)
         layers[2](h.relu()).square().mean().backward()
-    for layer, other in zip(layers_of(ours), layers_of(expected), strict=True):
-        assert torch.allclose(whole(layer.weight_orig.grad), other.weight_orig.grad, atol=1e-5)
+    assert_same_gradients(ours, expected)
 
 
 @check
@@ -391,14 +395,7 @@ def where_the_shard_cannot_be_masked() -> None:
 @check
 def tied_weights() -> None:
     """Pruned in one of two modules, so that the shard that both have stays as it is."""
-
-    def tied() -> nn.Sequential:
-        torch.manual_seed(0)
-        layers = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
-        layers[2].weight = layers[0].weight
-        return layers
-
-    ours, expected = tied(), tied()
+    ours, expected = model_tied(), model_tied()
     whole_model(ours)
     x = torch.ones(1, 6)
     for layers in (ours, expected):

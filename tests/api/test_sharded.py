@@ -31,6 +31,7 @@ from support.sharding import (
     mesh_of,
     model,
     model_pruned,
+    model_tied,
     whole,
     whole_model,
 )
@@ -561,9 +562,7 @@ def a_dtensor_mask_under_fully_shard() -> None:
 @check
 def tied_weights_under_fully_shard() -> None:
     def tied() -> nn.Sequential:
-        torch.manual_seed(0)
-        layers = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
-        layers[2].weight = layers[0].weight
+        layers = model_tied()
         prune.l1_unstructured(layers[2], "weight", 0.5)
         return layers
 

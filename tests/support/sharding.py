@@ -39,6 +39,14 @@ def model_pruned() -> nn.Sequential:
     return result
 
 
+def model_tied() -> nn.Sequential:
+    """Two layers with one weight."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
+    layers[2].weight = layers[0].weight
+    return layers
+
+
 X = torch.randn(4, 7, generator=torch.Generator().manual_seed(1))
 
 
