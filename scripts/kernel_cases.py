@@ -125,6 +125,27 @@ def topk(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
                 yield from target.ops.topk_masks(_to(target.device, kind), [], 0.5)
         finally:
             target.force_fallback(False)
+        for kind in (normal, few):
+            yield from part(target, kind)
+
+
+def part(target: Target, scores: Sequence[Tensor]) -> Results:
+    """The phases of a part of a selection, with a threshold inside of the interval and outside."""
+    keys = torch.cat([t.double().abs().view(torch.int64) for t in scores]).sort().values
+    lo, at, hi = (int(keys[len(keys) * tenths // 10]) for tenths in (4, 5, 6))
+    places = [torch.tensor([0]) for _ in scores]
+    for interval in ((lo, at, hi), (at, at, at)):
+        for threshold in (at, int(keys[0])):
+            stored = lo <= threshold
+            native = target.ops.topk_part(_to(target.device, scores), [], torch.float64)
+            native.sample(3)
+            *counts, _ = native.sweep(*interval)
+            yield torch.tensor(counts)
+            yield native.histogram(interval[0], 40, stored)
+            yield native.tie_histogram(threshold, 0, 3, stored, places)
+            below, ties = int((keys < threshold).sum()), int((keys == threshold).sum())
+            native.fixup(threshold, below, (ties + 1) // 2, stored)
+            yield from native.masks()
 
 
 def channels(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:

@@ -12,11 +12,11 @@
 
 #include "args/topk.h"
 #include "common/dtypes.h"
+#include "common/part_bins.h"
+#include "common/places.h"
 #include "common/promote.h"
 
 namespace fastprune {
-
-constexpr int kPartBins = 2048;
 
 // Keys are those of `keys_of`, to which every part's scores promote; flipped where the largest go
 // first. An interval of keys is [lo, hi].
@@ -67,38 +67,21 @@ inline void check_topk_part(at::TensorList scores, at::ScalarType keys) {
               scores[0].scalar_type(), ", got ", keys);
 }
 
-// The place of an entry of a tensor, given its index in logical order.
-class Places {
- public:
-  Places(const at::Tensor& scores, const at::Tensor& places)
-      : sizes_(scores.sizes().vec()), table_(places.const_data_ptr<int64_t>()) {
-    int64_t entries = 1;
-    for (const int64_t size : sizes_) entries += size;
-    TORCH_CHECK(places.is_cpu() && places.is_contiguous() &&
-                    (places.numel() == 1 || places.numel() == entries),
-                "topk_part: expected places of a tensor of shape ", scores.sizes(),
-                " to have 1 entry or ", entries, " on the CPU, got ", places.numel(), " on ",
-                places.device());
-    consecutive_ = places.numel() == 1;
-  }
-
-  int64_t operator()(int64_t index) const {
-    int64_t place = table_[0];
-    if (consecutive_) return place + index;
-    const int64_t* end = table_ + 1;
-    for (const int64_t size : sizes_) end += size;
-    for (auto size = sizes_.rbegin(); size != sizes_.rend(); ++size) {
-      end -= *size;
-      place += end[index % *size];
-      index /= *size;
-    }
-    return place;
-  }
-
- private:
-  std::vector<int64_t> sizes_;
-  const int64_t* table_;
-  bool consecutive_ = true;
-};
+// The table for place_of() of a tensor's entries.
+inline std::vector<int64_t> places_table(const at::Tensor& scores, const at::Tensor& places) {
+  int64_t entries = 1;
+  for (const int64_t size : scores.sizes()) entries += size;
+  TORCH_CHECK(places.is_cpu() && places.is_contiguous() &&
+                  (places.numel() == 1 || places.numel() == entries),
+              "topk_part: expected places of a tensor of shape ", scores.sizes(),
+              " to have 1 entry or ", entries, " on the CPU, got ", places.numel(), " on ",
+              places.device());
+  const auto* given = places.const_data_ptr<int64_t>();
+  if (places.numel() == 1) return {given[0], 0};
+  std::vector<int64_t> table{given[0], scores.dim()};
+  table.insert(table.end(), scores.sizes().begin(), scores.sizes().end());
+  table.insert(table.end(), given + 1, given + entries);
+  return table;
+}
 
 }  // namespace fastprune

@@ -50,7 +50,7 @@ struct ChannelsPolicy {
   static constexpr int kSelectorsPerMultiprocessor = 4;
 };
 
-// topk_masks, topk_prune.
+// topk_masks, topk_prune, topk_part.
 struct TopkPolicy {
   // Many, for the phases that a single block does.
   static constexpr int kThreads = 512;
@@ -93,6 +93,10 @@ struct TopkPolicy {
   // Room for candidates, as a multiple of the largest number expected: four standard deviations of
   // that number, for 2^15 keys.
   static constexpr double kCandidateRoom = 1.15;
+
+  // Room for candidates of a part of a selection, at least: which of the parts has those of the
+  // interval is not known.
+  static constexpr int64_t kPartRoom = int64_t{1} << 17;
 
   // Tiles that a block sweeps before it writes its candidates to memory, and candidates for which
   // it has room in shared memory until then.

@@ -22,26 +22,24 @@
 namespace fastprune::cpu {
 namespace {
 
-// Counts values in kPartBins intervals of 2^shift, from lo on.
-class PartBins {
+// How many values are in each bin.
+class Histogram {
  public:
-  PartBins(int64_t lo, int64_t shift) : lo_(lo), shift_(shift), counts_(kPartBins, 0) {}
+  explicit Histogram(const PartBins& bins) : bins_(bins), counts_(kPartBins, 0) {}
 
   void add(int64_t value) {
-    if (value < lo_) return;
-    const int64_t bin = (value - lo_) >> shift_;
-    if (bin < kPartBins) ++counts_[bin];
+    const int bin = bins_(value);
+    if (bin >= 0) ++counts_[bin];
   }
 
-  void add(const PartBins& other) {
+  void add(const Histogram& other) {
     for (int bin = 0; bin < kPartBins; ++bin) counts_[bin] += other.counts_[bin];
   }
 
   at::Tensor tensor() const { return at::tensor(counts_, at::kLong); }
 
  private:
-  int64_t lo_;
-  int64_t shift_;
+  PartBins bins_;
   std::vector<int64_t> counts_;
 };
 
@@ -81,24 +79,26 @@ class Part final : public TopkPart {
   }
 
   at::Tensor histogram(int64_t lo, int64_t shift, bool stored) override {
-    return counted(lo, shift, stored,
-                   [&](int64_t, int64_t, Key key, PartBins& bins) { bins.add(promoted(key)); });
+    return counted({lo, shift}, stored, [&](int64_t, int64_t, Key key, Histogram& histogram) {
+      histogram.add(promoted(key));
+    });
   }
 
   at::Tensor tie_histogram(int64_t key, int64_t lo, int64_t shift, bool stored,
                            std::vector<at::Tensor> places) override {
-    std::vector<Places> of_tensor;
+    std::vector<std::vector<int64_t>> tables;
     std::vector<std::pair<size_t, int64_t>> of_tile;  // its tensor, and its first entry there
     for (size_t s = 0; s < args_.scores.size(); ++s) {
-      of_tensor.emplace_back(args_.scores[s], places[s]);
+      tables.push_back(places_table(args_.scores[s], places[s]));
       for (int64_t at = 0; at < args_.scores[s].numel(); at += kTile) of_tile.emplace_back(s, at);
     }
+    const PartBins bins{lo, shift};
     const Key threshold = local(key);
-    if (promoted(threshold) != key) return PartBins(lo, shift).tensor();  // no score has it
-    return counted(lo, shift, stored, [&](int64_t t, int64_t i, Key of_entry, PartBins& bins) {
+    if (promoted(threshold) != key) return Histogram(bins).tensor();  // no score has it
+    return counted(bins, stored, [&](int64_t t, int64_t i, Key of_entry, Histogram& histogram) {
       if (of_entry != threshold) return;
       const auto& [tensor, first] = of_tile[t];
-      bins.add(of_tensor[tensor](first + i));
+      histogram.add(place_of(tables[tensor].data(), first + i));
     });
   }
 
@@ -125,15 +125,15 @@ class Part final : public TopkPart {
 
   int64_t promoted(Key key) const { return static_cast<int64_t>(promotion_(key)); }
 
-  // Calls fn(tile, entry of the tile, key, bins) for each active entry, or each that the sweep
-  // stored, in parallel; the sum of all bins.
+  // Calls fn(tile, entry of the tile, key, histogram) for each active entry, or each that the sweep
+  // stored, in parallel; the sum of all histograms.
   template <class Fn>
-  at::Tensor counted(int64_t lo, int64_t shift, bool stored, const Fn& fn) const {
-    PartBins sum(lo, shift);
+  at::Tensor counted(const PartBins& bins, bool stored, const Fn& fn) const {
+    Histogram sum(bins);
     if (list_.total == 0) return sum.tensor();
     std::mutex joining;
     list_.for_each_range([&](int64_t worker, int64_t first, int64_t last) {
-      PartBins mine(lo, shift);
+      Histogram mine(bins);
       if (stored && bracket_.lo != bracket_.hi) {
         const Candidates<Key>& candidates = swept_.candidates[worker];
         size_t i = 0;
@@ -148,7 +148,9 @@ class Part final : public TopkPart {
           if (stored && swept_.inside[t] == 0) continue;
           const Tile<F, M>& tile = list_.tiles[t];
           for (int64_t i = 0; i < tile.size; ++i) {
-            if (list_.active(tile, i)) fn(t, i, list_.key(tile, i), mine);
+            if (!list_.active(tile, i)) continue;
+            const Key key = list_.key(tile, i);
+            if (!stored || key == bracket_.lo) fn(t, i, key, mine);
           }
         }
       }

@@ -30,8 +30,8 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMu
   }
   const Bracket<Key> threshold = radix_select_in_block(
       Bracket<Key>{0, max_key<F>(), 0, 0, 0},
-      [&](const Bracket<Key>& bracket, Digit digit, unsigned* bins) {
-        count_everything<F, M>(list, options, bracket, digit, tiles, bins);
+      [&](const DigitBins<Key>& bin_of, unsigned* bins) {
+        count_everything<F, M>(list, options, bin_of, tiles, bins);
       },
       [&](int64_t total) {
         if (threadIdx.x == 0) active[blockIdx.x] = total;
@@ -102,15 +102,13 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMu
   const auto bracket = state->bracket;
   if (bracket.lo == bracket.hi) return;
   const Digit digit = digit_of_range(bracket.lo, bracket.hi, TopkPolicy::kDigitBits);
-  clear_bins(bins);
+  clear_bins(bins, kBins);
   __syncthreads();
-  count_source<F, M>(list, options, work, state->source, bracket, digit, blockIdx.x, gridDim.x,
-                     bins);
+  count_source<F, M>(list, options, work, state->source, DigitBins<typename F::Key>{bracket, digit},
+                     blockIdx.x, gridDim.x, bins);
   __syncthreads();
   unsigned long long* all = work.bins + int64_t{pass} * kBins;
-  for (int b = threadIdx.x; b < kBins; b += TopkPolicy::kThreads) {
-    if (bins[b] > 0) atomicAdd(&all[b], static_cast<unsigned long long>(bins[b]));
-  }
+  add_bins(bins, kBins, all);
   if (!last_block(&state->arrived)) return;
   const auto next = choose_bin(
       bracket, digit, [&](int b) { return static_cast<long long>(load_fresh(all + b)); },
@@ -153,8 +151,8 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMu
   const SweepResult<typename F::Key> swept = found;
   const auto threshold = radix_select_in_block(
       swept.bracket,
-      [&](const auto& bracket, Digit digit, unsigned* bins) {
-        count_source<F, M>(list, options, work, swept.source, bracket, digit, 0, 1, bins);
+      [&](const auto& bin_of, unsigned* bins) {
+        count_source<F, M>(list, options, work, swept.source, bin_of, 0, 1, bins);
       },
       [&](int64_t) { return swept.bracket.rank; });
   if (threadIdx.x == 0) {

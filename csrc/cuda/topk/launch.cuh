@@ -82,23 +82,44 @@ void launch_medium(const TensorList& list, const SelectionOptions& options, cons
 }
 
 template <class F, class M>
+void launch_sample(const TensorList& list, const SelectionOptions& options,
+                   const TopkWork<F>& work) {
+  const unsigned grid = grid_for(ceil_div(work.sample_size, TopkPolicy::kThreads),
+                                 TopkPolicy::kSampleBlocksPerMultiprocessor);
+  FASTPRUNE_LAUNCH((topk_sample_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work);
+}
+
+template <class F, class M>
+void launch_sweep(const TensorList& list, const SelectionOptions& options, const TopkWork<F>& work,
+                  unsigned grid, bool again) {
+  FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work,
+                   again);
+}
+
+// By the threshold in the state.
+template <class F, class M>
+void launch_fixup(const TensorList& list, const SelectionOptions& options, const TopkWork<F>& work,
+                  unsigned grid) {
+  FASTPRUNE_LAUNCH((topk_ties_kernel<F>), grid, TopkPolicy::kThreads, work,
+                   static_cast<int>(list.tiles));
+  FASTPRUNE_LAUNCH((topk_fixup_kernel<F, M>), grid, TopkPolicy::kThreads, list, options, work);
+}
+
+template <class F, class M>
 void launch_large(const TensorList& list, const SelectionOptions& options, const TopkWork<F>& work,
                   unsigned grid) {
   constexpr int kThreads = TopkPolicy::kThreads;
-  const unsigned sample_grid =
-      grid_for(ceil_div(work.sample_size, kThreads), TopkPolicy::kSampleBlocksPerMultiprocessor);
   // Each block of a radix pass adds its bins to those in memory, so more blocks cost more atomics.
   const unsigned radix_grid = grid_for(list.tiles, 1);
-  FASTPRUNE_LAUNCH((topk_sample_kernel<F, M>), sample_grid, kThreads, list, options, work);
+  launch_sample<F, M>(list, options, work);
   FASTPRUNE_LAUNCH((topk_bracket_kernel<F, M>), 1, kThreads, list, options, work, false);
-  FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, kThreads, list, options, work, false);
+  launch_sweep<F, M>(list, options, work, grid, /*again=*/false);
   for (int pass = 0; pass < kPasses<F>; ++pass) {
     FASTPRUNE_LAUNCH((topk_radix_pass_kernel<F, M>), radix_grid, kThreads, list, options, work,
                      pass);
   }
-  FASTPRUNE_LAUNCH((topk_sweep_kernel<F, M>), grid, kThreads, list, options, work, true);
-  FASTPRUNE_LAUNCH((topk_ties_kernel<F>), grid, kThreads, work, static_cast<int>(list.tiles));
-  FASTPRUNE_LAUNCH((topk_fixup_kernel<F, M>), grid, kThreads, list, options, work);
+  launch_sweep<F, M>(list, options, work, grid, /*again=*/true);
+  launch_fixup<F, M>(list, options, work, grid);
 }
 
 template <class F, class M>

@@ -1,5 +1,5 @@
-// topk_masks and topk_prune on CUDA: sampled bracket (Floyd-Rivest) with a radix-select fallback.
-// Here the operators.
+// topk_masks, topk_prune and topk_part on CUDA: sampled bracket (Floyd-Rivest) with a radix-select
+// fallback. Here the operators.
 #include <ATen/ATen.h>
 
 #include <optional>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "args/topk.h"
+#include "args/topk_part.h"
 #include "common/dtypes.h"
 #include "common/op_types.h"
 #include "cuda/elementwise/masked_mul.h"
@@ -52,10 +53,20 @@ TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorL
   return {std::move(new_masks), std::move(args.products)};
 }
 
-void topk_part(const c10::OperatorHandle&, torch::jit::Stack*) {
-  TORCH_CHECK_NOT_IMPLEMENTED(
-      false,
-      "topk_part(): not implemented on CUDA yet; topk_masks takes scores of one dtype there");
+c10::intrusive_ptr<TopkPart> topk_part(at::TensorList scores, const MaskList& masks,
+                                       at::ScalarType keys, bool active_only, bool largest,
+                                       std::optional<at::ScalarType> dtype) {
+  const std::vector<at::Tensor> old_masks = to_vector(masks);
+  const at::Scalar nothing(0);
+  check_topk_masks(scores, old_masks, nothing, dtype);
+  check_topk_part(scores, keys);
+  const DeviceGuard guard(scores[0]);
+  TopkArgs args = prepare_topk_masks(scores, old_masks, nothing, dtype);
+  c10::intrusive_ptr<TopkPart> part;
+  dispatch_scores(args.scores[0].scalar_type(), [&](auto format) {
+    part = make_part<decltype(format)>(std::move(args), keys, active_only, largest);
+  });
+  return part;
 }
 
 }  // namespace
@@ -63,7 +74,8 @@ void topk_part(const c10::OperatorHandle&, torch::jit::Stack*) {
 FASTPRUNE_CUDA_IMPL(m) {
   m.impl("topk_masks", &topk_masks);
   m.impl("topk_prune", &topk_prune);
-  m.impl("topk_part", torch::CppFunction::makeFromBoxedFunction<&topk_part>());
+  define_topk_part();
+  m.impl("topk_part", &topk_part);
 }
 
 }  // namespace fastprune::cuda

@@ -22,14 +22,16 @@ struct Workspace {
   TopkWork<F> pointers{};
   at::Tensor memory;  // begins with the state
 
-  // `blocks` of the sweep.
-  Workspace(const TensorList& list, unsigned blocks, at::Device device) {
+  // `blocks` of the sweep. There is room for at least so many candidates.
+  Workspace(const TensorList& list, unsigned blocks, at::Device device, int64_t least_room = 0) {
     const int64_t wanted = std::clamp(list.entries / TopkPolicy::kSampleShare,
                                       int64_t{TopkPolicy::kSampleLeast}, sample_most(list.entries));
     TopkWork<F>& w = pointers;
     w.stretch = std::max<int64_t>(1, list.entries / wanted);
     w.sample_size = ceil_div(list.entries, w.stretch);
-    w.room = test_hooks().overflow ? 0 : most_candidates(list.entries, w.sample_size);
+    w.room =
+        std::max(most_candidates(list.entries, w.sample_size), std::min(least_room, list.entries));
+    if (test_hooks().overflow) w.room = 0;
     const int64_t tiles = ceil_div(list.tiles, kTilesTogether) * kTilesTogether;
     int64_t size = 0;
     const auto place = [&](int64_t count, size_t each) {
@@ -55,6 +57,17 @@ struct Workspace {
     w.batches = reinterpret_cast<Batch*>(base + batches);
     w.edge_ties = reinterpret_cast<unsigned*>(base + edge_ties);
     w.ties = reinterpret_cast<unsigned*>(base + ties);
+  }
+
+  // The words by tile beyond the last one; the bracket kernel does it where that runs.
+  void clear_padding(int64_t tiles) {
+    const int64_t padded = ceil_div(tiles, kTilesTogether) * kTilesTogether;
+    for (const unsigned* words : {pointers.edge_ties, pointers.ties}) {
+      const auto* begin = reinterpret_cast<const uint8_t*>(words + tiles);
+      const auto* end = reinterpret_cast<const uint8_t*>(words + padded);
+      const auto* base = memory.const_data_ptr<uint8_t>();
+      memory.slice(0, begin - base, end - base).zero_();
+    }
   }
 
   // Keys of 16 bits are ranked in two passes instead of three, and their candidates are large

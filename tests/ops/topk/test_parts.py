@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,25 @@ from fastprune import ops, parts
 from support import reference
 from support.compare import assert_layout_of, assert_same_bits
 from support.inputs import FLOATS, KINDS, LAYOUTS, mask, name, values
+from support.targets import Hooks, Target
 
 Masks = Sequence[Tensor | None]
+CPU = Target("cpu", "cpu", ops)
+
+
+def part(
+    target: Target, scores: Sequence[Tensor], masks: Masks, places: Sequence[Tensor], **options: Any
+) -> parts.Part:
+    """A part that the target's operators select from."""
+    there = [s.to(target.device) for s in scores]
+    old = [None if m is None else m.to(target.device) for m in masks]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "ops", target.ops)
+        return parts.Part(there, old, places, **options)
 
 
 def check(
+    target: Target,
     scores: Sequence[Tensor],
     masks: Masks,
     amount: float,
@@ -28,7 +43,10 @@ def check(
     largest: bool = False,
     split: random.Random | None = None,
 ) -> None:
-    """Every bit against the reference on promoted scores. ``split`` makes more parts."""
+    """Every bit against the reference on promoted scores. ``split`` makes more parts.
+
+    Of those, some are on the CPU.
+    """
     keys = parts.common_dtype(scores)
     kinds = [
         (s.dtype, s.dtype if m is None else m.dtype) for s, m in zip(scores, masks, strict=True)
@@ -38,7 +56,8 @@ def check(
         groups.setdefault((*kind, split and split.randrange(3)), []).append(i)
     firsts = torch.tensor([0, *(s.numel() for s in scores)]).cumsum(0)
     made = [
-        parts.Part(
+        part(
+            split.choice([CPU, target, target]) if split else target,
             [scores[i] for i in each],
             [masks[i] for i in each],
             [firsts[i : i + 1] for i in each],
@@ -62,15 +81,17 @@ def check(
     )
     for each, of_part in zip(groups.values(), new, strict=True):
         for i, actual in zip(each, of_part, strict=True):
-            assert_same_bits(actual, expected[i].to(old[i].dtype))
+            assert_same_bits(actual.cpu(), expected[i].to(old[i].dtype))
             assert_layout_of(actual, scores[i])
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_random_lists(seed: int) -> None:
+def test_random_lists(target: Target, seed: int) -> None:
     draw = random.Random(seed)
-    sizes = [draw.choice([0, 1, 33, 1025, 5000, 70_001]) for _ in range(draw.randint(1, 6))]
-    scores = [values(draw.choice(list(KINDS)), n, draw.choice(FLOATS)) for n in sizes]
+    large = 70_001 if target.max_numel > 70_001 else 3001
+    sizes = [draw.choice([0, 1, 33, 1025, large // 10, large]) for _ in range(draw.randint(1, 6))]
+    dtypes = draw.sample(FLOATS, draw.choice([1, 2, 4]))  # with one, parts have several tensors
+    scores = [values(draw.choice(list(KINDS)), n, draw.choice(dtypes)) for n in sizes]
     masks: list[Tensor | None] = []
     for score in scores:
         kind, dtype = (
@@ -85,6 +106,7 @@ def test_random_lists(seed: int) -> None:
     )
     for amount in (0, 1, active, active // 2, 0.0, 1.0, 0.5, 0.97, 0.01):
         check(
+            target,
             scores,
             masks,
             min(amount, active) if isinstance(amount, int) else amount,
@@ -96,68 +118,105 @@ def test_random_lists(seed: int) -> None:
 
 @pytest.mark.parametrize("zeros", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("dtype", FLOATS, ids=name)
-def test_a_key_of_very_many_entries(dtype: torch.dtype, zeros: float) -> None:
+def test_a_key_of_very_many_entries(target: Target, dtype: torch.dtype, zeros: float) -> None:
     """More than are stored: the interval is swept alone, or the histograms read everything."""
     draws = torch.Generator().manual_seed(0)
+    each = 50_000 if target.max_numel > 200_000 else 2500
     scores = [
-        torch.randn(150_000, generator=draws),
-        torch.randn(200_000, generator=draws).to(dtype),
+        torch.randn(3 * each, generator=draws),
+        torch.randn(4 * each, generator=draws).to(dtype),
     ]
     for score in scores:
         score[torch.rand(len(score), generator=draws) < zeros] = 0
     for amount in (0.05, zeros - 0.01, zeros, zeros + 0.02):
-        check(scores, [None, None], amount)
+        check(target, scores, [None, None], amount)
+
+
+def test_no_room(target: Target, hooks: Hooks) -> None:
+    """What the sweep could not store is counted by reading all entries."""
+    hooks.force_overflow(True)
+    for kind in ("normal", "mostly_zeros"):
+        scores = [values(kind, n, d) for n, d in ((2000, torch.float32), (700, torch.float16))]
+        for amount in (1, 0.3, 0.999):
+            check(target, scores, [None, None], amount)
 
 
 @pytest.mark.parametrize("interval", [(0, 0, 0), ((1 << 31) - 1,) * 3, (5, 9, 1 << 20)])
 def test_an_interval_that_misses(
-    interval: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+    target: Target, interval: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "_interval", lambda *_: interval)
     for kind in ("normal", "mostly_zeros", "nan", "all_equal"):
         scores = [values(kind, n, d) for n, d in ((5000, torch.float32), (3000, torch.bfloat16))]
         for amount in (1, 0.3, 0.999, 1.0):
-            check(scores, [None, None], amount)
+            check(target, scores, [None, None], amount)
 
 
-def test_an_interval_that_is_one_key_of_a_narrow_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interval_that_is_one_key_of_a_narrow_dtype(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All but zero lies between two bfloat16: its zeros are below the pivot, and one is pruned."""
     monkeypatch.setattr(parts, "_interval", lambda *_: (0, 118, 893))
     tiny = torch.full((100,), 1e-43)
     for scores in ([tiny, torch.zeros(9, dtype=torch.bfloat16)], [torch.zeros(9).bfloat16(), tiny]):
         for amount in (1, 8, 9, 10):
-            check(scores, [None, None], amount)
+            check(target, scores, [None, None], amount)
+
+
+def test_keys_between_those_of_a_narrow_dtype(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interval and the threshold lie between two keys of bfloat16, of which it has the upper.
+
+    So its entries are neither in the interval nor ties of the threshold.
+    """
+    above = torch.full((9,), 1 + 2**-7, dtype=torch.bfloat16)
+    for equal in (torch.full((60,), 1 + 2**-20), 1 + 2**-20 * (torch.arange(60) % 3 + 1)):
+        keys = reference.rank_keys(equal)
+        for interval in (
+            (int(keys.min()), int(keys.min()), int(keys.max())),
+            (0, 5, (1 << 31) - 1),
+        ):
+            monkeypatch.setattr(parts, "_interval", lambda *_, found=interval: found)
+            for scores in ([above, equal], [equal, above]):
+                for amount in (1, 20, 21, 59, 60, 61, 68):
+                    check(target, scores, [None, None], amount)
+
+
+def test_ties_of_tensors_that_alternate_between_parts(target: Target) -> None:
+    """Ties go by the order of the tensors, not by that within a part."""
+    wide, narrow = torch.float32, torch.bfloat16
+    shapes = ((3000, wide), (1, narrow), (10, wide), (10, narrow))
+    scores = [torch.ones(n, dtype=dtype) for n, dtype in shapes]
+    for amount in (7, 2999, 3000, 3001, 3002, 3011, 3015, 3021):
+        check(target, scores, [None] * 4, amount)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(layout: str) -> None:
+def test_layouts(target: Target, layout: str) -> None:
     shape = (8, 5, 7, 3)
     scores = [LAYOUTS[layout](values("normal", shape, d)) for d in (torch.float32, torch.float16)]
-    check(scores, [None, None], 0.5)
+    check(target, scores, [None, None], 0.5)
 
 
-def test_places_of_a_slice() -> None:
+def test_places_of_a_slice(target: Target) -> None:
     """Columns of a matrix in each part, as shards are: ties go by the place in the whole."""
-    whole = (
-        values("few", (40, 30), torch.float32)
-        if "few" in KINDS
-        else torch.randn(40, 30).mul(2).round()
-    )
+    whole = torch.randn(40, 30).mul(2).round()
     columns = [slice(0, 11), slice(11, 12), slice(12, 30)]
     made = []
     for cut in columns:
         places = [torch.tensor([0]), torch.arange(40) * 30, torch.arange(30)[cut]]
         local = whole[:, cut].contiguous()
-        made.append(parts.Part([local], [None], [torch.cat(places)], keys=torch.float32))
+        made.append(part(target, [local], [None], [torch.cat(places)], keys=torch.float32))
     for_all = []
     for amount in (0.1, 0.5, 0.77):
         new = parts.select(made, amount, whole.numel(), torch.float32)
         (expected,) = reference.topk_masks([whole], [], amount)
-        assert torch.equal(torch.cat([m for (m,) in new], 1), expected)
+        assert torch.equal(torch.cat([m.cpu() for (m,) in new], 1), expected)
         for_all.append(expected)
         made = [
-            parts.Part([whole[:, cut].contiguous()], [None], part.places, keys=torch.float32)
-            for cut, part in zip(columns, made, strict=True)
+            part(target, [whole[:, cut].contiguous()], [None], old.places, keys=torch.float32)
+            for cut, old in zip(columns, made, strict=True)
         ]
     assert len({int(m.sum()) for m in for_all}) == 3
 
@@ -180,25 +239,25 @@ def test_a_count_that_does_not_fit() -> None:
         parts.topk_masks(scores, old, 16, active_only=False, **arguments)
 
 
-def test_arguments() -> None:
-    t = torch.ones(3)
+def test_arguments(target: Target) -> None:
+    t = torch.ones(3, device=target.device)
     with pytest.raises(RuntimeError, match=r"keys .*[Ff]loat.*got.*Half"):
-        ops.topk_part([t], [], torch.float16)
-    part = ops.topk_part([t, t], [], torch.float32)
-    part.sweep(0, 0, 0)
+        target.ops.topk_part([t], [], torch.float16)
+    native = target.ops.topk_part([t, t], [], torch.float32)
+    native.sweep(0, 0, 0)
     with pytest.raises(RuntimeError, match=r"1 entry or 4 on the CPU, got 2"):
-        part.tie_histogram(0, 0, 0, False, [torch.tensor([0]), torch.tensor([0, 1])])
+        native.tie_histogram(0, 0, 0, False, [torch.tensor([0]), torch.tensor([0, 1])])
 
 
 @pytest.mark.parametrize("wide", [torch.float32, torch.float64], ids=name)
 @pytest.mark.parametrize("narrow", [torch.float16, torch.bfloat16, torch.float32], ids=name)
-def test_promoted_keys(narrow: torch.dtype, wide: torch.dtype) -> None:
+def test_promoted_keys(target: Target, narrow: torch.dtype, wide: torch.dtype) -> None:
     """All values of 16 bits, and float32 from everywhere: as torch converts them."""
     bits = torch.arange(1 << 15, dtype=torch.int16)
     t = bits.view(narrow) if narrow != torch.float32 else values("any_bits", 50_000, narrow)
     for largest in (False, True):
-        part = ops.topk_part([t], [], wide, largest=largest)
-        keys, drawn = part.sample(1)
+        native = target.ops.topk_part([t.to(target.device)], [], wide, largest=largest)
+        keys, drawn = native.sample(1)
         flip = fastprune._C._max_key(name(wide).split(".")[-1]) if largest else 0
         expected = reference.rank_keys(t.to(wide))
         assert drawn == len(t)

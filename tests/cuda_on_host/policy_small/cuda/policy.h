@@ -40,6 +40,7 @@ struct TopkPolicy {
   static constexpr int64_t kSampleHuge = 1024;
   static constexpr double kSampleSigmas = 4.0;
   static constexpr double kCandidateRoom = 1.15;
+  static constexpr int64_t kPartRoom = 1500;
   static constexpr int kBatchTiles = 3;
   static constexpr int kStaged = 256;
 };
