@@ -48,6 +48,7 @@ class GroupExchange(Exchange):
         self.size = dist.get_world_size(group)
         if self.size < 1:
             raise ValueError(f"expected this process to be one of the group, got {group}")
+        self.is_first = dist.get_rank(group) == 0
         self.device = collective_device(group)
         #: Bytes that this process sent to others.
         self.sent = 0
@@ -120,6 +121,14 @@ class GroupExchange(Exchange):
             self._raise_peer_error(failed)
         return message[: len(counts)]
 
+    def place(self, entries: int) -> tuple[int, int]:
+        """How many entries the processes before this one have, and all together."""
+        rank = dist.get_rank(self.group)
+        of_each = torch.zeros(self.size, dtype=torch.int64)
+        of_each[rank] = entries
+        of_each = self.sum(of_each)
+        return int(of_each[:rank].sum()), int(of_each.sum())
+
     def vote(self) -> None:
         """Wait until all processes are here; raise if one has failed."""
         self.sum(torch.zeros(1, dtype=torch.int64))
@@ -132,22 +141,22 @@ class GroupExchange(Exchange):
         return greatest.cpu()
 
     @contextmanager
-    def numbers_of_first(self) -> Iterator[None]:
-        """torch.rand inside draws what it draws in the first process of the group.
+    def numbers_of_first(self, device: torch.device) -> Iterator[None]:
+        """torch.rand on ``device`` inside draws what it draws in the first process of the group.
 
         The generator of the first goes on from there, those of the others are left as they were.
         """
-        mine = torch.get_rng_state()
-        is_first = dist.get_rank(self.group) == 0
+        generator = _default_generator(device)
+        mine = generator.get_state()
         padded = torch.nn.functional.pad(mine, (0, -len(mine) % 8)).view(torch.int64)
-        state = self.sum(padded if is_first else torch.zeros_like(padded))
+        state = self.sum(padded if self.is_first else torch.zeros_like(padded))
         try:
-            if not is_first:
-                torch.set_rng_state(state.view(torch.uint8)[: len(mine)])
+            if not self.is_first:
+                generator.set_state(state.view(torch.uint8)[: len(mine)])
             yield
         finally:
-            if not is_first:
-                torch.set_rng_state(mine)
+            if not self.is_first:
+                generator.set_state(mine)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -209,3 +218,10 @@ class GroupExchange(Exchange):
         self._broken = True
         dist.all_gather_object(into, mine, group=self.group)
         self._broken = False
+
+
+def _default_generator(device: torch.device) -> torch.Generator:
+    if device.type == "cpu":
+        return torch.default_generator
+    at = torch.cuda.current_device() if device.index is None else device.index
+    return torch.cuda.default_generators[at]

@@ -290,7 +290,7 @@ def global_unstructured(
 
     Raises:
         TypeError: ``parameters`` is no iterable, ``importance_scores`` no mapping, the method is
-            not unstructured, or the parameters are on different devices, or some are DTensors.
+            not unstructured, or only some of the parameters are on meta, or are DTensors.
         ValueError: there are no parameters; the amount exceeds the active entries of all; or the
             processes of a group prune different DTensors.
         AssertionError: importance scores have another shape than their parameter.
@@ -476,11 +476,13 @@ def _scores_of(
                 "importance_scores should have the same shape as parameter "
                 f"{name} of {module}, got {score.shape} vs {param.shape}"
             )
-        if scores and score.device != scores[0].device:
+        if scores and score.is_meta != scores[0].is_meta:
             raise TypeError(
-                f"expected {name} of {module} to be on the device of the parameters before it, "
-                f"{scores[0].device}, got {score.device}"
+                f"expected {name} of {module} to be on a device with data, as the parameters "
+                f"before it, or all of them on meta, got {score.device} after {scores[0].device}"
             )
+        if score.device != param.device and not param.is_meta:
+            score = score.to(param.device)
         scores.append(score if score.shape == param.shape else score.reshape(param.shape))
     return scores
 
@@ -509,11 +511,14 @@ def _accepts(
 def _select_by_upstream(
     container: Any, method: Any, scores: list[Tensor], masks: list[Tensor | None]
 ) -> list[Tensor]:
-    """The masks that upstream computes on one flat tensor."""
+    """The masks that upstream computes on one flat tensor, which is on the first one's device."""
     method._tensor_name = "temp"
-    flat = torch.cat([score.reshape(-1) for score in scores])
+    device = scores[0].device
+    flat = torch.cat([score.reshape(-1).to(device) for score in scores])
     ones = [torch.ones_like(s) if m is None else m for m, s in zip(masks, scores, strict=True)]
-    flat_mask = torch.cat([mask.reshape(-1) for mask in ones])
+    flat_mask = torch.cat([mask.reshape(-1).to(device) for mask in ones])
     mask = container(method).compute_mask(flat, flat_mask)
     parts = mask.split([score.numel() for score in scores])
-    return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]
+    return [
+        part.view(score.shape).to(score.device) for part, score in zip(parts, scores, strict=True)
+    ]

@@ -42,11 +42,16 @@ def common_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
 
 
 def are_parts(scores: Sequence[Tensor]) -> bool:
-    """Whether these are of several dtypes that can be selected from as they are, without a copy."""
-    dtype = scores[0].dtype
-    return any(s.dtype != dtype for s in scores) and all(
-        s.is_cpu and s.dtype in _FORMATS and _C.is_plain(None, s) for s in scores
+    """Whether these are of several dtypes or devices, and can be selected from as they are."""
+    dtype, device = scores[0].dtype, scores[0].device
+    return any(s.dtype != dtype or s.device != device for s in scores) and all(
+        s.dtype in _FORMATS and _has_parts(s) and _C.is_plain(None, s) for s in scores
     )
+
+
+def _has_parts(scores: Tensor) -> bool:
+    """Whether there is a part for the device. One on CUDA waits for it, which a capture cannot."""
+    return scores.is_cpu or (scores.is_cuda and not torch.cuda.is_current_stream_capturing())
 
 
 def topk_masks(
@@ -58,7 +63,7 @@ def topk_masks(
     active_only: bool,
     largest: bool,
 ) -> list[Tensor]:
-    """:func:`fastprune.ops.topk_masks` of scores and masks of several dtypes.
+    """:func:`fastprune.ops.topk_masks` of scores and masks of several dtypes and devices.
 
     Args:
         scores: of which ``are_parts`` is true.
@@ -72,7 +77,7 @@ def topk_masks(
         The new masks.
     """
     numbers = by_kind(
-        (score.dtype, dtype if mask is None else mask.dtype)
+        (score.device, score.dtype, dtype if mask is None else mask.dtype)
         for score, mask, dtype in zip(scores, masks, dtypes, strict=True)
     )
     firsts = [0, *accumulate(score.numel() for score in scores)]
@@ -87,7 +92,7 @@ def topk_masks(
             largest=largest,
             dtype=mask_dtype,
         )
-        for (_, mask_dtype), each in numbers.items()
+        for (*_, mask_dtype), each in numbers.items()
     ]
     return in_order(numbers, select(made, amount, firsts[-1], keys))
 

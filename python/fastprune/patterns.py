@@ -81,6 +81,8 @@ class Entries(Pattern):
                 active_only=active_only,
                 largest=self.largest,
             ), None
+        if any(rank.device != ranks[0].device for rank in ranks):
+            return self._decide_on_first_device(method, ranks, likes, masks, active_only), None
         if len(ranks) > 1 or not dtype.is_floating_point:
             dtype = parts.common_dtype(ranks)
             if not dtype.is_floating_point:
@@ -116,6 +118,26 @@ class Entries(Pattern):
             dtype=new_dtype,
         )
         return new, None
+
+    def _decide_on_first_device(
+        self,
+        method: Any,
+        ranks: Sequence[Tensor],
+        likes: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        active_only: bool,
+    ) -> Sequence[Tensor]:
+        """The new masks of tensors on several devices which no parts take: by copies of them."""
+        device = ranks[0].device
+        new, _ = self.decide(
+            method,
+            [rank.to(device) for rank in ranks],
+            [torch.empty_like(like, device=device) for like in likes],
+            [None if mask is None else mask.to(device) for mask in masks],
+            None,
+            active_only,
+        )
+        return [mask.to(like.device) for mask, like in zip(new, likes, strict=True)]
 
 
 class Channels(Pattern):

@@ -133,7 +133,12 @@ def topk_masks(
     first, total, keys = started
     firsts = [first + before for before in accumulate((p.entries for p in pieces), initial=0)]
     kinds = by_kind(
-        (p.scores.dtype, p.scores.dtype if p.mask is None else p.mask.dtype, p.counts)
+        (
+            p.scores.device,
+            p.scores.dtype,
+            p.scores.dtype if p.mask is None else p.mask.dtype,
+            p.counts,
+        )
         for p in pieces
     )
     parts = [
@@ -147,7 +152,7 @@ def topk_masks(
             dtype=mask_dtype,
             counts=counts,
         )
-        for (_, mask_dtype, counts), each in kinds.items()
+        for (*_, mask_dtype, counts), each in kinds.items()
     ]
     new = in_order(kinds, select(parts, amount, total, keys, exchange))
     return [piece.mask_of(mask) for piece, mask in zip(pieces, new, strict=True)]

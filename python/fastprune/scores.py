@@ -18,7 +18,8 @@ def random_entries(
 ) -> list[Tensor]:
     """The numbers upstream draws for the active entries of all tensors together, zero elsewhere.
 
-    With an old mask the number of active entries is read back to the host.
+    With an old mask the number of active entries is read back to the host. Of tensors on several
+    devices, the generator is that of the first one's.
     """
     if len(ts) == 1 and (masks[0] is None or not active_only):
         return [_random_like(ts[0], amount)]
@@ -29,9 +30,9 @@ def random_entries(
     draw = torch.zeros if count == 0 else torch.rand  # upstream draws nothing for nothing
     draws = draw(sum(sizes), dtype=common_dtype(ts), device=ts[0].device)
     return [
-        _laid_out_like(t, part.view(t.shape))
+        _laid_out_like(t, part.view(t.shape).to(t.device))
         if a is None
-        else torch.zeros_like(t, dtype=draws.dtype).masked_scatter_(a, part)
+        else torch.zeros_like(t, dtype=draws.dtype).masked_scatter_(a, part.to(t.device))
         for t, a, part in zip(ts, active, draws.split(sizes), strict=True)
     ]
 

@@ -8,24 +8,27 @@ on how they are split.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
-from . import ops, ranks
+from . import _C, ops, ranks
 from .dtensors import is_dtensor
 from .exchange import DTYPES, GroupExchange
 from .fsdp2 import ShardingError, is_managed
 from .lookup import parameters_of
-from .parts import common_dtype
 from .patterns import Channels, Entries
 from .ranks import Piece, indices_along
 from .scores import active_channels, channel_norms, random_numbers
 from .sharded import placed
 from .split_norms import norms_of_parts
+
+#: Numbers that are drawn at a time to pass over them.
+_SKIPPED = 1 << 20
 
 
 def exchange_of(
@@ -76,10 +79,15 @@ def _is_for_us(kind: Any, ts: Sequence[Any], pairs: Sequence[tuple[nn.Module, st
     if kind is not None and issubclass(kind, (upstream.CustomFromMask, upstream.Identity)):
         # Selects nothing, but under FSDP2 all have to succeed, or none.
         return all(is_managed(m) for m, _ in pairs) and all(map(ranks.has_group, ts))
-    # The part of a selection is one for the CPU.
     return selects(kind) and all(
-        t.device.type == "cpu" and t.dtype in DTYPES and ranks.has_group(t) for t in ts
+        t.device.type in _devices() and t.dtype in DTYPES and ranks.has_group(t) for t in ts
     )
+
+
+@functools.cache
+def _devices() -> tuple[str, ...]:
+    """The types of devices that there is a part of a selection for."""
+    return ("cpu", "cuda") if _C.build_info()["cuda"] else ("cpu",)
 
 
 def _gathers_at(kind: Any) -> int:
@@ -87,7 +95,7 @@ def _gathers_at(kind: Any) -> int:
     pattern = getattr(kind, "pattern", None)
     if not isinstance(pattern, Entries):
         return 0  # there is none
-    # Before it come the start, and of random methods the generator's state and a vote.
+    # Before it come the start, and of random methods the generator's state and a vote or counts.
     return 3 if pattern.largest else 1
 
 
@@ -119,11 +127,10 @@ def select(
 ) -> list[Any]:
     """New masks, placed as ``likes``, by default the scores; the rest as in ``Native.select``."""
     pattern: Any = getattr(kind, "pattern", None)
-    draws = getattr(pattern, "largest", False) and not all(is_dtensor(t) for t in scores)
-    if not selects(kind) or draws:
+    if not selects(kind):
         raise NotImplementedError(
-            f"expected L1Unstructured to select over the processes of a group, got "
-            f"{type(method).__name__}"
+            f"expected L1Unstructured or RandomUnstructured to select over the processes of a "
+            f"group, got {type(method).__name__}"
         )
     pattern.check(method, scores)
     scores = [
@@ -137,7 +144,8 @@ def select(
     scores = [_ranked(s) for s in scores]
     started = ranks.start(scores, exchange)
     if pattern.largest:
-        scores = _random_entries(scores, masks, method.amount, exchange, active_only)
+        keys = started[2]
+        scores = _random_entries(scores, masks, method.amount, exchange, keys, active_only)
     return ranks.topk_masks(
         scores,
         masks,
@@ -161,27 +169,59 @@ def _random_entries(
     masks: Sequence[Any],
     amount: int | float,
     exchange: GroupExchange,
+    dtype: torch.dtype,
     active_only: bool,
 ) -> list[Any]:
-    """The numbers of ``scores.random_entries``, placed as the tensors.
+    """The numbers of ``scores.random_entries`` for the tensors of all processes, placed as these.
 
-    Each process draws those of all, tensor by tensor, and keeps its own. Old masks are gathered, as
-    bool, since only what they leave active has a number.
+    Of DTensors each process draws the numbers of all and keeps its own. Their old masks are
+    gathered, as bool, since only what they leave active has a number. Of tensors that each process
+    has of its own, the numbers follow in the order of the processes.
     """
-    with exchange.numbers_of_first():
-        exchange.vote()  # the masks are gathered by other messages
+    spread = any(is_dtensor(t) for t in ts)
+    device = ts[0].device if ts else torch.device("cpu")
+    with exchange.numbers_of_first(device):
+        if spread:
+            exchange.vote()  # the masks are gathered by other messages
         active = [_whole_mask(mask) if active_only and mask is not None else None for mask in masks]
         sizes = [t.numel() if a is None else int(a.sum()) for t, a in zip(ts, active, strict=True)]
-        count = upstream._compute_nparams_toprune(amount, sum(sizes))
-        upstream._validate_pruning_amount(count, sum(sizes))
-        draw = torch.zeros if count == 0 else torch.rand  # upstream draws nothing for nothing
-        dtype = common_dtype(ts)
+        before, total = (0, sum(sizes)) if spread else exchange.place(sum(sizes))
+        count = upstream._compute_nparams_toprune(amount, total)
+        upstream._validate_pruning_amount(count, total)
+        if count == 0:  # upstream draws nothing for nothing
+            drawn = iter([torch.zeros(size, dtype=dtype, device=device) for size in sizes])
+        else:
+            after = total - before - sum(sizes) if exchange.is_first else 0
+            drawn = _draws(before, sizes, after, dtype, device)
         numbers = []
-        for t, a, size in zip(ts, active, sizes, strict=True):
-            drawn = draw(size, dtype=dtype)
-            whole = drawn.view(t.shape) if a is None else _scattered(drawn, a)
-            numbers.append(placed(whole, t.device_mesh, t.placements))
+        for t, a, each in zip(ts, active, drawn, strict=False):
+            whole = each.view(t.shape) if a is None else _scattered(each, a)
+            numbers.append(placed(whole, t.device_mesh, t.placements) if is_dtensor(t) else whole)
+        next(drawn, None)  # passes over those after ours
     return numbers
+
+
+def _draws(
+    before: int, sizes: Sequence[int], after: int, dtype: torch.dtype, device: torch.device
+) -> Iterator[Tensor]:
+    """Numbers that follow ``before`` others, and then the generator goes past ``after`` more."""
+
+    def draw(size: int) -> Tensor:
+        return torch.rand(size, dtype=dtype, device=device)
+
+    if device.type != "cpu":  # several draws differ from one
+        yield from draw(before + sum(sizes) + after)[before : before + sum(sizes)].split([*sizes])
+        return
+    _skip(before, draw)
+    for size in sizes:
+        yield draw(size)
+    _skip(after, draw)
+
+
+def _skip(count: int, draw: Callable[[int], Tensor]) -> None:
+    """Draw ``count`` numbers, of which few are kept at a time."""
+    for begin in range(0, count, _SKIPPED):
+        draw(min(_SKIPPED, count - begin))
 
 
 def _whole_mask(mask: Any) -> Tensor:
@@ -192,7 +232,8 @@ def _whole_mask(mask: Any) -> Tensor:
 
 
 def _scattered(numbers: Tensor, active: Tensor) -> Tensor:
-    return torch.zeros(active.shape, dtype=numbers.dtype).masked_scatter_(active, numbers)
+    zeros = torch.zeros(active.shape, dtype=numbers.dtype, device=numbers.device)
+    return zeros.masked_scatter_(active, numbers)
 
 
 def _channel_mask(
@@ -211,7 +252,7 @@ def _channel_mask(
     if isinstance(method, upstream.LnStructured):
         importance = _norms(method.n, piece, dim, here, exchange)
     else:
-        with exchange.numbers_of_first():
+        with exchange.numbers_of_first(torch.device("cpu")):  # as scores.random_channels
             importance = random_numbers(t.shape[dim], active, amount)
     # One entry for each channel of the whole tensor.
     like = torch.ones(t.shape[dim], 1)

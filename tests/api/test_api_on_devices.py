@@ -2,11 +2,12 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.utils.prune as upstream
-from torch import nn
+from torch import Tensor, nn
 
 import fastprune
 from support.inputs import FLOATS, name
@@ -73,3 +74,54 @@ def test_copies_move_between_devices(device: str) -> None:
     twin = copy.deepcopy(module).to(device)
     torch.testing.assert_close(twin(x.to(device)).cpu(), expected)
     assert twin.weight.device.type == device
+
+
+class Mine(upstream.BasePruningMethod):
+    """A method of a user, which upstream's container calls on one flat tensor."""
+
+    PRUNING_TYPE = "unstructured"  # type: ignore[assignment]
+
+    def __init__(self, amount: float) -> None:
+        self.amount = amount
+
+    def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
+        mask = default_mask.clone()
+        mask[t < t.quantile(self.amount)] = 0
+        return mask
+
+
+class Signed(fastprune.Unstructured):
+    def scores(self, t: Tensor, mask: Tensor | None) -> Tensor:
+        return t
+
+
+@pytest.mark.parametrize(
+    "method",
+    [fastprune.L1Unstructured, fastprune.RandomUnstructured, Signed, Mine],
+    ids=lambda m: m.__name__,
+)
+def test_one_budget_over_devices(device: str, method: Any) -> None:
+    """Modules on the CPU and on another device, of two dtypes, some pruned before."""
+
+    def model(device: str) -> list[tuple[nn.Module, str]]:
+        torch.manual_seed(0)
+        layers = [nn.Linear(30, 20), nn.Linear(20, 50).double(), nn.Linear(50, 9), nn.Linear(9, 5)]
+        fastprune.l1_unstructured(layers[2], "weight", 0.3)
+        pairs = [(layer, name) for layer in layers for name in ("weight", "bias")]
+        for layer in layers[1:3]:
+            layer.to(device)
+        return pairs
+
+    here, there = model("cpu"), model(device)
+    scores = {here[0]: torch.rand(20, 30)}, {there[0]: torch.rand(20, 30).to(device)}
+    scores[1][there[0]].copy_(scores[0][here[0]])  # on another device than its parameter
+    for amount in (0.4, 0.2):
+        for pairs, given in zip((here, there), scores, strict=True):
+            torch.manual_seed(1)
+            fastprune.global_unstructured(pairs, method, given, amount=amount)
+        for (ours, n), (module, _) in zip(there, here, strict=True):
+            weight = getattr(ours, n)
+            assert weight.device == getattr(ours, f"{n}_orig").device
+            torch.testing.assert_close(weight.cpu(), getattr(module, n), rtol=0, atol=0)
+            mask = getattr(ours, f"{n}_mask")
+            assert torch.equal(mask.cpu(), getattr(module, f"{n}_mask"))

@@ -150,17 +150,24 @@ def training_goes_on() -> None:
 @check
 def each_process_has_its_own_tensors() -> None:
     rank, size = dist.get_rank(), dist.get_world_size()
-    group = dist.group.WORLD
     tensors = [wholes("mostly_zeros")[: 1 + r] for r in range(size)]
     tensors = [[t + r for t in each] for r, each in enumerate(tensors)]
     tensors[-1] = []  # a process without any
     expected = [pairs_of(each) for each in tensors]
     ours = pairs_of(t.clone() for t in tensors[rank])
-    for amount in (0.4, 20, 0.0, 0.99) if size > 1 else ():
+    methods = itertools.cycle([prune.L1Unstructured, prune.RandomUnstructured])
+    for amount in (0.4, 0.3, 9, 8, 0.0, 0.0, 0.99) if size > 1 else ():
+        method = next(methods)
         together = [pair for each in expected for pair in each]
-        prune.global_unstructured(together, prune.L1Unstructured, amount=amount)
-        prune.global_unstructured(ours, prune.L1Unstructured, amount=amount, group=group)
+        torch.manual_seed(3)
+        prune.global_unstructured(together, method, amount=amount)
+        after = torch.get_rng_state()
+        torch.manual_seed(3 if rank == 0 else 5)  # the numbers are those of the first process
+        before = torch.get_rng_state()
+        prune.global_unstructured(ours, method, amount=amount, group=dist.group.WORLD)
+        assert torch.equal(torch.get_rng_state(), before if rank > 0 else after)
         for (module, _), (whole, _) in zip(ours, expected[rank], strict=True):
+            assert module.weight_mask.dtype == whole.weight_mask.dtype
             assert torch.equal(module.weight_mask, whole.weight_mask)
 
 
@@ -274,10 +281,8 @@ def what_cannot_be_done_is_refused() -> None:
     (plain,) = pairs_of([torch.randn(4, 3)])
     with pytest.raises(TypeError, match="all parameters to be DTensors, or none"):
         prune.global_unstructured([spread, plain], prune.L1Unstructured, amount=0.5)
-    for method in (prune.RandomUnstructured, prune.Identity):  # by group=
-        with pytest.raises(NotImplementedError, match=f"L1Unstructured.*{method.__name__}"):
-            amount = {} if method is prune.Identity else {"amount": 0.5}
-            prune.global_unstructured([plain], method, group=dist.group.WORLD, **amount)
+    with pytest.raises(NotImplementedError, match=r"L1Unstructured or Random.*Identity"):
+        prune.global_unstructured([plain], prune.Identity, group=dist.group.WORLD)
     assert not plain[0]._forward_pre_hooks
 
 
