@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,21 +36,25 @@ class GroupExchange(Exchange):
     The first message is ``start``; the others are sums, but for at most one ``gather``.
 
     Args:
-        group: a process group; None for the default one.
+        groups: a process group, None for the default one. Or those of the dims of a mesh, along
+            which messages go one after the other; processes are numbered in the mesh's order.
         about: what this process prunes, which has to be the same everywhere.
         gathers_at: the number of the message that is ``gather``, counted from 0 for ``start``; 0
             for none. A process that failed has to send a message of the kind that others wait for.
     """
 
-    def __init__(self, group: Any, about: Sequence[str], gathers_at: int = 1) -> None:
-        self.group = group
+    def __init__(self, groups: Sequence[Any], about: Sequence[str], gathers_at: int = 1) -> None:
+        self.groups = [*groups]
         self.about = list(about)
         self.gathers_at = gathers_at
-        self.size = dist.get_world_size(group)
-        if self.size < 1:
-            raise ValueError(f"expected this process to be one of the group, got {group}")
-        self.is_first = dist.get_rank(group) == 0
-        self.device = collective_device(group)
+        sizes = [dist.get_world_size(group) for group in self.groups]
+        if min(sizes) < 1:
+            raise ValueError(f"expected this process to be one of the group, got {self.groups}")
+        self.size = math.prod(sizes)
+        self.rank = 0
+        for group, size in zip(self.groups, sizes, strict=True):
+            self.rank = self.rank * size + dist.get_rank(group)
+        self.device = collective_device(self.groups[0])
         #: Bytes that this process sent to others.
         self.sent = 0
         self._broken = False
@@ -69,7 +74,7 @@ class GroupExchange(Exchange):
         together = told[:, 2].tolist()
         found = [DTYPES[n] for n in told[:, 3].tolist() if n >= 0]
         keys = functools.reduce(torch.promote_types, found) if found else torch.float32
-        return sum(together[: dist.get_rank(self.group)]), sum(together), keys
+        return sum(together[: self.rank]), sum(together), keys
 
     def _start(self, entries: int, dtype: int, *, failed: bool) -> Tensor:
         about = zlib.crc32("\n".join(self.about).encode())
@@ -102,10 +107,13 @@ class GroupExchange(Exchange):
         return max(64, 2 * _SAMPLE // self.size)
 
     def _all_gather(self, message: Tensor) -> Tensor:
-        message = message.to(self.device)
-        together = [torch.empty_like(message) for _ in range(self.size)]
-        self._communicate(dist.all_gather, together, message)
-        return torch.stack(together).cpu()
+        together = message.to(self.device)[None]
+        self._sent += 1
+        for group in reversed(self.groups):
+            parts = [torch.empty_like(together) for _ in range(dist.get_world_size(group))]
+            self._communicate(dist.all_gather, parts, together, group=group)
+            together = torch.cat(parts)
+        return together.cpu()
 
     def sum(self, counts: Tensor) -> Tensor:
         return torch.cat([self._sum(part, failed=False) for part in counts.split(_COUNTS)])
@@ -114,20 +122,17 @@ class GroupExchange(Exchange):
         message = torch.zeros(_COUNTS + 1, dtype=torch.int64)
         message[: len(counts)] = counts
         message[-1] = failed
-        message = message.to(self.device)
-        self._communicate(dist.all_reduce, message)
-        message = message.cpu()
+        message = self._all_reduce(message, dist.ReduceOp.SUM)
         if message[-1]:
             self._raise_peer_error(failed)
         return message[: len(counts)]
 
     def place(self, entries: int) -> tuple[int, int]:
         """How many entries the processes before this one have, and all together."""
-        rank = dist.get_rank(self.group)
         of_each = torch.zeros(self.size, dtype=torch.int64)
-        of_each[rank] = entries
+        of_each[self.rank] = entries
         of_each = self.sum(of_each)
-        return int(of_each[:rank].sum()), int(of_each.sum())
+        return int(of_each[: self.rank].sum()), int(of_each.sum())
 
     def vote(self) -> None:
         """Wait until all processes are here; raise if one has failed."""
@@ -136,9 +141,14 @@ class GroupExchange(Exchange):
     def max(self, numbers: Tensor) -> Tensor:
         """The greatest of all processes, of each of some int64 on the CPU."""
         self.vote()  # so that none fails here, whose message would be a sum
-        greatest = numbers.clone().to(self.device)
-        self._communicate(dist.all_reduce, greatest, op=dist.ReduceOp.MAX)
-        return greatest.cpu()
+        return self._all_reduce(numbers.clone(), dist.ReduceOp.MAX)
+
+    def _all_reduce(self, message: Tensor, op: Any) -> Tensor:
+        message = message.to(self.device)
+        self._sent += 1
+        for group in self.groups:
+            self._communicate(dist.all_reduce, message, op=op, group=group)
+        return message.cpu()
 
     @contextmanager
     def numbers_of_first(self, device: torch.device) -> Iterator[None]:
@@ -149,13 +159,13 @@ class GroupExchange(Exchange):
         generator = _default_generator(device)
         mine = generator.get_state()
         padded = torch.nn.functional.pad(mine, (0, -len(mine) % 8)).view(torch.int64)
-        state = self.sum(padded if self.is_first else torch.zeros_like(padded))
+        state = self.sum(padded if self.rank == 0 else torch.zeros_like(padded))
         try:
-            if not self.is_first:
+            if self.rank > 0:
                 generator.set_state(state.view(torch.uint8)[: len(mine)])
             yield
         finally:
-            if not self.is_first:
+            if self.rank > 0:
                 generator.set_state(mine)
 
     @contextmanager
@@ -187,23 +197,21 @@ class GroupExchange(Exchange):
         except PeerError:
             pass  # the error of this process is raised
 
-    def _communicate(self, collective: Any, *tensors: Any, **kwargs: Any) -> None:
-        self._sent += 1
-        others, both = self.size - 1, 1 if collective is dist.all_gather else 2
-        self.sent += both * tensors[-1].nbytes * others // (1 if both == 1 else self.size)
+    def _communicate(self, collective: Any, *tensors: Any, group: Any, **kwargs: Any) -> None:
+        size = dist.get_world_size(group)
+        both = 1 if collective is dist.all_gather else 2
+        self.sent += both * tensors[-1].nbytes * (size - 1) // (1 if both == 1 else size)
         self._broken = True
-        collective(*tensors, group=self.group, **kwargs)
+        collective(*tensors, group=group, **kwargs)
         self._broken = False
 
     def _raise_peer_error(self, failed: bool) -> None:
-        texts: list[Any] = [None] * self.size
-        self._communicate_objects(texts, self._error if failed else None)
+        texts = self._gather_objects(self._error if failed else None)
         said = [f"rank {r} failed: {text}" for r, text in enumerate(texts) if text is not None]
         raise PeerError(f"nothing was pruned, as {'; '.join(said)}")
 
     def _raise_difference(self) -> None:
-        texts: list[Any] = [None] * self.size
-        self._communicate_objects(texts, self.about)
+        texts = self._gather_objects(self.about)
         first = texts[0]
         for rank, about in enumerate(texts):
             if about != first:
@@ -214,10 +222,15 @@ class GroupExchange(Exchange):
                     f"{i} {there} on rank 0, and {here} on rank {rank}"
                 )
 
-    def _communicate_objects(self, into: list[Any], mine: Any) -> None:
+    def _gather_objects(self, mine: Any) -> list[Any]:
+        together = [mine]
         self._broken = True
-        dist.all_gather_object(into, mine, group=self.group)
+        for group in reversed(self.groups):
+            parts: list[Any] = [None] * dist.get_world_size(group)
+            dist.all_gather_object(parts, together, group=group)
+            together = [thing for part in parts for thing in part]
         self._broken = False
+        return together
 
 
 def _default_generator(device: torch.device) -> torch.Generator:

@@ -158,8 +158,11 @@ def topk_masks(
     return [piece.mask_of(mask) for piece, mask in zip(pieces, new, strict=True)]
 
 
-def group_of(ts: Sequence[Any]) -> Any:
-    """The group of the processes that these DTensors are spread over; None for all processes."""
+def groups_of(ts: Sequence[Any]) -> list[Any]:
+    """The groups of the processes that these DTensors are spread over; None for all processes.
+
+    Of a mesh of several dims torch has a group for each dim, and one of all processes.
+    """
     mesh = ts[0].device_mesh
     ranks = mesh.mesh.flatten().sort().values
     for t in ts:
@@ -167,13 +170,6 @@ def group_of(ts: Sequence[Any]) -> Any:
             raise ValueError(
                 f"expected all parameters to be on the same ranks, got {mesh} and {t.device_mesh}"
             )
-    return mesh.get_group() if mesh.ndim == 1 else None
-
-
-def has_group(t: Any) -> bool:
-    """Whether there is a group of the processes that a DTensor is spread over.
-
-    Of a mesh of several dims torch has one for each dim, and one of all processes.
-    """
-    mesh = t.device_mesh
-    return mesh.ndim == 1 or mesh.size() == dist.get_world_size()
+    if mesh.ndim > 1 and mesh.size() == dist.get_world_size():
+        return [None]
+    return [mesh.get_group(dim) for dim in range(mesh.ndim)]

@@ -56,8 +56,8 @@ def exchange_of(
         f"{getattr(kind, '__name__', None)}"
         for (module, name), t in zip(pairs, sharded, strict=False)
     ]
-    group = ranks.group_of(sharded) if group is None else group
-    return GroupExchange(group, about, _gathers_at(kind))
+    groups = ranks.groups_of(sharded) if group is None else [group]
+    return GroupExchange(groups, about, _gathers_at(kind))
 
 
 def exchange_of_each(kind: Any, pairs: Sequence[tuple[nn.Module, str]]) -> GroupExchange | None:
@@ -78,10 +78,8 @@ def _is_for_us(kind: Any, ts: Sequence[Any], pairs: Sequence[tuple[nn.Module, st
     """Whether a method is applied to these DTensors over processes, or else upstream's way."""
     if kind is not None and issubclass(kind, (upstream.CustomFromMask, upstream.Identity)):
         # Selects nothing, but under FSDP2 all have to succeed, or none.
-        return all(is_managed(m) for m, _ in pairs) and all(map(ranks.has_group, ts))
-    return selects(kind) and all(
-        t.device.type in _devices() and t.dtype in DTYPES and ranks.has_group(t) for t in ts
-    )
+        return all(is_managed(m) for m, _ in pairs)
+    return selects(kind) and all(t.device.type in _devices() and t.dtype in DTYPES for t in ts)
 
 
 @functools.cache
@@ -109,7 +107,7 @@ def select_one(
     if not selects(kind) or not _is_for_us(kind, [scores], []):
         return None
     about = f"a DTensor of {scores.dtype}, {list(scores.shape)}, {scores.placements}"
-    exchange = GroupExchange(ranks.group_of([scores]), [about], _gathers_at(kind))
+    exchange = GroupExchange(ranks.groups_of([scores]), [about], _gathers_at(kind))
     with exchange.together():
         (new,) = select(method, kind, (scores,), (mask,), exchange, active_only=active_only)
     return new.to(scores.dtype) if active_only else new, None
@@ -191,7 +189,7 @@ def _random_entries(
         if count == 0:  # upstream draws nothing for nothing
             drawn = iter([torch.zeros(size, dtype=dtype, device=device) for size in sizes])
         else:
-            after = total - before - sum(sizes) if exchange.is_first else 0
+            after = total - before - sum(sizes) if exchange.rank == 0 else 0
             drawn = _draws(before, sizes, after, dtype, device)
         numbers = []
         for t, a, each in zip(ts, active, drawn, strict=False):

@@ -364,6 +364,35 @@ def over_tensor_parallel_layers() -> None:
 
 
 @check
+def each_method_over_tensor_parallel_layers() -> None:
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+
+    if dist.get_world_size() < 4:
+        return
+    mesh = mesh_of(2, 2)
+    scores = torch.arange(80.0).view(10, 8).flip(0)
+    for apply in (
+        lambda m: prune.random_unstructured(m, "weight", 0.4),
+        lambda m: prune.l1_unstructured(m, "weight", 0.4, importance_scores=scores),
+        lambda m: prune.ln_structured(m, "weight", 0.3, 2, 0),
+        lambda m: prune.random_structured(m, "weight", 0.3, 1),
+        lambda m: prune.custom_from_mask(m, "weight", scores % 3 > 0),
+    ):
+        torch.manual_seed(0)
+        ours, expected = nn.Sequential(nn.Linear(8, 10)), nn.Sequential(nn.Linear(8, 10))
+        expected.load_state_dict(ours.state_dict())
+        parallelize_module(ours, mesh["b"], {"0": ColwiseParallel()})
+        fully_shard(ours, mesh=mesh["a"])
+        for _ in range(2):
+            torch.manual_seed(3)
+            apply(expected[0])
+            torch.manual_seed(3 + dist.get_rank())
+            apply(ours[0])
+            assert torch.equal(whole(ours[0].weight_mask), expected[0].weight_mask)
+
+
+@check
 def where_the_shard_cannot_be_masked() -> None:
     """Masks of other values than 0 and 1, and whatever does not ask the shard."""
     size = dist.get_world_size()

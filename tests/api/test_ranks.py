@@ -403,7 +403,7 @@ def norms_of_split_channels() -> None:
     from fastprune.exchange import GroupExchange
 
     for n in (1, 2, 3, 0, INF, -INF):
-        exchange = GroupExchange(None, [])
+        exchange = GroupExchange([None], [])
         norms = _norms(n, Piece(spread, None), 0, indices_along(spread, 0), exchange)
         expected = torch.linalg.vector_norm(t.double(), n, dim=1)
         assert torch.allclose(norms, expected, rtol=1e-14)
@@ -455,40 +455,71 @@ def scores_of_other_dtypes_for_a_dtensor() -> None:
 
 @check
 def a_mesh_of_some_ranks() -> None:
+    """Of which torch has no group, but one for each dim."""
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    from fastprune.sharded import PeerError
 
     size = dist.get_world_size()
     if size < 3:
         return
-    mesh = DeviceMesh("cpu", [[0], [1]])  # every process makes it
-    group = dist.new_group([0, 1])
-    if dist.get_rank() < 2:
-        tensors = wholes("normal")
+    meshes = [DeviceMesh("cpu", m) for m in ([[1], [2]], [[0, 2]])]  # every process makes them
+    tensors = wholes("mostly_zeros")
+    for mesh, placements in zip(
+        meshes, ([Shard(0), Replicate()], [Shard(1), Shard(0)]), strict=True
+    ):
+        if mesh.get_coordinate() is None:
+            continue
         expected = pairs_of(tensors)
-        placements = [Shard(0), Replicate()]
         ours = pairs_of(
             distribute_tensor(t.clone(), mesh, placements, src_data_rank=None) for t in tensors
         )
-        for _ in range(2):  # torch has no group of such a mesh
-            prune.global_unstructured(expected, prune.L1Unstructured, amount=0.3)
-            prune.global_unstructured(ours, prune.L1Unstructured, amount=0.3, group=group)
+        for method, amount in ((prune.L1Unstructured, 0.3), (prune.RandomUnstructured, 0.4)):
+            for pairs in (expected, ours):
+                torch.manual_seed(0)
+                prune.global_unstructured(pairs, method, amount=amount)
             assert_same_masks(ours, expected)
-        with pytest.raises(NotImplementedError, match="custom_from_mask"):
-            prune.global_unstructured(ours, prune.L1Unstructured, amount=0.3)
-        placements = [Replicate(), Replicate()]
-        (ours, _), (theirs, _) = pairs_of(
-            distribute_tensor(tensors[0].clone(), mesh, placements, src_data_rank=None)
-            for _ in range(2)
-        )
-        try:
-            upstream.l1_unstructured(theirs, "weight", 5)
-        except RuntimeError:
-            with pytest.raises(NotImplementedError, match="custom_from_mask"):
-                prune.l1_unstructured(ours, "weight", 5)
-        else:
-            prune.l1_unstructured(ours, "weight", 5)
-            assert torch.equal(ours.weight_mask.full_tensor(), theirs.weight_mask.full_tensor())
+        for pairs in (expected, ours):
+            prune.l1_unstructured(*pairs[0], 5)
+            prune.ln_structured(*pairs[1], 0.3, n=2, dim=1)
+        assert_same_masks(ours[:2], expected[:2])
+        last = mesh.get_rank() == 2
+        wrong = {"importance_scores": {ours[0]: torch.ones(1)}} if last else {}
+        with pytest.raises(AssertionError if last else PeerError, match="shape as parameter"):
+            prune.global_unstructured(ours, prune.L1Unstructured, amount=0.1, **wrong)
+        assert_same_masks(ours, expected)
+
+
+@check
+def by_the_groups_of_the_dims_of_a_mesh() -> None:
+    """As where a mesh of two dims is a part of a larger one."""
+    from unittest import mock
+
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    from fastprune import ranks
+    from fastprune.sharded import PeerError
+
+    if dist.get_world_size() < 4:
+        return
+    mesh = meshes()[-1]
+    tensors = wholes("mostly_zeros")
+    with mock.patch.object(ranks, "groups_of", lambda _: [mesh.get_group(d) for d in (0, 1)]):
+        for placements in ([Shard(0), Shard(1)], [Replicate(), Shard(0)]):
+            expected = pairs_of(tensors)
+            ours = pairs_of(distribute_tensor(t.clone(), mesh, placements) for t in tensors)
+            for method in (prune.L1Unstructured, prune.RandomUnstructured):
+                for pairs in (expected, ours):
+                    torch.manual_seed(dist.get_rank() if pairs is ours else 0)
+                    prune.global_unstructured(pairs, method, amount=0.4)
+                assert_same_masks(ours, expected)
+            fails = dist.get_rank() == 2
+            wrong = {"importance_scores": {ours[0]: torch.ones(1)}} if fails else {}
+            said = "shape as parameter" if fails else "rank 2 failed: .*shape as parameter"
+            with pytest.raises(AssertionError if fails else PeerError, match=said):
+                prune.global_unstructured(ours, prune.L1Unstructured, amount=0.1, **wrong)
+            assert_same_masks(ours, expected)
 
 
 @check
@@ -638,7 +669,7 @@ def few_bytes_whatever_is_pruned() -> None:
         made: list[Any] = []
 
         def exchange(kind: Any, pairs: Any, group: Any, made: list[Any] = made) -> Any:
-            made.append(messages.GroupExchange(group, []))
+            made.append(messages.GroupExchange([group], []))
             return made[-1]
 
         pairs = pairs_of([torch.randn(entries // size).to(dtype)])
