@@ -40,7 +40,7 @@ struct Ties {
 // Adds ties to the bins of their places. `places`: for each tensor where its table is (common/
 // places.h), counted from here, and then the tables.
 template <class F, class M>
-__global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(TopkPolicy::kThreads, kOneBlock)
     topk_part_ties_kernel(const TensorList list, const SelectionOptions options,
                           const TopkWork<F> work, const Ties<typename F::Key> ties,
                           const int64_t* places, const PartBins bins, unsigned long long* all) {

@@ -62,12 +62,15 @@ struct Workspace {
   // The words by tile beyond the last one; the bracket kernel does it where that runs.
   void clear_padding(int64_t tiles) {
     const int64_t padded = ceil_div(tiles, kTilesTogether) * kTilesTogether;
-    for (const unsigned* words : {pointers.edge_ties, pointers.ties}) {
-      const auto* begin = reinterpret_cast<const uint8_t*>(words + tiles);
-      const auto* end = reinterpret_cast<const uint8_t*>(words + padded);
+    const auto clear = [&](const unsigned* words) {
       const auto* base = memory.const_data_ptr<uint8_t>();
-      memory.slice(0, begin - base, end - base).zero_();
-    }
+      memory
+          .slice(0, reinterpret_cast<const uint8_t*>(words + tiles) - base,
+                 reinterpret_cast<const uint8_t*>(words + padded) - base)
+          .zero_();
+    };
+    clear(pointers.edge_ties);
+    clear(pointers.ties);
   }
 
   // Keys of 16 bits are ranked in two passes instead of three, and their candidates are large
