@@ -132,7 +132,8 @@ def topk(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
 def part(target: Target, scores: Sequence[Tensor]) -> Results:
     """The phases of a part of a selection, with a threshold inside of the interval and outside."""
     keys = torch.cat([t.double().abs().view(torch.int64) for t in scores]).sort().values
-    lo, at, hi = (int(keys[len(keys) * tenths // 10]) for tenths in (4, 5, 6))
+    # As few entries between as a sample leaves, so that there is room for them.
+    lo, at, hi = (int(keys[len(keys) * percent // 100]) for percent in (49, 50, 51))
     places = [torch.tensor([0]) for _ in scores]
     for interval in ((lo, at, hi), (at, at, at)):
         for threshold in (at, int(keys[0])):

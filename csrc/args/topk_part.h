@@ -67,7 +67,7 @@ inline void check_topk_part(at::TensorList scores, at::ScalarType keys) {
               scores[0].scalar_type(), ", got ", keys);
 }
 
-// The table for place_of() of a tensor's entries.
+// The table for tie_place() of a tensor's entries.
 inline std::vector<int64_t> places_table(const at::Tensor& scores, const at::Tensor& places) {
   int64_t entries = 1;
   for (const int64_t size : scores.sizes()) entries += size;

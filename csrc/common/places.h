@@ -11,7 +11,7 @@ namespace fastprune {
 // The place of an entry, given its index in logical order. The table of its tensor has the place of
 // the first entry and the number of dims, or 0 if places are consecutive; then the size of each
 // dim, and for each dim what each index adds.
-FASTPRUNE_HD int64_t place_of(const int64_t* table, int64_t index) {
+FASTPRUNE_HD int64_t tie_place(const int64_t* table, int64_t index) {
   int64_t place = table[0];
   const int64_t dims = table[1];
   if (dims == 0) return place + index;

@@ -98,7 +98,7 @@ class Part final : public TopkPart {
     return counted(bins, stored, [&](int64_t t, int64_t i, Key of_entry, Histogram& histogram) {
       if (of_entry != threshold) return;
       const auto& [tensor, first] = of_tile[t];
-      histogram.add(place_of(tables[tensor].data(), first + i));
+      histogram.add(tie_place(tables[tensor].data(), first + i));
     });
   }
 

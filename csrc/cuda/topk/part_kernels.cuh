@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, kOneBlock)
     const int item = list.count == 1 ? 0 : index_at<&TensorItem::first_tile>(list, tile);
     const int64_t first = list.count == 1 ? 0 : list.items[item].first_tile;
     const int64_t index = (tile - first) * kTile + i;
-    const int bin = bins(place_of(places + places[item], index));
+    const int bin = bins(tie_place(places + places[item], index));
     if (bin >= 0) atomicAdd(&counts[bin], 1u);
   };
   if (ties.source == Source::kCandidates) {

@@ -183,6 +183,20 @@ def test_keys_between_those_of_a_narrow_dtype(
                     check(target, scores, [None, None], amount)
 
 
+@pytest.mark.parametrize("edge", [0.5, 1.0], ids=["lower", "upper"])
+def test_ties_with_an_edge(target: Target, edge: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep counts them by tile, and does not store them; in some tiles there are none."""
+    keys = reference.rank_keys(torch.tensor([0.5, 0.9, 1.0]))
+    monkeypatch.setattr(parts, "_interval", lambda *_: tuple(keys.tolist()))
+    for spread in (2000, 40):
+        wide = torch.where(torch.arange(2000) % spread < 9, edge, 0.2)
+        narrow = torch.where(torch.arange(900) % 300 < 4, edge, 0.2).bfloat16()
+        for scores in ([wide, narrow], [narrow, wide]):
+            below = sum(int((s < edge).sum()) for s in scores)
+            for amount in (below + 1, below + 5, below + 14):
+                check(target, scores, [None, None], amount)
+
+
 def test_ties_of_tensors_that_alternate_between_parts(target: Target) -> None:
     """Ties go by the order of the tensors, not by that within a part."""
     wide, narrow = torch.float32, torch.bfloat16
