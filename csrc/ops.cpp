@@ -31,6 +31,19 @@ TORCH_LIBRARY(fastprune, m) {
       "bool largest=False, ScalarType? dtype=None) -> "
       "__torch__.torch.classes.fastprune.TopkPart");
 
+  // N:M: dim is cut into runs of m entries, of each of which the n of largest score stay, the
+  // lowest index pruned first among equals. What an old mask has pruned counts, entries whose mask
+  // is not 1 are not ranked, and nothing comes back. With factors, |score| * |factor| is ranked;
+  // with is_signed values rather than magnitudes.
+  m.def(
+      "nm_masks(Tensor[] scores, Tensor?[] masks, int n, int m, int dim, Tensor?[] factors, "
+      "bool is_signed=False, ScalarType? dtype=None) -> Tensor[]");
+
+  // nm_masks, and for each mask the product masked_mul(ts[i], mask), fused where kFusion allows.
+  m.def(
+      "nm_prune(Tensor[] scores, Tensor?[] masks, Tensor[] ts, int n, int m, int dim, "
+      "Tensor?[] factors, bool is_signed=False) -> (Tensor[] masks, Tensor[] products)");
+
   // The p-norm of each channel of t along dim, float64.
   m.def("channel_norms(Tensor t, float p, int dim) -> Tensor");
 
@@ -76,9 +89,9 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CUDA, m) {
-  for (const char* op :
-       {"topk_masks", "topk_prune", "topk_part", "channel_norms", "channel_mask", "channel_prune",
-        "combine_masks", "masked_mul", "masked_mul_", "masked_muls", "masked_muls_"}) {
+  for (const char* op : {"topk_masks", "topk_prune", "topk_part", "nm_masks", "nm_prune",
+                         "channel_norms", "channel_mask", "channel_prune", "combine_masks",
+                         "masked_mul", "masked_mul_", "masked_muls", "masked_muls_"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&built_without_cuda>());
   }
 }

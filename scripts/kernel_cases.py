@@ -149,6 +149,28 @@ def part(target: Target, scores: Sequence[Tensor]) -> Results:
             yield from native.masks()
 
 
+def nm(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
+    """N:M: whole runs and remainders, along rows and columns, old masks, factors, both orders."""
+    ops = target.ops
+    for shape, dim, n, m in (
+        ((70, 64), 1, 2, 4),  # vectors
+        ((9, 70), 1, 2, 4),
+        ((40, 33), 0, 3, 8),
+        ((5, 130, 3), 1, 20, 64),
+    ):
+        draws = torch.Generator().manual_seed(0)
+        t = torch.randn(shape, generator=draws).to(dtype).to(target.device)
+        old = (torch.rand(shape, generator=draws) > 0.3).to(dtype).to(target.device)
+        factor = torch.rand(shape[-1], generator=draws).to(target.device)
+        yield from ops.nm_masks([t], [old.bool()], n, m, dim)
+        yield from ops.nm_masks([t.mul(2).round()], [], n, m, dim, is_signed=True)
+        for factors in ([], [factor], [factor.to(dtype)], [factor.double()]):
+            masks, products = ops.nm_prune([t], [old], [t], n, m, dim, factors)
+            yield from [*masks, *products]
+        masks, products = ops.nm_prune([t], [], [old], n, m, dim)
+        yield from [*masks, *products]
+
+
 def channels(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
     """Norms of channels, and selection among them."""
     for shape, dim in sizes.shapes:
@@ -185,6 +207,7 @@ def elementwise(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
 
 FAMILIES: dict[str, Callable[[Target, Sizes, torch.dtype], Results]] = {
     "topk": topk,
+    "nm": nm,
     "channels": channels,
     "elementwise": elementwise,
 }

@@ -68,9 +68,8 @@ inline void check_topk_masks(at::TensorList scores, at::TensorList masks, Scalar
               dtype.value_or(mask_dtype));
 }
 
-// In addition to check_topk_masks.
-inline void check_topk_prune(at::TensorList scores, at::TensorList ts) {
-  constexpr const char* op = "topk_prune";
+// What is multiplied with the masks of an operator that selects by scores.
+inline void check_prune(const char* op, at::TensorList scores, at::TensorList ts) {
   TORCH_CHECK(ts.size() == scores.size(), op, "(): expected as many ts as scores, ", scores.size(),
               ", got ", ts.size());
   for (size_t i = 0; i < ts.size(); ++i) {

@@ -15,7 +15,7 @@ void no_gradient(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
 
 TORCH_LIBRARY_IMPL(fastprune, Autograd, m) {
   for (const char* op :
-       {"topk_masks", "topk_part", "channel_norms", "channel_mask", "combine_masks"}) {
+       {"topk_masks", "topk_part", "nm_masks", "channel_norms", "channel_mask", "combine_masks"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&no_gradient>());
   }
 }

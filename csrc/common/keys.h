@@ -67,6 +67,16 @@ FASTPRUNE_HD typename F::Key raw_bound(typename F::Key bound, typename F::Key fl
   return bound > lowest_number ? bound : lowest_number;
 }
 
+// Keys that are ordered like values, of twice as many: -0 equals +0, NaNs share the highest.
+template <class F>
+FASTPRUNE_HD typename F::Key signed_key(typename F::Bits bits) {
+  using Key = typename F::Key;
+  constexpr Key kZero = Key{1} << F::kKeyBits;
+  const Key magnitude = bits & max_key<F>();
+  if (magnitude > F::kInf) return kZero + F::kInf + 1;
+  return (bits >> F::kKeyBits) != 0 ? kZero - magnitude : kZero + magnitude;
+}
+
 // A radix digit: `bits` bits of a key, from bit `shift` on.
 struct Digit {
   int shift;

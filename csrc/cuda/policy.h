@@ -104,4 +104,10 @@ struct TopkPolicy {
   static constexpr int kStaged = 2048;
 };
 
+// nm_masks, nm_prune.
+struct NmPolicy {
+  static constexpr int kThreads = 256;
+  static constexpr int kBlocksPerMultiprocessor = 8;
+};
+
 }  // namespace fastprune::cuda

@@ -53,6 +53,25 @@ inline TensorLists call_topk_prune(at::TensorList scores, const MaskList& masks,
   return op.call(scores, masks, ts, amount, active_only);
 }
 
+inline std::vector<at::Tensor> call_nm_masks(at::TensorList scores, const MaskList& masks,
+                                             int64_t n, int64_t m, int64_t dim,
+                                             const MaskList& factors, bool is_signed) {
+  static const auto op =
+      find_op<std::vector<at::Tensor>(at::TensorList, const MaskList&, int64_t, int64_t, int64_t,
+                                      const MaskList&, bool, std::optional<at::ScalarType>)>(
+          "fastprune::nm_masks");
+  return op.call(scores, masks, n, m, dim, factors, is_signed, /*dtype=*/std::nullopt);
+}
+
+inline TensorLists call_nm_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
+                                 int64_t n, int64_t m, int64_t dim, const MaskList& factors,
+                                 bool is_signed) {
+  static const auto op =
+      find_op<TensorLists(at::TensorList, const MaskList&, at::TensorList, int64_t, int64_t,
+                          int64_t, const MaskList&, bool)>("fastprune::nm_prune");
+  return op.call(scores, masks, ts, n, m, dim, factors, is_signed);
+}
+
 inline at::Tensor call_channel_mask(const at::Tensor& scores, const at::Tensor& like,
                                     const std::optional<at::Tensor>& mask, const at::Scalar& amount,
                                     int64_t dim, bool active_only) {

@@ -31,6 +31,7 @@ from . import (
     inplace,
     local,
     methods,
+    nm,
     ops,
     parametrization,
     patching,
@@ -45,13 +46,15 @@ from .functional import *  # noqa: F403
 from .inplace import *  # noqa: F403
 from .local import *  # noqa: F403
 from .methods import *  # noqa: F403
+from .nm import *  # noqa: F403
+from .packing import packed, unpacked
 from .parametrization import *  # noqa: F403
 from .patching import *  # noqa: F403
 from .scored import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = ["BasePruningMethod", "PruningContainer", "ops"]
+__all__ = ["BasePruningMethod", "PruningContainer", "ops", "packed", "unpacked"]
 __all__ += caching.__all__
 __all__ += checking.__all__
 __all__ += checkpoints.__all__
@@ -59,6 +62,7 @@ __all__ += functional.__all__
 __all__ += inplace.__all__
 __all__ += local.__all__
 __all__ += methods.__all__
+__all__ += nm.__all__
 __all__ += parametrization.__all__
 __all__ += patching.__all__
 __all__ += scored.__all__

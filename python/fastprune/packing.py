@@ -23,14 +23,20 @@ def packed_shape(shape: Sequence[int]) -> tuple[int, int]:
 def packed(mask: Tensor) -> Tensor:
     """A mask with one bit an entry, 1 where ``mask`` is not zero.
 
-    Row by row as :func:`numpy.packbits` with ``bitorder="little"``: entry ``c`` of a row is bit
-    ``c % 8`` of byte ``c // 8``, and bits after the last entry are 0.
+    For checkpoints and for ``ops.masked_muls_``. Row by row as :func:`numpy.packbits` with
+    ``bitorder="little"``: entry ``c`` of a row is bit ``c % 8`` of byte ``c // 8``, and bits after
+    the last entry are 0. For a mask of :func:`torch.nn.utils.prune.l1_unstructured` that is a
+    thirty-second of its bytes.
 
     Args:
         mask: of any dtype and shape, on any device.
 
     Returns:
-        uint8, of shape :func:`packed_shape`, on the device of ``mask``.
+        uint8, on the device of ``mask``. A row is one of ``mask.flatten(1)``, of as many bytes as
+        its bits fill; a vector or a scalar is one row.
+
+    Raises:
+        AttributeError: ``mask`` is no tensor.
     """
     rows, cols = _rows_and_cols(mask.shape)
     _, bytes_of_row = packed_shape(mask.shape)
@@ -41,10 +47,10 @@ def packed(mask: Tensor) -> Tensor:
 
 
 def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
-    """The mask that :func:`packed` packed.
+    """The mask that :func:`packed` packed, by :func:`numpy.unpackbits`'s rule.
 
     Args:
-        bits: uint8, of ``packed_shape(shape)``.
+        bits: uint8, as ``packed`` returns it.
         shape: of the mask.
 
     Returns:

@@ -89,9 +89,9 @@ class Entries(Pattern):
                 dtype = torch.float64
             ranks = [rank if rank.dtype == dtype else rank.to(dtype) for rank in ranks]
         if self.signed:
-            if not _are_plain(masks, ranks):
+            if not are_plain(masks, ranks):
                 return _lowest_by_sorting(method.amount, ranks, likes, masks, active_only), None
-            if ts is not None and not _are_plain([None] * len(ts), ts):
+            if ts is not None and not are_plain([None] * len(ts), ts):
                 ts = None
             negative = [rank < 0 for rank in ranks]
             if torch.stack([n.any() for n in negative]).any():
@@ -180,7 +180,7 @@ class Channels(Pattern):
         amount, dim = self.amount(method), method.dim
         if self.signed:
             rank = _ordinals(rank)
-            if not _are_plain(masks, likes):
+            if not are_plain(masks, likes):
                 return (_lowest_channels(amount, dim, rank, like, mask, active_only),), None
         together = ts is not None and _is_alike(ts[0], like)
         if ts is not None and together and (mask is None or mask.dtype == like.dtype):
@@ -199,7 +199,7 @@ def _is_alike(t: Tensor, like: Tensor) -> bool:
     return t is like or (t.dtype == like.dtype and t.stride() == like.stride())
 
 
-def _are_plain(masks: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> bool:
+def are_plain(masks: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> bool:
     """Whether the operators take old masks and tensors as they are."""
     pairs = zip(masks, tensors, strict=True)
     return not is_compiling() and all(_C.is_plain(mask, t) for mask, t in pairs)

@@ -19,18 +19,18 @@ __all__ = ["Structured", "Unstructured"]
 Score: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 
 
-class _Scored(Native, BasePruningMethod):
-    """What both have in common."""
+class Scored(Native, BasePruningMethod):
+    """What methods with a score have in common."""
 
     _ranks_original = True
 
     def __init__(self, amount: int | float, *, score: Score | None = None) -> None:
         upstream._validate_pruning_amount_init(amount)
-        if score is None and type(self).scores is _Scored.scores:
+        self.score = score
+        if not has_score(self):
             name = type(self).__name__
             raise TypeError(f"{name}() needs score=, or a subclass that defines scores(t, mask)")
         self.amount = amount
-        self.score = score
 
     def scores(self, t: Tensor, mask: Tensor | None) -> Tensor:
         """How important each entry (or channel) of ``t`` is; the least important are pruned first.
@@ -85,7 +85,12 @@ class _Scored(Native, BasePruningMethod):
         return rank.detach()
 
 
-class Unstructured(_Scored):
+def has_score(method: Any) -> bool:
+    """Whether a method has a ``score``, or a ``scores`` of a subclass's own."""
+    return method.score is not None or type(method).scores is not Scored.scores
+
+
+class Unstructured(Scored):
     """Prunes the entries that ``scores`` ranks lowest.
 
     The example is the first-order Taylor criterion of Molchanov et al., "Importance Estimation for
@@ -117,7 +122,7 @@ class Unstructured(_Scored):
     pattern = Entries(signed=True)
 
 
-class Structured(_Scored):
+class Structured(Scored):
     """Prunes the channels along ``dim`` that ``scores`` ranks lowest.
 
     As :class:`Unstructured`, but ``scores`` returns one number for each channel, shape

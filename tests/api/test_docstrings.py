@@ -36,7 +36,7 @@ def test_docstring_is_complete(name: str) -> None:
     if inspect.isfunction(thing) and inspect.signature(thing).return_annotation != "None":
         assert "Returns:" in doc
     derived = r":(func|class):`~?(fastprune\.)?(masked_mul|Unstructured)"
-    assert re.search(rf":(func|class|meth):`~?torch\.|et al\.|{derived}", doc), "no source"
+    assert re.search(rf":(func|class|meth):`~?(torch|numpy)\.|et al\.|{derived}", doc), "no source"
 
 
 def test_nothing_public_is_left_out() -> None:

@@ -54,6 +54,27 @@ def test_topk_prune(device: str, layout: str, grad: bool) -> None:
 
 @grads
 @layouts
+def test_nm_masks(device: str, layout: str, grad: bool) -> None:
+    t, m = tensors(device, layout, grad)
+    factor = torch.rand(SHAPE[1], 1, 1, device=device)
+    check(OPS.nm_masks, [t, t[:0]], [], 2, 4, 1, [])
+    check(OPS.nm_masks, [t, t], [None, m.bool()], 3, 7, -1, [factor, None])
+    check(OPS.nm_masks, [t], [], 1, 4, 0, [], is_signed=True, dtype=torch.uint8)
+
+
+@grads
+@layouts
+def test_nm_prune(device: str, layout: str, grad: bool) -> None:
+    t, m = tensors(device, layout, grad)
+    scores = values("normal", SHAPE, torch.float32).to(device)
+    factor = torch.rand(SHAPE[1], 1, 1, device=device)
+    check(OPS.nm_prune, [scores, scores[:0]], [], [t, t[:0]], 2, 4, 1, [])
+    check(OPS.nm_prune, [t], [m], [t], 3, 7, -1, [factor])
+    check(OPS.nm_prune, [scores], [None], [t], 1, 4, 0, [], is_signed=True)
+
+
+@grads
+@layouts
 def test_channel_norms(device: str, layout: str, grad: bool) -> None:
     t, _ = tensors(device, layout, grad)
     for p in (0.0, 2.0, float("inf")):

@@ -63,6 +63,46 @@ def topk_masks(
     return [part.view(s.shape) for part, s in zip(parts, scores, strict=True)]
 
 
+def nm_masks(
+    scores: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    n: int,
+    m: int,
+    dim: int,
+    factors: Sequence[Tensor | None] = (),
+    *,
+    is_signed: bool = False,
+    dtype: torch.dtype | None = None,
+) -> list[Tensor]:
+    """Run by run, entry by entry."""
+    new = []
+    for i, score in enumerate(scores):
+        old = masks[i] if masks else None
+        mask = torch.ones(score.shape, dtype=dtype or score.dtype) if old is None else old.clone()
+        mask = mask.contiguous()
+        values = score.detach().cpu()
+        if factors and factors[i] is not None:
+            wide = torch.float64 if score.dtype == torch.float64 else torch.float32
+            values = values.to(wide).abs() * factors[i].to(wide).abs()
+        keys = signed_keys(values) if is_signed else rank_keys(values)
+        key_rows, rows = keys.movedim(dim, -1), mask.movedim(dim, -1)
+        for index in np.ndindex(*rows.shape[:-1]):
+            for begin in range(0, rows.shape[-1], m):
+                row, key_row = rows[index][begin : begin + m], key_rows[index][begin : begin + m]
+                due = len(row) - min(len(row), n) - int((row == 0).sum())
+                active = [j for j in range(len(row)) if row[j] == 1]
+                for j in sorted(active, key=lambda j: int(key_row[j]))[: max(0, due)]:
+                    row[j] = 0
+        new.append(mask)
+    return new
+
+
+def signed_keys(t: Tensor) -> Tensor:
+    """int64 keys that order by value; NaNs tie above infinity."""
+    keys = rank_keys(t)
+    return torch.where(t.signbit() & ~t.isnan(), -keys, keys)
+
+
 def channel_norms(t: Tensor, p: float, dim: int) -> Tensor:
     """By definition, summed in the order of selection.h: lanes, halves, chunks."""
     x = t.detach().cpu().double().movedim(dim, 0).flatten(1).abs()

@@ -40,7 +40,7 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks,
 
 TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
                        ScalarList amount, bool active_only) {
-  check_topk_prune(scores, ts);
+  check_prune("topk_prune", scores, ts);
   if (scores.empty()) return {};
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   check_topk_masks(scores, old_masks, amount, std::nullopt);

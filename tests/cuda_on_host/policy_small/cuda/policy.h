@@ -45,4 +45,9 @@ struct TopkPolicy {
   static constexpr int kStaged = 256;
 };
 
+struct NmPolicy {
+  static constexpr int kThreads = 64;
+  static constexpr int kBlocksPerMultiprocessor = 2;
+};
+
 }  // namespace fastprune::cuda

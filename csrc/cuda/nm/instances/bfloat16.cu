@@ -1,0 +1,5 @@
+#include "cuda/nm/launch.cuh"
+
+namespace fastprune::cuda {
+template void launch_nm<Scores<Bf16, c10::BFloat16>>(const NmArgs&);
+}  // namespace fastprune::cuda

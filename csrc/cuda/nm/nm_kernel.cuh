@@ -1,0 +1,179 @@
+// N:M on CUDA: the kernel. A thread takes a run: its keys stay in registers, and each entry's rank
+// is the number of others that are pruned before it. Raw pointers, no torch headers.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "common/broadcast.h"
+#include "common/fusion.h"
+#include "common/nm.h"
+#include "cuda/util/device.cuh"
+#include "cuda/util/tensor_list.cuh"
+#include "cuda/util/vec.cuh"
+
+namespace fastprune::cuda {
+
+// The products that are fused: of all score dtypes, with masks of the same dtype or of one byte.
+constexpr FusionRule kNmFusion{/*half=*/true, /*byte_masks=*/true};
+
+enum class FactorType : int { kNone, kFloat, kDouble, kScores };
+
+// Of float32, float64 or the dtype of the scores.
+struct NmFactor {
+  const void* values;
+  FactorType type;
+  Broadcast broadcast;
+};
+
+template <class F, class M>
+struct NmTask {
+  const typename F::Bits* scores;
+  const M* mask;  // nullptr: all ones
+  M* out;
+  const typename F::Bits* t;  // nullptr, as `product`: only the mask is written
+  typename F::Bits* product;
+  NmFactor factor;
+  Runs runs;
+  NmRule rule;
+  M one;
+};
+
+// How far loops over a run are unrolled. Long runs are in local memory, as their loops would not
+// fit the instruction cache.
+constexpr int unroll(int run) {
+  return run <= 8 ? run : 1;
+}
+
+// Entries of a run, in registers. A run of up to kRun entries; whole and neighbouring in memory if
+// kVec.
+template <class T, int kRun, bool kVec>
+__device__ __forceinline__ void load_run(const T* from, int64_t step, int size, T (&run)[kRun]) {
+  if constexpr (kVec) {
+    constexpr int kEach = vec_entries<T>() < kRun ? vec_entries<T>() : kRun;
+#pragma unroll
+    for (int j = 0; j < kRun; j += kEach) {
+      const Vec<T, kEach> vec = load_vec<kEach>(from + j);
+#pragma unroll
+      for (int e = 0; e < kEach; ++e) run[j + e] = vec.at[e];
+    }
+  } else {
+    constexpr int kUnroll = unroll(kRun);
+#pragma unroll kUnroll
+    for (int j = 0; j < kRun; ++j) {
+      run[j] = j < size ? load_vec<1>(from + j * step).at[0] : T{0};
+    }
+  }
+}
+
+template <class T, int kRun, bool kVec>
+__device__ __forceinline__ void store_run(T* to, int64_t step, int size, const T (&run)[kRun]) {
+  if constexpr (kVec) {
+    constexpr int kEach = vec_entries<T>() < kRun ? vec_entries<T>() : kRun;
+#pragma unroll
+    for (int j = 0; j < kRun; j += kEach) {
+      Vec<T, kEach> vec;
+#pragma unroll
+      for (int e = 0; e < kEach; ++e) vec.at[e] = run[j + e];
+      store_vec<kEach>(to + j, vec);
+    }
+  } else {
+    constexpr int kUnroll = unroll(kRun);
+#pragma unroll kUnroll
+    for (int j = 0; j < kRun; ++j) {
+      if (j < size) store_vec<1>(to + j * step, Vec<T, 1>{{run[j]}});
+    }
+  }
+}
+
+// The key of |score| * |factor|, multiplied once, in float32 or for float64 in that.
+template <class F>
+__device__ __forceinline__ typename F::Key scaled_key(typename F::Bits bits, const NmFactor& factor,
+                                                      int64_t at) {
+  using Wide = std::conditional_t<sizeof(typename F::Bits) == 8, double, float>;
+  using Format = std::conditional_t<sizeof(Wide) == 8, Fp64, Fp32>;
+  const auto value = [&](auto type) {
+    using T = decltype(type);
+    return static_cast<Wide>(load_vec<1>(static_cast<const T*>(factor.values) + at).at[0]);
+  };
+  const Wide by = factor.type == FactorType::kFloat    ? value(float{})
+                  : factor.type == FactorType::kDouble ? value(double{})
+                                                       : value(typename F::Value{});
+  typename F::Value score;
+  memcpy(&score, &bits, sizeof score);
+  const Wide scaled = fabs(static_cast<Wide>(score)) * fabs(by);
+  typename Format::Bits scaled_bits;
+  memcpy(&scaled_bits, &scaled, sizeof scaled);
+  return static_cast<typename F::Key>(rank_key<Format>(scaled_bits, 0));
+}
+
+// kRun: at least as many entries as a run has. kVec: exactly as many in every run, neighbouring in
+// memory and aligned for vectors.
+template <class F, class M, int kRun, bool kVec>
+__global__ void __launch_bounds__(NmPolicy::kThreads) nm_kernel(const NmTask<F, M> task) {
+  using Bits = typename F::Bits;
+  using Key = typename F::Key;
+  constexpr int kUnroll = unroll(kRun);
+  const Runs& runs = task.runs;
+  const int64_t step = runs.shape.inner;
+  const int64_t count = runs.count();
+  const int64_t stride = int64_t{gridDim.x} * NmPolicy::kThreads;
+  for (int64_t number = int64_t{blockIdx.x} * NmPolicy::kThreads + threadIdx.x; number < count;
+       number += stride) {
+    const Runs::Place place = kVec && task.factor.type == FactorType::kNone
+                                  ? Runs::Place{0, 0, 0, kRun, number * kRun}
+                                  : runs.place(number, task.rule.run);
+    const int size = kVec ? kRun : place.size;
+    Bits scores[kRun];
+    M mask[kRun];
+    load_run<Bits, kRun, kVec>(task.scores + place.entry, step, size, scores);
+    if (task.mask != nullptr) {
+      load_run<M, kRun, kVec>(task.mask + place.entry, step, size, mask);
+    } else {
+      constexpr int kUnroll = unroll(kRun);
+#pragma unroll kUnroll
+      for (int j = 0; j < kRun; ++j) mask[j] = task.one;
+    }
+    Key keys[kRun];
+    int zeros = 0;
+    const Broadcast& at = task.factor.broadcast;
+    const int64_t factor =
+        task.factor.type == FactorType::kNone
+            ? 0
+            : at.outer(place.outer) + place.first * at.along + at.inner(place.inner);
+#pragma unroll kUnroll
+    for (int j = 0; j < kRun; ++j) {
+      keys[j] = kInactive<Key>;
+      if (j >= size) continue;
+      zeros += mask[j] == M{0};
+      if (mask[j] != task.one) continue;
+      keys[j] = task.factor.type == FactorType::kNone
+                    ? score_key<F>(scores[j], task.rule.is_signed)
+                    : scaled_key<F>(scores[j], task.factor, factor + j * at.along);
+    }
+    const int due = task.rule.due(size, zeros);
+#pragma unroll kUnroll
+    for (int i = 0; i < kRun; ++i) {
+      int before = 0;
+#pragma unroll kUnroll
+      for (int j = 0; j < kRun; ++j) {
+        before += j < i ? keys[j] <= keys[i] : j > i ? keys[j] < keys[i] : 0;
+      }
+      if (before < due && keys[i] != kInactive<Key>) mask[i] = M{0};
+    }
+    store_run<M, kRun, kVec>(task.out + place.entry, step, size, mask);
+    if constexpr (can_multiply<F, M>(kNmFusion, /*has_old_mask=*/true)) {
+      if (task.product == nullptr) continue;
+      if (task.t != task.scores) {
+        load_run<Bits, kRun, kVec>(task.t + place.entry, step, size, scores);
+      }
+#pragma unroll kUnroll
+      for (int j = 0; j < kRun; ++j) scores[j] = product_bits<F, M>(mask[j], scores[j]);
+      store_run<Bits, kRun, kVec>(task.product + place.entry, step, size, scores);
+    }
+  }
+}
+
+}  // namespace fastprune::cuda

@@ -1,0 +1,12 @@
+// N:M on CUDA, for one score format: launch.cuh, in instances/.
+#pragma once
+
+#include "args/nm.h"
+
+namespace fastprune::cuda {
+
+// Writes the mask and the product of `args`, which has entries.
+template <class F>
+void launch_nm(const NmArgs& args);
+
+}  // namespace fastprune::cuda

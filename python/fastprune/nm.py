@@ -1,0 +1,214 @@
+"""N:M sparsity: of each run of m neighbouring entries the n of largest score stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from . import _C, ops
+from .patterns import Pattern, Selection, are_plain
+from .scored import Score, Scored, has_score
+
+__all__ = ["NMStructured", "check_nm", "nm_structured"]
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+class Runs(Pattern):
+    """Runs of ``method.m`` entries along ``method.dim``, each decided by itself."""
+
+    def __init__(self) -> None:
+        super().__init__("global")  # upstream's container passes whole tensors, with their old mask
+
+    def decide(
+        self,
+        method: Any,
+        ranks: Sequence[Tensor],
+        likes: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        ts: Sequence[Tensor] | None,
+        active_only: bool,
+    ) -> Selection:
+        rule = method.n, method.m, method.dim
+        is_signed = has_score(method)
+        factors = () if method.factor is None else (method.factor,) * len(ranks)
+        ranks = [r.double() if _is_integer(r) else r for r in ranks]
+        native = are_plain(masks, ranks) and not any(t.is_complex() for t in (*ranks, *likes))
+        if not native or (factors and not _C.is_plain(None, method.factor)):
+            by_sorting = [
+                _by_sorting(*rule, rank, like, mask, method.factor, is_signed)
+                for rank, like, mask in zip(ranks, likes, masks, strict=True)
+            ]
+            return by_sorting, None
+        if all(mask is None for mask in masks):
+            masks = ()
+        alike = all(r.dtype == like.dtype for r, like in zip(ranks, likes, strict=True))
+        if ts is not None and (masks or alike) and not any(map(_is_integer, ts)):
+            return ops.nm_prune(ranks, masks, ts, *rule, factors, is_signed=is_signed)
+        dtype = None if masks else likes[0].dtype
+        new = ops.nm_masks(ranks, masks, *rule, factors, is_signed=is_signed, dtype=dtype)
+        return new, None
+
+
+class NMStructured(Scored):
+    """Keeps, of each run of ``m`` entries along ``dim``, the ``n`` of largest magnitude.
+
+    N:M sparsity (Zhou et al., "Learning N:M Fine-grained Structured Sparse Neural Networks From
+    Scratch", arXiv:2102.04010; Mishra et al., arXiv:2104.08378). The last run may be shorter: of r
+    entries min(r, n) stay. What earlier pruning took counts, and never comes back. Ties go by the
+    lowest index. ``n`` is the number that is *kept*: where a library counts zeros (Wanda,
+    coremltools), 2:4 is the same, and its 1:4 is 3:4 here.
+
+    A ``score``, or the ``scores`` of a subclass, ranks as in :class:`Unstructured`.
+
+    >>> prune.NMStructured.apply(module, "weight", n=2, m=4)
+
+    Args:
+        n: how many entries of a run stay, 0 to ``m``.
+        m: entries of a run, 1 to 64.
+        dim: along which runs lie; 1 is the inputs of a Linear or convolution layer.
+        factor: broadcasts to the tensor; what is ranked is ``|t| * |factor|``.
+        score: called in place of ``scores``.
+
+    Raises:
+        ValueError: ``n`` or ``m`` is out of range.
+        TypeError: there are a factor and a score.
+        IndexError: ``dim`` is out of range.
+        RuntimeError: the factor does not broadcast to the tensor.
+    """
+
+    PRUNING_TYPE = "global"
+    pattern = Runs()
+
+    def __init__(
+        self,
+        n: int,
+        m: int,
+        dim: int = 1,
+        *,
+        factor: Tensor | None = None,
+        score: Score | None = None,
+    ) -> None:
+        if not 1 <= m <= 64:
+            raise ValueError(f"expected m to be between 1 and 64, got {m}")
+        if not 0 <= n <= m:
+            raise ValueError(f"expected n to be between 0 and m, {m}, got {n}")
+        self.n, self.m, self.dim = n, m, dim
+        self.factor = factor
+        self.score = score
+        if factor is not None and has_score(self):
+            raise TypeError("expected a factor, which multiplies magnitudes, or a score, got both")
+
+    @classmethod
+    def rank(
+        cls,
+        method: Any,
+        ts: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        active_only: bool,
+    ) -> Sequence[Tensor]:
+        return super().rank(method, ts, masks, active_only) if has_score(method) else ts
+
+
+def nm_structured(
+    module: _Module,
+    name: str,
+    n: int,
+    m: int,
+    dim: int = 1,
+    *,
+    factor: Tensor | None = None,
+    importance_scores: Tensor | None = None,
+) -> _Module:
+    """Keep, of each run of ``m`` entries of ``module.<name>``, the ``n`` of largest magnitude.
+
+    N:M sparsity (Zhou et al., arXiv:2102.04010), see :class:`NMStructured`.
+
+    >>> m = prune.nm_structured(nn.Linear(8, 4), "weight", n=2, m=4)
+    >>> prune.check_nm(m.weight, 2, 4)
+    True
+
+    Args:
+        module: holds the tensor to prune.
+        name: of the parameter; float64, float32, float16 and bfloat16 natively.
+        n: how many entries of a run stay, 0 to ``m``.
+        m: entries of a run, 1 to 64.
+        dim: along which runs lie.
+        factor: broadcasts to the parameter, and multiplies what is ranked.
+        importance_scores: rank these instead of the parameter; of its shape.
+
+    Returns:
+        The module; ``<name>_mask`` has the parameter's shape and dtype.
+
+    Raises:
+        AttributeError, TypeError: the module has nothing of that name, or no parameter.
+        ValueError: ``n`` or ``m`` is out of range.
+        IndexError: ``dim`` is out of range.
+        AssertionError: the scores have another shape than the parameter.
+        RuntimeError: the scores are on another device, or the factor does not broadcast.
+    """
+    NMStructured.apply(module, name, n, m, dim, factor=factor, importance_scores=importance_scores)
+    return module
+
+
+def check_nm(tensor: Tensor, n: int, m: int, dim: int = 1) -> bool:
+    """Whether each run of ``m`` entries along ``dim`` has at most ``n`` that are not zero.
+
+    What :func:`torch.sparse.to_sparse_semi_structured` needs of a weight for 2:4.
+
+    Args:
+        tensor: a mask or a pruned tensor, of any dtype and device.
+        n: how many entries of a run may stay.
+        m: entries of a run.
+        dim: along which runs lie.
+
+    Returns:
+        True or False; on CUDA this waits for the device.
+
+    Raises:
+        IndexError: ``dim`` is out of range.
+    """
+    kept = _in_runs((tensor != 0).to(torch.int32), m, dim, 0).sum(-1)
+    return bool((kept <= n).all())
+
+
+def _is_integer(t: Tensor) -> bool:
+    return not (t.is_floating_point() or t.is_complex())
+
+
+def _in_runs(t: Tensor, m: int, dim: int, filler: float) -> Tensor:
+    """Shape ``[..., runs, m]``; the last run is filled up."""
+    last = t.movedim(dim, -1)
+    padded = torch.nn.functional.pad(last, (0, -last.shape[-1] % m), value=filler)
+    return padded.unflatten(-1, (-1, m))
+
+
+def _by_sorting(
+    n: int,
+    m: int,
+    dim: int,
+    rank: Tensor,
+    like: Tensor,
+    mask: Tensor | None,
+    factor: Tensor | None,
+    is_signed: bool,
+) -> Tensor:
+    """The new mask by stable sorts, for tensors that the operators do not take."""
+    if factor is not None:
+        wide = torch.float64 if rank.dtype == torch.float64 else torch.float32
+        rank = rank.abs().to(wide) * factor.abs().to(wide)
+    old = torch.ones_like(like) if mask is None else mask
+    values = _in_runs(rank if is_signed else rank.abs(), m, dim, 0.0)
+    there = _in_runs(torch.ones_like(old, dtype=torch.bool), m, dim, False)
+    active = _in_runs(old == 1, m, dim, False)
+    zeros = (_in_runs(old == 0, m, dim, False)).sum(-1, keepdim=True)
+    size = there.sum(-1, keepdim=True)
+    due = size - size.clamp(max=n) - zeros
+    order = values.argsort(dim=-1, stable=True)
+    last = (~active).gather(-1, order).int().argsort(dim=-1, stable=True)
+    place = order.gather(-1, last).argsort(-1)
+    pruned = (active & (place < due)).flatten(-2)[..., : old.shape[dim]].movedim(-1, dim)
+    return old.masked_fill(pruned, 0)
