@@ -177,7 +177,7 @@ def _random_entries(
     has of its own, the numbers follow in the order of the processes.
     """
     spread = any(is_dtensor(t) for t in ts)
-    device = ts[0].device if ts else torch.device("cpu")
+    device = ts[0].device if ts else exchange.device
     with exchange.numbers_of_first(device):
         if spread:
             exchange.vote()  # the masks are gathered by other messages

@@ -15,6 +15,7 @@
 #include "common/op_types.h"
 #include "cpu/elementwise/masked_mul.h"
 #include "cpu/nm/block.h"
+#include "cpu/util/denormals.h"
 #include "cpu/util/fresh_pages.h"
 #include "cpu/util/parallel.h"
 
@@ -297,7 +298,7 @@ TensorLists nm_prune(at::TensorList scores, const MaskList& masks, at::TensorLis
   for (size_t i = 0; i < scores.size(); ++i) {
     NmArgs args(scores[i], at_or_none(old_masks, i), at_or_none(by, i), dim,
                 {static_cast<int>(n), static_cast<int>(m), is_signed}, std::nullopt);
-    args.prepare_product(ts[i], kFusion);
+    if (keeps_bits(ts[i])) args.prepare_product(ts[i], kFusion);
     new_masks.push_back(run(args));
     products.push_back(args.product.defined() ? args.product
                                               : masked_muls(ts[i], new_masks.back())[0]);

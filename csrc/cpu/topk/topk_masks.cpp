@@ -4,7 +4,6 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -18,6 +17,7 @@
 #include "cpu/topk/fixup.h"
 #include "cpu/topk/sweep.h"
 #include "cpu/topk/tiles.h"
+#include "cpu/util/denormals.h"
 #include "cpu/util/fresh_pages.h"
 #include "testing/hooks.h"
 
@@ -113,12 +113,6 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
   });
 }
 
-// Whether torch.set_flush_denormal is on: then arithmetic, and so a product, loses small bfloat16.
-bool flushes_denormals() {
-  volatile float tiny = std::numeric_limits<float>::denorm_min();
-  return tiny * 1.0f == 0.0f;
-}
-
 std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks, ScalarList amount,
                                    bool active_only, bool largest,
                                    std::optional<at::ScalarType> dtype) {
@@ -137,8 +131,7 @@ TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorL
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   check_topk_masks(scores, old_masks, amount, std::nullopt);
   TopkArgs args = prepare_topk_masks(scores, old_masks, amount, std::nullopt);
-  const bool keeps_bits = ts[0].scalar_type() != at::kBFloat16 || !flushes_denormals();
-  if (keeps_bits) prepare_topk_prune(args, ts, kFusion);
+  if (keeps_bits(ts[0])) prepare_topk_prune(args, ts, kFusion);
   select(args, active_only, /*largest=*/false);
   std::vector<at::Tensor> new_masks = args.finish();
   if (args.products.empty()) args.products = masked_muls(ts, new_masks);

@@ -101,6 +101,18 @@ def test_other_products(target: Target, dtype: torch.dtype) -> None:
         torch.testing.assert_close(product, expected, rtol=0, atol=0, equal_nan=True)
 
 
+def test_where_denormals_are_flushed() -> None:
+    """The product is that of masked_mul, which loses small bfloat16 then."""
+    t = values("denormals", (4, 8), torch.bfloat16)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this machine cannot flush denormals")
+    try:
+        (new,), (product,) = ops.nm_prune([t], [], [t], 2, 4, 1)
+        assert_same_bits(product, ops.masked_mul(t, new))
+    finally:
+        torch.set_flush_denormal(False)
+
+
 VECTORS = [
     ([[-0.49, -0.66, 0.42]], None, [[1, 1, 0]]),  # tfmot's; a remainder of three
     ([[1.0, 1, 1, 1]], None, [[0, 0, 1, 1]]),
