@@ -48,6 +48,13 @@ def test_example_of_own_scores(ran: dict[str, Any]) -> None:
     assert (layer.bias_mask == 0).nonzero().flatten().tolist() == sorted(lowest.tolist())
 
 
+def test_example_of_nm(ran: dict[str, Any]) -> None:
+    sparse, norms = ran["sparse"], ran["norms"]
+    lowest = (sparse.weight_orig.abs() * norms).view(10, -1, 4).topk(2, largest=False).indices
+    assert not sparse.weight_mask.view(10, -1, 4).gather(2, lowest).any()
+    assert sparse.weight_mask.sum() == sparse.weight_mask.numel() // 2
+
+
 def test_example_of_checkpoints(ran: dict[str, Any]) -> None:
     layer, fresh, dense = ran["layer"], ran["fresh"], ran["dense"]
     assert torch.equal(fresh.weight_mask, layer.weight_mask)
