@@ -1,5 +1,5 @@
 # Everything a fresh machine needs beyond Python, a C++ compiler and PyPI is set up here.
-#   make test        environment, build, the whole test suite
+#   make test        environment, build, the whole test suite, in a process for each core; JOBS=0 in one
 #   make demo        environment, build, the demo on real weights
 #   make bench       environment, build, the benchmarks; BENCH_ARGS="--quick" for a minute's worth
 #   make broken      every deliberately broken copy of a CUDA kernel, of which make test takes a share
@@ -28,18 +28,27 @@ CUDA_ARCHS ?= 8.0;9.0;10.0+PTX
 CUDA_HOME ?= $(firstword $(wildcard /usr/local/cuda /opt/cuda))
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+JOBS ?= auto
 
 VENV := .venv
 CUDA_VENV := .venv-cuda
 CLIENTS_VENV := .venv-clients
 BUILD_TOOLS := setuptools>=77,<82 wheel ninja pybind11 numpy build
-TEST_TOOLS := pytest>=8 tomli>=2;python_version<"3.11" hypothesis>=6 expecttest rich>=13 \
+TEST_TOOLS := pytest>=8 pytest-xdist>=3.6 tomli>=2;python_version<"3.11" hypothesis>=6 expecttest rich>=13 \
   onnx>=1.19 onnxscript>=0.5 safetensors>=0.4
 CLIENTS := pytest>=8 expecttest hypothesis>=6 lightning>=2.5 coremltools>=9
 LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.*
+# A suite in several processes, each test file in one of them. OpenMP's threads sleep while they wait,
+# as other processes need the cores.
+PYTEST := -m pytest -n $(JOBS) --dist loadfile
+WITH_OTHERS := OMP_WAIT_POLICY=passive
 SOURCES := setup.py pyproject.toml $(shell find csrc python -type f -not -path '*/__pycache__/*')
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
-PY_SOURCES := setup.py python tests benchmarks examples scripts
+PY_# A suite in several processes, each test file in one of them. OpenMP's threads sleep while they wait,
+# as other processes need the cores.
+PYTEST := -m pytest -n $(JOBS) --dist loadfile
+WITH_OTHERS := OMP_WAIT_POLICY=passive
+SOURCES := setup.py python tests benchmarks examples scripts
 INSTALL := -m pip install --quiet --disable-pip-version-check
 BUILD := -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps .
 
@@ -64,7 +73,8 @@ endef
 .PHONY: test demo bench sdist broken compatibility clients races sanitize sanitize-cases cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	cd tests && ../$(VENV)/bin/python -m cuda_on_host.build  # once, not in each process
+	$(WITH_OTHERS) $(VENV)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
 demo: $(VENV)/.built $(VENV)/.demo
 	$(VENV)/bin/python examples/prune_minilm.py
@@ -127,13 +137,13 @@ sdist: $(VENV)/.built
 	set -e; python=$$PWD/$(VENV)/bin/python; there=$$(mktemp -d); trap "rm -rf $$there" EXIT; \
 	tar -xzf build/sdist/*.tar.gz -C $$there --strip-components=1; cd $$there; \
 	$$python $(INSTALL) --no-build-isolation --no-deps --target lib .; \
-	PYTHONPATH=lib $$python -m pytest -k "not ($(ON_HOST))" \
+	$(WITH_OTHERS) PYTHONPATH=lib $$python $(PYTEST) -k "not ($(ON_HOST))" \
 	  $(SDIST_TESTS) $(PYTEST_ARGS)
 
 # `make test` has run what needs the kernels on the host.
 cuda-build: $(CUDA_VENV)/.built
 	$(if $(SYSTEM_TORCH),,$(CUDA_VENV)/bin/python -m pip check --disable-pip-version-check)
-	$(CUDA_VENV)/bin/python -m pytest -k "not ($(ON_HOST))" $(PYTEST_ARGS)
+	$(WITH_OTHERS) $(CUDA_VENV)/bin/python $(PYTEST) -k "not ($(ON_HOST))" $(PYTEST_ARGS)
 
 # The toolkit of a build need not have the disassemblers.
 cuda-report: $(CUDA_VENV)/.built

@@ -10,6 +10,7 @@ saved, and checks that masks and loss are the same.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 from pathlib import Path
@@ -158,6 +159,9 @@ def main() -> None:
         load(arguments.checkpoint)
     else:
         train(arguments.checkpoint, arguments.steps, arguments.rounds)
+    # The model's cycles hold the process group: a group that outlives the interpreter may abort it
+    # (pytorch/pytorch#190489).
+    gc.collect()
     dist.destroy_process_group()
 
 

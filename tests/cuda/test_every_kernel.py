@@ -98,10 +98,38 @@ def test_says_so_beside_tests_that_failed(run: Run, pytester: pytest.Pytester) -
     result.stdout.fnmatch_lines(["ERROR launched by no test: mul_kernel"])
 
 
-def test_xdist_says_nothing(run: Run, pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize(
+    ("launched", "args", "error"),
+    [
+        ({"gw0": ["add_kernel"], "gw1": ["mul_kernel"]}, (), None),
+        ({"gw0": ["add_kernel"], "gw1": []}, (), "ERROR launched by no test: mul_kernel"),
+        ({"gw0": [], "gw1": []}, ("-k", "not test_a"), None),
+    ],
+)
+def test_workers_of_xdist_launch_them_together(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    launched: dict[str, list[str]],
+    args: tuple[str, ...],
+    error: str | None,
+) -> None:
+    pytest.importorskip("xdist")
+    monkeypatch.setenv("PYTHONPATH", str(build.ROOT / "tests"))
     pytester.makeconftest(
-        "def pytest_addoption(parser): parser.addoption('--numprocesses', type=int)"
+        f"""
+        import os
+        from pathlib import Path
+        from cuda_on_host import build
+        build.ROOT = Path({str(pytester.path)!r})
+        build.kernels = lambda: {{"add_kernel", "mul_kernel"}}
+        names = {launched}.get(os.environ.get("PYTEST_XDIST_WORKER"), [])
+        build.launched = lambda: dict.fromkeys(names, 1)
+        """
     )
-    result = run("--numprocesses=2", launched=())
-    assert result.ret == pytest.ExitCode.OK
-    result.stdout.no_fnmatch_line(ERROR)
+    (pytester.mkdir("tests") / "test_one.py").write_text("def test_a(): pass\ndef test_b(): pass\n")
+    result = pytester.runpytest_subprocess("-n", "2", "-p", every_kernel.__name__, *args)
+    assert result.ret == (pytest.ExitCode.OK if error is None else pytest.ExitCode.TESTS_FAILED)
+    if error is None:
+        result.stdout.no_fnmatch_line(ERROR)
+    else:
+        result.stdout.fnmatch_lines([error])

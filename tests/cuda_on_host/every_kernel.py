@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from cuda_on_host import build
+
+#: What a worker of pytest-xdist tells under this key: how many tests there are, or 0 for a part of
+#: the suite, and the kernels that it launched.
+_KEY = "every_kernel"
 
 
 class EveryKernel:
@@ -15,6 +20,7 @@ class EveryKernel:
     def __init__(self) -> None:
         self._deselected = False
         self._finished = 0
+        self._told: list[tuple[int, list[str]]] = []  # by each worker
         self._errors: list[str] = []
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
@@ -23,20 +29,33 @@ class EveryKernel:
     def pytest_runtest_logfinish(self) -> None:
         self._finished += 1
 
-    def _ran_the_whole_suite(self, session: pytest.Session) -> bool:
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        self._told.append(getattr(node, "workeroutput", {}).get(_KEY, (0, [])))
+
+    def _tests_of_the_suite(self, session: pytest.Session) -> int:
+        """How many tests were collected; 0 if those are a part."""
         files = set((build.ROOT / "tests").rglob("test_*.py"))
-        return (
+        whole = (
             not self._deselected
             and not any("::" in arg for arg in session.config.args)
             and files <= {item.path for item in session.items}
-            and self._finished == len(session.items)
         )
+        return len(session.items) if whole else 0
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        if not ended or not self._ran_the_whole_suite(session):
+        if hasattr(session.config, "workerinput"):
+            told = self._tests_of_the_suite(session), sorted(build.launched())
+            session.config.workeroutput[_KEY] = told  # type: ignore[attr-defined]
             return
-        known, launched = build.kernels(), set(build.launched())
+        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            return
+        # With pytest-xdist it is the workers that collect and launch.
+        tests = {count for count, _ in self._told} or {self._tests_of_the_suite(session)}
+        if tests != {self._finished} or self._finished == 0:
+            return
+        launched = {*build.launched(), *(name for _, names in self._told for name in names)}
+        known = build.kernels()
         if missing := sorted(known - launched):
             self._errors.append(f"launched by no test: {', '.join(missing)}")
         if unknown := sorted(launched - known):
@@ -52,6 +71,4 @@ class EveryKernel:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # With xdist no process sees all launches.
-    if not hasattr(config, "workerinput") and not config.getoption("numprocesses", None):
-        config.pluginmanager.register(EveryKernel(), "cuda_on_host.EveryKernel")
+    config.pluginmanager.register(EveryKernel(), "cuda_on_host.EveryKernel")
