@@ -44,6 +44,19 @@ TORCH_LIBRARY(fastprune, m) {
       "nm_prune(Tensor[] scores, Tensor?[] masks, Tensor[] ts, int n, int m, int dim, "
       "Tensor?[] factors, bool is_signed=False) -> (Tensor[] masks, Tensor[] products)");
 
+  // Masks that prune `amount` of the entries of each index of dim: a count, a fraction of its
+  // active entries, or with `absolute` a fraction of all, of which those pruned before are a part.
+  // The rest as in nm_masks.
+  m.def(
+      "row_masks(Tensor[] scores, Tensor?[] masks, Scalar amount, int dim, Tensor?[] factors, "
+      "bool absolute=False, bool is_signed=False, ScalarType? dtype=None) -> Tensor[]");
+
+  // row_masks, and for each mask the product masked_mul(ts[i], mask), fused where kFusion allows.
+  m.def(
+      "row_prune(Tensor[] scores, Tensor?[] masks, Tensor[] ts, Scalar amount, int dim, "
+      "Tensor?[] factors, bool absolute=False, bool is_signed=False) -> (Tensor[] masks, Tensor[] "
+      "products)");
+
   // The p-norm of each channel of t along dim, float64.
   m.def("channel_norms(Tensor t, float p, int dim) -> Tensor");
 
@@ -89,9 +102,10 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CUDA, m) {
-  for (const char* op : {"topk_masks", "topk_prune", "topk_part", "nm_masks", "nm_prune",
-                         "channel_norms", "channel_mask", "channel_prune", "combine_masks",
-                         "masked_mul", "masked_mul_", "masked_muls", "masked_muls_"}) {
+  for (const char* op :
+       {"topk_masks", "topk_prune", "topk_part", "nm_masks", "nm_prune", "row_masks", "row_prune",
+        "channel_norms", "channel_mask", "channel_prune", "combine_masks", "masked_mul",
+        "masked_mul_", "masked_muls", "masked_muls_"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&built_without_cuda>());
   }
 }

@@ -127,6 +127,7 @@ def topk(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
             target.force_fallback(False)
         for kind in (normal, few):
             yield from part(target, kind)
+    yield from rows(target, dtype)
 
 
 def part(target: Target, scores: Sequence[Tensor]) -> Results:
@@ -168,6 +169,23 @@ def nm(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
             masks, products = ops.nm_prune([t], [old], [t], n, m, dim, factors)
             yield from [*masks, *products]
         masks, products = ops.nm_prune([t], [], [old], n, m, dim)
+        yield from [*masks, *products]
+
+
+def rows(target: Target, dtype: torch.dtype) -> Results:
+    """Rows that are contiguous and that are not, ties, old masks, factors, both orders."""
+    ops = target.ops
+    for shape, dim in (((3, 700), 0), ((300, 9), 1), ((3, 40, 5), 1)):
+        draws = torch.Generator().manual_seed(0)
+        t = torch.randn(shape, generator=draws).to(dtype).to(target.device)
+        old = (torch.rand(shape, generator=draws) > 0.3).to(dtype).to(target.device)
+        factor = torch.rand(shape[-1], generator=draws).to(target.device)
+        yield from ops.row_masks([t], [old.bool()], 0.5, dim)
+        yield from ops.row_masks([t.mul(2).round()], [], 0.3, dim, is_signed=True)
+        for factors in ([], [factor], [factor.to(dtype)], [factor.double()]):
+            masks, products = ops.row_prune([t], [old], [t], 0.6, dim, factors, absolute=True)
+            yield from [*masks, *products]
+        masks, products = ops.row_prune([t], [old], [old], 2, dim)
         yield from [*masks, *products]
 
 

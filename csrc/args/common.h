@@ -43,6 +43,12 @@ inline void check_mask(const char* op, const std::string& name, const at::Tensor
   check_like(op, name, mask, of_name, of);
 }
 
+// A list beside the scores: as long, or empty.
+inline void check_one_each(const char* op, const char* what, size_t count, size_t scores) {
+  TORCH_CHECK(count == 0 || count == scores, op, "(): expected one ", what, " for each of ", scores,
+              " scores, or none, got ", count);
+}
+
 inline void check_lengths(const char* op, at::TensorList ts, at::TensorList masks) {
   TORCH_CHECK(ts.size() == masks.size(), op, "(): expected as many masks as tensors, ", ts.size(),
               ", got ", masks.size());

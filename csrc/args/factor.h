@@ -24,11 +24,14 @@ inline void check_factor(const char* op, const std::string& name, const at::Tens
 }
 
 struct Factor {
-  at::Tensor tensor;  // undefined: there is none
+  at::Tensor tensor;  // float32, float64 or as the scores; undefined: there is none
   Broadcast broadcast{};
 
   Factor(const at::Tensor& factor, const at::Tensor& of, int64_t dim) : tensor(factor) {
     if (!tensor.defined()) return;
+    if (tensor.element_size() == 2 && tensor.scalar_type() != of.scalar_type()) {
+      tensor = tensor.to(at::kFloat);
+    }
     if (place(tensor.expand(of.sizes()), dim)) return;
     tensor = tensor.expand(of.sizes()).contiguous();  // more than BroadcastDims has room for
     TORCH_INTERNAL_ASSERT(place(tensor, dim));

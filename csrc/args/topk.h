@@ -41,9 +41,7 @@ inline void check_topk_masks(at::TensorList scores, at::TensorList masks, Scalar
   TORCH_CHECK(amount.size() == 1 || amount.size() == scores.size(), op,
               "(): expected one amount, or one for each of ", scores.size(), " scores, got ",
               amount.size());
-  TORCH_CHECK(masks.empty() || masks.size() == scores.size(), op,
-              "(): expected one mask for each of ", scores.size(), " scores, or none, got ",
-              masks.size());
+  check_one_each(op, "mask", masks.size(), scores.size());
   if (scores.empty()) return;
   const at::ScalarType mask_dtype = topk_mask_dtype(scores, masks, dtype);
   for (size_t i = 0; i < scores.size(); ++i) {

@@ -65,4 +65,14 @@ FASTPRUNE_HD typename F::Bits product_of_choice(bool pruned, typename F::Bits t)
   return pruned & (magnitude >= static_cast<Bits>(F::kInf)) ? kNaN : product;
 }
 
+// The product of t with a mask entry of this value, 0 or 1 where there was no old mask.
+template <class F, class M, bool kHasMask>
+FASTPRUNE_HD typename F::Bits product_of(M value, bool pruned, typename F::Bits t) {
+  if constexpr (!kHasMask && sizeof(t) == 2) {
+    return product_of_choice<F>(pruned, t);
+  } else {
+    return product_bits<F, M>(value, t);
+  }
+}
+
 }  // namespace fastprune

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "common/host_device.h"
 
@@ -67,15 +68,34 @@ FASTPRUNE_HD typename F::Key raw_bound(typename F::Key bound, typename F::Key fl
   return bound > lowest_number ? bound : lowest_number;
 }
 
+template <class F>
+FASTPRUNE_HD constexpr typename F::Key max_signed_key() {
+  return (typename F::Key{1} << F::kKeyBits) + F::kInf + 1;
+}
+
 // Keys that are ordered like values, of twice as many: -0 equals +0, NaNs share the highest.
 template <class F>
 FASTPRUNE_HD typename F::Key signed_key(typename F::Bits bits) {
   using Key = typename F::Key;
   constexpr Key kZero = Key{1} << F::kKeyBits;
   const Key magnitude = bits & max_key<F>();
-  if (magnitude > F::kInf) return kZero + F::kInf + 1;
+  if (magnitude > F::kInf) return max_signed_key<F>();
   return (bits >> F::kKeyBits) != 0 ? kZero - magnitude : kZero + magnitude;
 }
+
+// Keys of 16-bit scores fit 16 bits, and twice as many are compared at a time.
+template <class F>
+using NarrowKey = std::conditional_t<sizeof(typename F::Bits) == 2, uint16_t, typename F::Key>;
+
+// The key of a score by magnitude, or by value.
+template <class F>
+FASTPRUNE_HD typename F::Key score_key(typename F::Bits bits, bool is_signed) {
+  return is_signed ? signed_key<F>(bits) : rank_key<F>(bits, 0);
+}
+
+// Of an entry that is not active: above the key of any score.
+template <class Key>
+constexpr Key kInactive = static_cast<Key>(~Key{0});
 
 // A radix digit: `bits` bits of a key, from bit `shift` on.
 struct Digit {

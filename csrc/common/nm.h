@@ -6,7 +6,6 @@
 
 #include "common/channel_shape.h"
 #include "common/host_device.h"
-#include "common/keys.h"
 
 namespace fastprune {
 
@@ -15,7 +14,6 @@ constexpr int kMostRun = 64;
 struct NmRule {
   int keep;  // n
   int run;   // m
-  bool is_signed;
 
   // How many more entries of a run of `size` to prune, of which `zeros` are already.
   FASTPRUNE_HD int due(int size, int zeros) const {
@@ -23,16 +21,6 @@ struct NmRule {
     return due > 0 ? due : 0;
   }
 };
-
-// Of an entry that is not active: above the key of any score.
-template <class Key>
-constexpr Key kInactive = static_cast<Key>(~Key{0});
-
-// The key of a score by magnitude, or by value.
-template <class F>
-FASTPRUNE_HD typename F::Key score_key(typename F::Bits bits, bool is_signed) {
-  return is_signed ? signed_key<F>(bits) : rank_key<F>(bits, 0);
-}
 
 // The runs along the dim in the middle, the last of which may be shorter, and every entry of the
 // inner dims begins a run of its own. Runs are numbered in order of their first entry.

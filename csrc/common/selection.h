@@ -23,6 +23,13 @@ FASTPRUNE_HD int64_t budget(const Amount& amount, int64_t active) {
              : static_cast<int64_t>(rint(amount.fraction * static_cast<double>(active)));
 }
 
+// How many more of `active` entries to prune until a fraction of all `size` entries is, of which
+// `zeros` are already.
+FASTPRUNE_HD int64_t budget_left(double fraction, int64_t size, int64_t zeros, int64_t active) {
+  const int64_t due = static_cast<int64_t>(rint(fraction * static_cast<double>(size))) - zeros;
+  return due < 0 ? 0 : due < active ? due : active;
+}
+
 // Ranks in a sorted sample: `pivot`, the expected rank of the threshold, and a confidence interval
 // [low, high] around it. `low` may be negative, and `high` beyond the sample.
 struct SampleRanks {

@@ -50,7 +50,7 @@ struct ChannelsPolicy {
   static constexpr int kSelectorsPerMultiprocessor = 4;
 };
 
-// topk_masks, topk_prune, topk_part.
+// topk_masks, topk_prune, topk_part, row_masks, row_prune.
 struct TopkPolicy {
   // Many, for the phases that a single block does.
   static constexpr int kThreads = 512;

@@ -72,6 +72,26 @@ inline TensorLists call_nm_prune(at::TensorList scores, const MaskList& masks, a
   return op.call(scores, masks, ts, n, m, dim, factors, is_signed);
 }
 
+inline std::vector<at::Tensor> call_row_masks(at::TensorList scores, const MaskList& masks,
+                                              const at::Scalar& amount, int64_t dim,
+                                              const MaskList& factors, bool absolute,
+                                              bool is_signed) {
+  static const auto op =
+      find_op<std::vector<at::Tensor>(at::TensorList, const MaskList&, const at::Scalar&, int64_t,
+                                      const MaskList&, bool, bool, std::optional<at::ScalarType>)>(
+          "fastprune::row_masks");
+  return op.call(scores, masks, amount, dim, factors, absolute, is_signed, /*dtype=*/std::nullopt);
+}
+
+inline TensorLists call_row_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
+                                  const at::Scalar& amount, int64_t dim, const MaskList& factors,
+                                  bool absolute, bool is_signed) {
+  static const auto op =
+      find_op<TensorLists(at::TensorList, const MaskList&, at::TensorList, const at::Scalar&,
+                          int64_t, const MaskList&, bool, bool)>("fastprune::row_prune");
+  return op.call(scores, masks, ts, amount, dim, factors, absolute, is_signed);
+}
+
 inline at::Tensor call_channel_mask(const at::Tensor& scores, const at::Tensor& like,
                                     const std::optional<at::Tensor>& mask, const at::Scalar& amount,
                                     int64_t dim, bool active_only) {

@@ -35,6 +35,7 @@ from . import (
     ops,
     parametrization,
     patching,
+    rows,
     scored,
 )
 from .base import BasePruningMethod
@@ -50,6 +51,7 @@ from .nm import *  # noqa: F403
 from .packing import packed, unpacked
 from .parametrization import *  # noqa: F403
 from .patching import *  # noqa: F403
+from .rows import *  # noqa: F403
 from .scored import *  # noqa: F403
 
 __version__ = "0.1.0"
@@ -65,4 +67,5 @@ __all__ += methods.__all__
 __all__ += nm.__all__
 __all__ += parametrization.__all__
 __all__ += patching.__all__
+__all__ += rows.__all__
 __all__ += scored.__all__

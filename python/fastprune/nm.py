@@ -8,52 +8,55 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from . import _C, ops
-from .patterns import Pattern, Selection, are_plain
-from .scored import Score, Scored, has_score
+from . import ops
+from .factored import Factored, Groups, lowest
+from .patterns import Selection
+from .scored import Score
 
 __all__ = ["NMStructured", "check_nm", "nm_structured"]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-class Runs(Pattern):
-    """Runs of ``method.m`` entries along ``method.dim``, each decided by itself."""
+class Runs(Groups):
+    """Runs of ``method.m`` entries along ``method.dim``."""
 
-    def __init__(self) -> None:
-        super().__init__("global")  # upstream's container passes whole tensors, with their old mask
-
-    def decide(
+    def masks(
         self,
         method: Any,
         ranks: Sequence[Tensor],
-        likes: Sequence[Tensor],
         masks: Sequence[Tensor | None],
-        ts: Sequence[Tensor] | None,
-        active_only: bool,
+        factors: Sequence[Tensor],
+        is_signed: bool,
+        dtype: torch.dtype | None,
+    ) -> Sequence[Tensor]:
+        rule = method.n, method.m, method.dim
+        return ops.nm_masks(ranks, masks, *rule, factors, is_signed=is_signed, dtype=dtype)
+
+    def prune(
+        self,
+        method: Any,
+        ranks: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        ts: Sequence[Tensor],
+        factors: Sequence[Tensor],
+        is_signed: bool,
     ) -> Selection:
         rule = method.n, method.m, method.dim
-        is_signed = has_score(method)
-        factors = () if method.factor is None else (method.factor,) * len(ranks)
-        ranks = [r.double() if _is_integer(r) else r for r in ranks]
-        native = are_plain(masks, ranks) and not any(t.is_complex() for t in (*ranks, *likes))
-        if not native or (factors and not _C.is_plain(None, method.factor)):
-            by_sorting = [
-                _by_sorting(*rule, rank, like, mask, method.factor, is_signed)
-                for rank, like, mask in zip(ranks, likes, masks, strict=True)
-            ]
-            return by_sorting, None
-        if all(mask is None for mask in masks):
-            masks = ()
-        alike = all(r.dtype == like.dtype for r, like in zip(ranks, likes, strict=True))
-        if ts is not None and (masks or alike) and not any(map(_is_integer, ts)):
-            return ops.nm_prune(ranks, masks, ts, *rule, factors, is_signed=is_signed)
-        dtype = None if masks else likes[0].dtype
-        new = ops.nm_masks(ranks, masks, *rule, factors, is_signed=is_signed, dtype=dtype)
-        return new, None
+        return ops.nm_prune(ranks, masks, ts, *rule, factors, is_signed=is_signed)
+
+    def by_sorting(self, method: Any, values: Tensor, old: Tensor) -> Tensor:
+        m, dim = method.m, method.dim
+        size = _in_runs(torch.ones_like(old, dtype=torch.bool), m, dim, False).sum(-1, keepdim=True)
+        zeros = _in_runs(old == 0, m, dim, False).sum(-1, keepdim=True)
+        due = size - size.clamp(max=method.n) - zeros
+        active = _in_runs(old == 1, m, dim, False)
+        pruned = lowest(_in_runs(values, m, dim, 0.0), active, due)
+        there = pruned.flatten(-2)[..., : old.shape[dim]].movedim(-1, dim)
+        return old.masked_fill(there, 0)
 
 
-class NMStructured(Scored):
+class NMStructured(Factored):
     """Keeps, of each run of ``m`` entries along ``dim``, the ``n`` of largest magnitude.
 
     N:M sparsity (Zhou et al., "Learning N:M Fine-grained Structured Sparse Neural Networks From
@@ -97,20 +100,7 @@ class NMStructured(Scored):
         if not 0 <= n <= m:
             raise ValueError(f"expected n to be between 0 and m, {m}, got {n}")
         self.n, self.m, self.dim = n, m, dim
-        self.factor = factor
-        self.score = score
-        if factor is not None and has_score(self):
-            raise TypeError("expected a factor, which multiplies magnitudes, or a score, got both")
-
-    @classmethod
-    def rank(
-        cls,
-        method: Any,
-        ts: Sequence[Tensor],
-        masks: Sequence[Tensor | None],
-        active_only: bool,
-    ) -> Sequence[Tensor]:
-        return super().rank(method, ts, masks, active_only) if has_score(method) else ts
+        super().__init__(factor, score)
 
 
 def nm_structured(
@@ -175,40 +165,8 @@ def check_nm(tensor: Tensor, n: int, m: int, dim: int = 1) -> bool:
     return bool((kept <= n).all())
 
 
-def _is_integer(t: Tensor) -> bool:
-    return not (t.is_floating_point() or t.is_complex())
-
-
 def _in_runs(t: Tensor, m: int, dim: int, filler: float) -> Tensor:
     """Shape ``[..., runs, m]``; the last run is filled up."""
     last = t.movedim(dim, -1)
     padded = torch.nn.functional.pad(last, (0, -last.shape[-1] % m), value=filler)
     return padded.unflatten(-1, (-1, m))
-
-
-def _by_sorting(
-    n: int,
-    m: int,
-    dim: int,
-    rank: Tensor,
-    like: Tensor,
-    mask: Tensor | None,
-    factor: Tensor | None,
-    is_signed: bool,
-) -> Tensor:
-    """The new mask by stable sorts, for tensors that the operators do not take."""
-    if factor is not None:
-        wide = torch.float64 if rank.dtype == torch.float64 else torch.float32
-        rank = rank.abs().to(wide) * factor.abs().to(wide)
-    old = torch.ones_like(like) if mask is None else mask
-    values = _in_runs(rank if is_signed else rank.abs(), m, dim, 0.0)
-    there = _in_runs(torch.ones_like(old, dtype=torch.bool), m, dim, False)
-    active = _in_runs(old == 1, m, dim, False)
-    zeros = (_in_runs(old == 0, m, dim, False)).sum(-1, keepdim=True)
-    size = there.sum(-1, keepdim=True)
-    due = size - size.clamp(max=n) - zeros
-    order = values.argsort(dim=-1, stable=True)
-    last = (~active).gather(-1, order).int().argsort(dim=-1, stable=True)
-    place = order.gather(-1, last).argsort(-1)
-    pruned = (active & (place < due)).flatten(-2)[..., : old.shape[dim]].movedim(-1, dim)
-    return old.masked_fill(pruned, 0)

@@ -11,7 +11,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune as prune
-from fastprune.nm import _by_sorting
+from fastprune.factored import ranked_values
 from support import reference
 from support.compare import assert_same_bits
 from support.inputs import FLOATS, KINDS, mask, values
@@ -126,7 +126,10 @@ def test_by_sorting(seed: int) -> None:
     (expected,) = reference.nm_masks(
         [t], [] if old is None else [old], n, m, dim, [factor], is_signed=is_signed
     )
-    assert torch.equal(_by_sorting(n, m, dim, t, t, old, factor, is_signed), expected)
+    method = prune.NMStructured(n, m, dim)
+    ones = torch.ones_like(t) if old is None else old
+    actual = method.pattern.by_sorting(method, ranked_values(t, factor, is_signed), ones)
+    assert torch.equal(actual, expected)
 
 
 def test_under_vmap_and_for_integers() -> None:

@@ -75,6 +75,27 @@ def test_nm_prune(device: str, layout: str, grad: bool) -> None:
 
 @grads
 @layouts
+def test_row_masks(device: str, layout: str, grad: bool) -> None:
+    t, m = tensors(device, layout, grad)
+    factor = torch.rand(SHAPE[1], 1, 1, device=device)
+    check(OPS.row_masks, [t, t[:0]], [], 0.5, 1, [])
+    check(OPS.row_masks, [t, t], [None, m.bool()], 0.4, -1, [factor, None], absolute=True)
+    check(OPS.row_masks, [t], [], 2, 0, [], is_signed=True, dtype=torch.uint8)
+
+
+@grads
+@layouts
+def test_row_prune(device: str, layout: str, grad: bool) -> None:
+    t, m = tensors(device, layout, grad)
+    scores = values("normal", SHAPE, torch.float32).to(device)
+    factor = torch.rand(SHAPE[1], 1, 1, device=device)
+    check(OPS.row_prune, [scores, scores[:0]], [], [t, t[:0]], 0.5, 1, [])
+    check(OPS.row_prune, [t], [m], [t], 0.4, -1, [factor], absolute=True)
+    check(OPS.row_prune, [scores], [None], [t], 2, 0, [], is_signed=True)
+
+
+@grads
+@layouts
 def test_channel_norms(device: str, layout: str, grad: bool) -> None:
     t, _ = tensors(device, layout, grad)
     for p in (0.0, 2.0, float("inf")):

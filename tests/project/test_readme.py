@@ -55,6 +55,13 @@ def test_example_of_nm(ran: dict[str, Any]) -> None:
     assert sparse.weight_mask.sum() == sparse.weight_mask.numel() // 2
 
 
+def test_example_of_rows(ran: dict[str, Any]) -> None:
+    by_row, norms = ran["by_row"], ran["norms"]
+    lowest = (by_row.weight_orig.abs() * norms).topk(384, largest=False).indices
+    assert not by_row.weight_mask.gather(1, lowest).any()
+    assert by_row.weight_mask.sum() == by_row.weight_mask.numel() // 2
+
+
 def test_example_of_checkpoints(ran: dict[str, Any]) -> None:
     layer, fresh, dense = ran["layer"], ran["fresh"], ran["dense"]
     assert torch.equal(fresh.weight_mask, layer.weight_mask)

@@ -80,11 +80,7 @@ def nm_masks(
         old = masks[i] if masks else None
         mask = torch.ones(score.shape, dtype=dtype or score.dtype) if old is None else old.clone()
         mask = mask.contiguous()
-        values = score.detach().cpu()
-        if factors and factors[i] is not None:
-            wide = torch.float64 if score.dtype == torch.float64 else torch.float32
-            values = values.to(wide).abs() * factors[i].to(wide).abs()
-        keys = signed_keys(values) if is_signed else rank_keys(values)
+        keys = _keys(score, factors[i] if factors else None, is_signed)
         key_rows, rows = keys.movedim(dim, -1), mask.movedim(dim, -1)
         for index in np.ndindex(*rows.shape[:-1]):
             for begin in range(0, rows.shape[-1], m):
@@ -95,6 +91,48 @@ def nm_masks(
                     row[j] = 0
         new.append(mask)
     return new
+
+
+def row_masks(
+    scores: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    amount: int | float,
+    dim: int,
+    factors: Sequence[Tensor | None] = (),
+    *,
+    absolute: bool = False,
+    is_signed: bool = False,
+    dtype: torch.dtype | None = None,
+) -> list[Tensor]:
+    """Row by row, by a stable sort."""
+    new = []
+    for i, score in enumerate(scores):
+        old = masks[i] if masks else None
+        mask = torch.ones(score.shape, dtype=dtype or score.dtype) if old is None else old.clone()
+        size = score.numel() // max(1, score.shape[dim])
+        rows = mask.movedim(dim, 0).reshape(score.shape[dim], size)
+        keys = _keys(score, factors[i] if factors else None, is_signed)
+        key_rows = keys.movedim(dim, 0).reshape(rows.shape)
+        pruned = torch.zeros(rows.shape, dtype=torch.bool)
+        for r in range(len(rows)):
+            active = (rows[r] == 1).nonzero().flatten()
+            if absolute:
+                due = round(amount * rows.shape[1]) - int((rows[r] == 0).sum())
+            else:
+                due = count(amount, len(active))
+            order = key_rows[r][active].argsort(stable=True)
+            pruned[r, active[order[: max(0, due)]]] = True
+        there = pruned.view(mask.movedim(dim, 0).shape).movedim(0, dim)
+        new.append(mask.masked_fill(there, 0).contiguous())
+    return new
+
+
+def _keys(score: Tensor, factor: Tensor | None, is_signed: bool) -> Tensor:
+    values = score.detach().cpu()
+    if factor is not None:
+        wide = torch.float64 if score.dtype == torch.float64 else torch.float32
+        values = values.to(wide).abs() * factor.to(wide).abs()
+    return signed_keys(values) if is_signed else rank_keys(values)
 
 
 def signed_keys(t: Tensor) -> Tensor:

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -28,38 +27,23 @@ struct Counts {
   int64_t inside = 0;  // active and in the bracket
 };
 
-// What sweep_block compares: keys of 16-bit scores fit 16 bits, and twice as many are compared at
-// a time.
-template <class F>
-using Lane = std::conditional_t<sizeof(typename F::Bits) == 2, uint16_t, typename F::Key>;
-
-// The bracket in raw keys; see raw_bound.
+// The bracket as sweep_block compares it, in raw keys; see raw_bound.
 template <class F>
 struct RawBracket {
-  Lane<F> lo;
-  Lane<F> width;  // number of keys in the bracket
-  Lane<F> pivot;
+  NarrowKey<F> lo;
+  NarrowKey<F> width;  // number of keys in the bracket
+  NarrowKey<F> pivot;
 
   RawBracket(const Bracket<typename F::Key>& bracket, typename F::Key pivot, typename F::Key flip)
-      : lo(static_cast<Lane<F>>(raw_bound<F>(bracket.lo, flip))),
-        width(static_cast<Lane<F>>(raw_bound<F>(bracket.hi + 1, flip) - lo)),
-        pivot(static_cast<Lane<F>>(raw_bound<F>(pivot, flip))) {}
+      : lo(static_cast<NarrowKey<F>>(raw_bound<F>(bracket.lo, flip))),
+        width(static_cast<NarrowKey<F>>(raw_bound<F>(bracket.hi + 1, flip) - lo)),
+        pivot(static_cast<NarrowKey<F>>(raw_bound<F>(pivot, flip))) {}
 };
 
 struct BlockCounts {
   int32_t active;
   int32_t below;
 };
-
-// The product of t with a mask entry of this value, 0 or 1 where there was no mask.
-template <class F, class M, bool kHasMask>
-typename F::Bits product_of(M value, bool pruned, typename F::Bits t) {
-  if constexpr (!kHasMask && sizeof(t) == 2) {
-    return product_of_choice<F>(pruned, t);
-  } else {
-    return product_bits<F, M>(value, t);
-  }
-}
 
 // Flags the entries inside the bracket. The number of vector instructions is what limits this loop:
 // a key is below `lo` if the top bit of key - lo is set, which is cheaper to count than a
@@ -71,7 +55,7 @@ FASTPRUNE_MULTIVERSION BlockCounts sweep_block(const typename F::Bits* __restric
                                                typename F::Bits* __restrict__ product,
                                                uint8_t* __restrict__ flags, int32_t n,
                                                RawBracket<F> bracket, typename F::Key flip, M one) {
-  using Key = Lane<F>;
+  using Key = NarrowKey<F>;
   constexpr int kTopBit = 8 * sizeof(Key) - 1;
   Key active_count = 0;
   Key below_count = 0;

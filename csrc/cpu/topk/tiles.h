@@ -9,14 +9,11 @@
 
 #include "args/topk.h"
 #include "common/dtypes.h"
-#include "common/fusion.h"
 #include "common/keys.h"
+#include "cpu/util/fusion.h"
 #include "cpu/util/parallel.h"
 
 namespace fastprune::cpu {
-
-// The sweep writes the product too, unless that takes a conversion.
-constexpr FusionRule kFusion{/*half=*/false, /*byte_masks=*/false};
 
 constexpr int64_t kTile = 1 << 15;  // entries; an offset in a tile fits 16 bits
 

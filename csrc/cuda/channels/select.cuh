@@ -6,6 +6,7 @@
 #include "common/selection.h"
 #include "cuda/util/budget.cuh"
 #include "cuda/util/device.cuh"
+#include "cuda/util/ties.cuh"
 
 namespace fastprune::cuda {
 
@@ -132,20 +133,10 @@ __device__ __forceinline__ void rank_channels(const ChannelScores& scores,
 template <int kBlock>
 __device__ __forceinline__ void rank_ties(const ChannelScores& scores,
                                           const Bracket<uint64_t>& bracket, LastChannel& last) {
-  using Scan = cub::BlockScan<int64_t, kBlock>;
-  FASTPRUNE_SHARED(typename Scan::TempStorage, scan);
-  const int64_t share = ceil_div(scores.count, kBlock);
-  const int64_t first = threadIdx.x * share;
-  const int64_t end = first + share < scores.count ? first + share : scores.count;
   const auto is_tie = [&](int64_t c) { return scores.key(c) == bracket.lo && scores.active(c); };
-  int64_t own = 0;
-  for (int64_t c = first; c < end; ++c) own += is_tie(c);
-  int64_t before = 0;
-  Scan(scan).ExclusiveSum(own, before);
-  if (bracket.rank <= before || bracket.rank > before + own) return;  // in all threads but one
-  int64_t c = first;
-  for (int64_t due = bracket.rank - before; due > 0; ++c) due -= is_tie(c);
-  last = {bracket.lo, c - 1, last.active};
+  const int64_t active = last.active;
+  find_tie<kBlock>(scores.count, bracket.rank, is_tie,
+                   [&](int64_t c) { last = {bracket.lo, c, active}; });
 }
 
 // Called by all threads of a block; all of them get the result.

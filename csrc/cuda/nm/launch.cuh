@@ -4,28 +4,17 @@
 
 #include <ATen/ATen.h>
 
-#include "args/nm.h"
+#include "args/each.h"
 #include "common/dtypes.h"
 #include "cuda/nm/nm_kernel.cuh"
 #include "cuda/nm/nm_masks.h"
+#include "cuda/util/each.h"
 #include "cuda/util/launch.cuh"
 
 namespace fastprune::cuda {
 
-inline FactorType factor_type(const at::Tensor& factor) {
-  if (!factor.defined()) return FactorType::kNone;
-  switch (factor.scalar_type()) {
-    case at::kFloat:
-      return FactorType::kFloat;
-    case at::kDouble:
-      return FactorType::kDouble;
-    default:
-      return FactorType::kScores;
-  }
-}
-
 template <class F, class M>
-NmTask<F, M> nm_task(const NmArgs& args) {
+NmTask<F, M> nm_task(const EachArgs& args, const NmRule& rule) {
   using Bits = typename F::Bits;
   const auto pointer = [](const at::Tensor& t) {
     return t.defined() ? t.const_data_ptr() : nullptr;
@@ -35,21 +24,22 @@ NmTask<F, M> nm_task(const NmArgs& args) {
           static_cast<M*>(args.output.work.mutable_data_ptr()),
           static_cast<const Bits*>(pointer(args.t)),
           args.product.defined() ? static_cast<Bits*>(args.product.mutable_data_ptr()) : nullptr,
-          {pointer(args.factor.tensor), factor_type(args.factor.tensor), args.factor.broadcast},
-          args.runs,
-          args.rule,
+          device_factor(args.factor),
+          Runs(args.shape, rule.run),
+          rule,
+          args.is_signed,
           static_cast<M>(one_bits(args.output.out.scalar_type()))};
 }
 
 template <class F>
-void launch_nm(const NmArgs& args) {
+void launch_nm(const EachArgs& args, const NmRule& rule) {
   dispatch_mask_width(args.output.work.element_size(), [&](auto bits) {
     using M = decltype(bits);
-    const NmTask<F, M> task = nm_task<F, M>(args);
-    const unsigned grid = grid_for(ceil_div(args.runs.count(), NmPolicy::kThreads),
+    const NmTask<F, M> task = nm_task<F, M>(args, rule);
+    const unsigned grid = grid_for(ceil_div(task.runs.count(), NmPolicy::kThreads),
                                    NmPolicy::kBlocksPerMultiprocessor);
-    const int run = args.rule.run;
-    const bool whole = args.runs.shape.inner == 1 && args.runs.shape.channels % run == 0 &&
+    const int run = rule.run;
+    const bool whole = args.shape.inner == 1 && args.shape.channels % run == 0 &&
                        is_aligned(task.scores) && is_aligned(task.mask) && is_aligned(task.out) &&
                        is_aligned(task.t) && is_aligned(task.product);
     if (run == 4 && whole) {

@@ -2,31 +2,16 @@
 // is the number of others that are pruned before it. Raw pointers, no torch headers.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
-#include <cstring>
-#include <type_traits>
 
-#include "common/broadcast.h"
-#include "common/fusion.h"
+#include "common/keys.h"
 #include "common/nm.h"
 #include "cuda/util/device.cuh"
-#include "cuda/util/tensor_list.cuh"
+#include "cuda/util/factor.cuh"
+#include "cuda/util/fusion.cuh"
 #include "cuda/util/vec.cuh"
 
 namespace fastprune::cuda {
-
-// The products that are fused: of all score dtypes, with masks of the same dtype or of one byte.
-constexpr FusionRule kNmFusion{/*half=*/true, /*byte_masks=*/true};
-
-enum class FactorType : int { kNone, kFloat, kDouble, kScores };
-
-// Of float32, float64 or the dtype of the scores.
-struct NmFactor {
-  const void* values;
-  FactorType type;
-  Broadcast broadcast;
-};
 
 template <class F, class M>
 struct NmTask {
@@ -35,9 +20,10 @@ struct NmTask {
   M* out;
   const typename F::Bits* t;  // nullptr, as `product`: only the mask is written
   typename F::Bits* product;
-  NmFactor factor;
+  DeviceFactor factor;
   Runs runs;
   NmRule rule;
+  bool is_signed;
   M one;
 };
 
@@ -88,27 +74,6 @@ __device__ __forceinline__ void store_run(T* to, int64_t step, int size, const T
   }
 }
 
-// The key of |score| * |factor|, multiplied once, in float32 or for float64 in that.
-template <class F>
-__device__ __forceinline__ typename F::Key scaled_key(typename F::Bits bits, const NmFactor& factor,
-                                                      int64_t at) {
-  using Wide = std::conditional_t<sizeof(typename F::Bits) == 8, double, float>;
-  using Format = std::conditional_t<sizeof(Wide) == 8, Fp64, Fp32>;
-  const auto value = [&](auto type) {
-    using T = decltype(type);
-    return static_cast<Wide>(load_vec<1>(static_cast<const T*>(factor.values) + at).at[0]);
-  };
-  const Wide by = factor.type == FactorType::kFloat    ? value(float{})
-                  : factor.type == FactorType::kDouble ? value(double{})
-                                                       : value(typename F::Value{});
-  typename F::Value score;
-  memcpy(&score, &bits, sizeof score);
-  const Wide scaled = fabs(static_cast<Wide>(score)) * fabs(by);
-  typename Format::Bits scaled_bits;
-  memcpy(&scaled_bits, &scaled, sizeof scaled);
-  return static_cast<typename F::Key>(rank_key<Format>(scaled_bits, 0));
-}
-
 // kRun: at least as many entries as a run has. kVec: exactly as many in every run, neighbouring in
 // memory and aligned for vectors.
 template <class F, class M, int kRun, bool kVec>
@@ -122,7 +87,7 @@ __global__ void __launch_bounds__(NmPolicy::kThreads) nm_kernel(const NmTask<F, 
   const int64_t stride = int64_t{gridDim.x} * NmPolicy::kThreads;
   for (int64_t number = int64_t{blockIdx.x} * NmPolicy::kThreads + threadIdx.x; number < count;
        number += stride) {
-    const Runs::Place place = kVec && task.factor.type == FactorType::kNone
+    const Runs::Place place = kVec && !task.factor.exists()
                                   ? Runs::Place{0, 0, 0, kRun, number * kRun}
                                   : runs.place(number, task.rule.run);
     const int size = kVec ? kRun : place.size;
@@ -138,20 +103,17 @@ __global__ void __launch_bounds__(NmPolicy::kThreads) nm_kernel(const NmTask<F, 
     }
     Key keys[kRun];
     int zeros = 0;
-    const Broadcast& at = task.factor.broadcast;
     const int64_t factor =
-        task.factor.type == FactorType::kNone
-            ? 0
-            : at.outer(place.outer) + place.first * at.along + at.inner(place.inner);
+        task.factor.exists() ? task.factor.offset(place.outer, place.first, place.inner) : 0;
 #pragma unroll kUnroll
     for (int j = 0; j < kRun; ++j) {
       keys[j] = kInactive<Key>;
       if (j >= size) continue;
       zeros += mask[j] == M{0};
       if (mask[j] != task.one) continue;
-      keys[j] = task.factor.type == FactorType::kNone
-                    ? score_key<F>(scores[j], task.rule.is_signed)
-                    : scaled_key<F>(scores[j], task.factor, factor + j * at.along);
+      keys[j] = task.factor.exists() ? task.factor.template key<F>(
+                                           scores[j], factor + j * task.factor.broadcast.along)
+                                     : score_key<F>(scores[j], task.is_signed);
     }
     const int due = task.rule.due(size, zeros);
 #pragma unroll kUnroll
@@ -164,7 +126,7 @@ __global__ void __launch_bounds__(NmPolicy::kThreads) nm_kernel(const NmTask<F, 
       if (before < due && keys[i] != kInactive<Key>) mask[i] = M{0};
     }
     store_run<M, kRun, kVec>(task.out + place.entry, step, size, mask);
-    if constexpr (can_multiply<F, M>(kNmFusion, /*has_old_mask=*/true)) {
+    if constexpr (can_multiply<F, M>(kFusion, /*has_old_mask=*/true)) {
       if (task.product == nullptr) continue;
       if (task.t != task.scores) {
         load_run<Bits, kRun, kVec>(task.t + place.entry, step, size, scores);

@@ -4,10 +4,10 @@
 
 #include <cstdint>
 
-#include "common/fusion.h"
 #include "common/keys.h"
 #include "common/selection.h"
 #include "cuda/util/device.cuh"
+#include "cuda/util/fusion.cuh"
 #include "cuda/util/tensor_list.cuh"
 #include "cuda/util/vec.cuh"
 
@@ -142,9 +142,6 @@ __device__ __forceinline__ Packed<M, N> old_mask(const Span<F, M>& span, int i,
   for (int e = 0; e < N; ++e) mask.at[e] = static_cast<M>(options.one);
   return pack(mask);
 }
-
-// The products that are fused: of all score dtypes, with masks of the same dtype or of one byte.
-constexpr FusionRule kFusion{/*half=*/true, /*byte_masks=*/true};
 
 // N entries of the scores, of the old mask, and of t if there is a product. Where t is the scores,
 // it is not loaded again.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from numbers import Integral
 
+import torch
 from torch import Tensor
 
 
@@ -28,3 +29,21 @@ def check_device(name: str, mask: Tensor, of: Tensor) -> None:
     """A meta tensor brings the call here whatever the other's device."""
     if mask.device != of.device:
         raise RuntimeError(f"expected {name} to be on {of.device}, got {mask.device}")
+
+
+def fake_masks(
+    scores: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    factors: Sequence[Tensor | None],
+    dtype: torch.dtype | None,
+) -> list[Tensor]:
+    """What nm_masks and row_masks return, without data."""
+    for name, given in (("masks", masks), ("factors", factors)):
+        for i, tensor in enumerate(given):
+            if tensor is not None:
+                check_device(f"{name}[{i}]", tensor, scores[i])
+    old = masks or [None] * len(scores)
+    return [
+        torch.empty_like(s, dtype=(dtype or s.dtype) if mask is None else mask.dtype)
+        for s, mask in zip(scores, old, strict=True)
+    ]

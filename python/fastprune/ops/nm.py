@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arguments import check_device
+from .arguments import fake_masks
 
 __all__ = ["nm_masks", "nm_prune"]
 
@@ -73,15 +73,7 @@ def _(
     is_signed: bool = False,
     dtype: torch.dtype | None = None,
 ) -> list[Tensor]:
-    for name, given in (("masks", masks), ("factors", factors)):
-        for i, tensor in enumerate(given):
-            if tensor is not None:
-                check_device(f"{name}[{i}]", tensor, scores[i])
-    old = masks or [None] * len(scores)
-    return [
-        torch.empty_like(s, dtype=(dtype or s.dtype) if mask is None else mask.dtype)
-        for s, mask in zip(scores, old, strict=True)
-    ]
+    return fake_masks(scores, masks, factors, dtype)
 
 
 def nm_prune(

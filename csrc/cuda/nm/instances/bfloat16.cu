@@ -1,5 +1,5 @@
 #include "cuda/nm/launch.cuh"
 
 namespace fastprune::cuda {
-template void launch_nm<Scores<Bf16, c10::BFloat16>>(const NmArgs&);
+template void launch_nm<Scores<Bf16, c10::BFloat16>>(const EachArgs&, const NmRule&);
 }  // namespace fastprune::cuda

@@ -1,5 +1,5 @@
 #include "cuda/nm/launch.cuh"
 
 namespace fastprune::cuda {
-template void launch_nm<Scores<Fp16, c10::Half>>(const NmArgs&);
+template void launch_nm<Scores<Fp16, c10::Half>>(const EachArgs&, const NmRule&);
 }  // namespace fastprune::cuda

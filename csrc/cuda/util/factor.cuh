@@ -1,0 +1,42 @@
+// A factor of the scores on the device, read in place. Free of torch headers.
+#pragma once
+
+#include <cstdint>
+
+#include "common/broadcast.h"
+#include "common/scaled.h"
+#include "cuda/util/device.cuh"
+#include "cuda/util/vec.cuh"
+
+namespace fastprune::cuda {
+
+enum class FactorType : int { kNone, kFloat, kDouble, kScores };
+
+// Of float32, float64 or the dtype of the scores.
+struct DeviceFactor {
+  const void* values;
+  FactorType type;
+  Broadcast broadcast;
+
+  __device__ __forceinline__ bool exists() const { return type != FactorType::kNone; }
+
+  // How far the value for an entry of a tensor [outer, channels, inner] is from the first.
+  __device__ __forceinline__ int64_t offset(int64_t outer, int64_t channel, int64_t inner) const {
+    return broadcast.outer(outer) + channel * broadcast.along + broadcast.inner(inner);
+  }
+
+  // The key of a score times the value at an offset.
+  template <class F>
+  __device__ __forceinline__ typename F::Key key(typename F::Bits score, int64_t at) const {
+    const auto value = [&](auto of) {
+      using T = decltype(of);
+      return static_cast<WideOf<F>>(load_vec<1>(static_cast<const T*>(values) + at).at[0]);
+    };
+    const WideOf<F> by = type == FactorType::kFloat    ? value(float{})
+                         : type == FactorType::kDouble ? value(double{})
+                                                       : value(typename F::Value{});
+    return scaled_key<F>(score, by);
+  }
+};
+
+}  // namespace fastprune::cuda

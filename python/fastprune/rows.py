@@ -1,0 +1,193 @@
+"""Budgets by row: of each output of a layer the same share of entries is pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.utils.prune as upstream
+from torch import Tensor, nn
+
+from . import ops
+from .factored import Factored, Groups, lowest
+from .patterns import Selection
+from .scored import Score
+
+__all__ = ["RowUnstructured", "row_unstructured"]
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+class Rows(Groups):
+    """The entries of each index of ``method.dim``."""
+
+    def masks(
+        self,
+        method: Any,
+        ranks: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        factors: Sequence[Tensor],
+        is_signed: bool,
+        dtype: torch.dtype | None,
+    ) -> Sequence[Tensor]:
+        amount, absolute = _budget(method)
+        return ops.row_masks(
+            ranks,
+            masks,
+            amount,
+            method.dim,
+            factors,
+            absolute=absolute,
+            is_signed=is_signed,
+            dtype=dtype,
+        )
+
+    def prune(
+        self,
+        method: Any,
+        ranks: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        ts: Sequence[Tensor],
+        factors: Sequence[Tensor],
+        is_signed: bool,
+    ) -> Selection:
+        amount, absolute = _budget(method)
+        return ops.row_prune(
+            ranks, masks, ts, amount, method.dim, factors, absolute=absolute, is_signed=is_signed
+        )
+
+    def by_sorting(self, method: Any, values: Tensor, old: Tensor) -> Tensor:
+        amount, absolute = _budget(method)
+        rows = old.movedim(method.dim, 0).reshape(old.shape[method.dim], -1)
+        active = rows == 1
+        left = active.sum(1, keepdim=True)
+        if absolute:
+            due = round(amount * rows.shape[1]) - (rows == 0).sum(1, keepdim=True)
+        elif isinstance(amount, float):
+            due = (amount * left.double()).round()
+        else:
+            least = int(left.min()) if len(left) else amount
+            upstream._validate_pruning_amount(amount, least)
+            due = torch.full_like(left, amount)
+        pruned = lowest(values.movedim(method.dim, 0).reshape(rows.shape), active, due)
+        there = pruned.view(old.movedim(method.dim, 0).shape).movedim(0, method.dim)
+        return old.masked_fill(there, 0)
+
+
+def _budget(method: Any) -> tuple[int | float, bool]:
+    """What the operators take: an amount, and whether it is absolute."""
+    return (method.amount, False) if method.sparsity is None else (method.sparsity, True)
+
+
+class RowUnstructured(Factored):
+    """Prunes, in each row of a tensor, the entries of smallest magnitude.
+
+    A row is all entries of one index of ``dim``, each with a budget of its own, as Wanda prunes
+    (Sun et al., "A Simple and Effective Pruning Approach for Large Language Models",
+    arXiv:2306.11695), whose factor is the norm of each input. Ties go by the lowest index. Wanda
+    rounds a budget down, this to the nearest, half to even.
+
+    A ``score``, or the ``scores`` of a subclass, ranks as in :class:`Unstructured`.
+
+    >>> prune.RowUnstructured.apply(module, "weight", amount=0.5)
+
+    Args:
+        amount: of what remains: a float in [0, 1] is a fraction of a row's active entries, an int
+            their number.
+        dim: counts rows; 0 is the outputs of a Linear or convolution layer.
+        sparsity: in place of ``amount``, the fraction of a row's entries that is pruned in the
+            end, those pruned before included.
+        factor: broadcasts to the tensor; what is ranked is ``|t| * |factor|``.
+        score: called in place of ``scores``.
+
+    Raises:
+        ValueError: the amount is out of range, or exceeds the active entries of some row; amount
+            and sparsity are given.
+        TypeError: neither is given; the sparsity is no float; there are a factor and a score.
+        IndexError: ``dim`` is out of range.
+        RuntimeError: the factor does not broadcast to the tensor.
+    """
+
+    PRUNING_TYPE = "global"
+    pattern = Rows()
+
+    def __init__(
+        self,
+        amount: int | float | None = None,
+        dim: int = 0,
+        *,
+        sparsity: float | None = None,
+        factor: Tensor | None = None,
+        score: Score | None = None,
+    ) -> None:
+        check_budget(type(self).__name__, amount, sparsity)
+        self.amount: Any = amount
+        self.sparsity, self.dim = sparsity, dim
+        super().__init__(factor, score)
+
+
+def check_budget(name: str, amount: int | float | None, sparsity: float | None) -> None:
+    """Raise unless exactly one of them is given, and in range."""
+    if amount is None and sparsity is None:
+        raise TypeError(f"{name}() missing 1 required argument: 'amount', or 'sparsity'")
+    if sparsity is None:
+        upstream._validate_pruning_amount_init(amount)
+        return
+    if amount is not None:
+        raise ValueError(f"{name}() takes amount or sparsity, got {amount=} and {sparsity=}")
+    if not isinstance(sparsity, float):
+        raise TypeError(f"expected sparsity to be a float, got {sparsity!r}")
+    if not 0.0 <= sparsity <= 1.0:
+        raise ValueError(f"expected sparsity to be in the range [0, 1], got {sparsity}")
+
+
+def row_unstructured(
+    module: _Module,
+    name: str,
+    amount: int | float | None = None,
+    dim: int = 0,
+    *,
+    sparsity: float | None = None,
+    factor: Tensor | None = None,
+    importance_scores: Tensor | None = None,
+) -> _Module:
+    """Prune, in each row of ``module.<name>``, the entries of smallest magnitude.
+
+    Budgets by row as in Wanda (Sun et al., arXiv:2306.11695), see :class:`RowUnstructured`.
+
+    >>> m = prune.row_unstructured(nn.Linear(8, 4), "weight", amount=0.5)
+    >>> m.weight_mask.sum(1)
+    tensor([4., 4., 4., 4.])
+
+    Args:
+        module: holds the tensor to prune.
+        name: of the parameter; float64, float32, float16 and bfloat16 natively.
+        amount: of what remains: a float in [0, 1] is a fraction of a row's active entries, an int
+            their number.
+        dim: counts rows.
+        sparsity: in place of ``amount``, the fraction of a row that is pruned in the end.
+        factor: broadcasts to the parameter, and multiplies what is ranked.
+        importance_scores: rank these instead of the parameter; of its shape.
+
+    Returns:
+        The module; ``<name>_mask`` has the parameter's shape and dtype.
+
+    Raises:
+        AttributeError, TypeError: the module has nothing of that name, or no parameter; there is
+            neither amount nor sparsity.
+        ValueError: the amount is out of range, or exceeds the active entries of some row.
+        IndexError: ``dim`` is out of range.
+        AssertionError: the scores have another shape than the parameter.
+        RuntimeError: the scores are on another device, or the factor does not broadcast.
+    """
+    RowUnstructured.apply(
+        module,
+        name,
+        amount,
+        dim,
+        sparsity=sparsity,
+        factor=factor,
+        importance_scores=importance_scores,
+    )
+    return module
