@@ -16,7 +16,7 @@ CHANGED = {
             '  m.def("flip_mask(Tensor mask) -> Tensor");\n\n'
             '  m.def("combine_masks(',
         ),
-        ('"masked_mul", "masked_mul_"', '"flip_mask", "masked_mul", "masked_mul_"'),
+        ('"combine_masks",', '"combine_masks", "flip_mask",'),
     ],
     "csrc/autograd/no_gradient.cpp": [('"combine_masks"}', '"combine_masks", "flip_mask"}')],
     "csrc/args/elementwise.h": [
