@@ -25,6 +25,7 @@ from torch.nn.utils.prune import (
 
 from . import (
     caching,
+    calibration,
     checking,
     checkpoints,
     functional,
@@ -40,6 +41,7 @@ from . import (
 )
 from .base import BasePruningMethod
 from .caching import *  # noqa: F403, by their __all__
+from .calibration import *  # noqa: F403
 from .checking import *  # noqa: F403
 from .checkpoints import *  # noqa: F403
 from .container import PruningContainer
@@ -58,6 +60,7 @@ __version__ = "0.1.0"
 
 __all__ = ["BasePruningMethod", "PruningContainer", "ops", "packed", "unpacked"]
 __all__ += caching.__all__
+__all__ += calibration.__all__
 __all__ += checking.__all__
 __all__ += checkpoints.__all__
 __all__ += functional.__all__
