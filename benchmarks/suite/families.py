@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from suite import api, channels, elementwise, life, topk
+from suite import api, channels, elementwise, grouped, life, topk
 from suite.cases import Case
 from suite.workload import Workload
 
@@ -16,6 +16,8 @@ FAMILIES = {
     "random": api.RANDOM,
     "custom": api.CUSTOM,
     "global": topk.GLOBAL,
+    "nm": grouped.NM,
+    "rows": grouped.ROWS,
     "masked_mul": elementwise.MASKED_MUL,
     "masked_muls_": elementwise.MASKED_MULS_IN_PLACE,
     "hook": api.HOOK,

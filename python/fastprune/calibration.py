@@ -125,13 +125,14 @@ def _sums_of_convolution(module: Any, x: Tensor) -> tuple[Tensor, int]:
     x = nn.functional.pad(x, module._reversed_padding_repeated_twice, mode=mode)
     squares = _wide(x.new_zeros(x.shape[1], *kernel))
     for offset in product(*(range(size) for size in kernel)):
-        places = []
+        places: list[slice] = []
         for d, at in enumerate(offset):
             first = at * module.dilation[d]
             span = (kernel[d] - 1) * module.dilation[d]
             places.append(slice(first, x.shape[2 + d] - span + first, module.stride[d]))
-        for sequence in x[(..., *places)]:
-            squares[(slice(None), *offset)] += _wide(sequence).square().flatten(1).sum(1)
+        at_offset: tuple[slice | int, ...] = (slice(None), *offset)
+        for sequence in x[(slice(None), slice(None), *places)]:
+            squares[at_offset] += _wide(sequence).square().flatten(1).sum(1)
     shape = (module.groups, 1, module.in_channels // module.groups, *kernel)
     per_group = module.out_channels // module.groups if module.groups > 1 else 1
     return squares.view(shape).expand(-1, per_group, *shape[2:]).flatten(0, 1), x.shape[0]

@@ -107,9 +107,11 @@ def test_a_pruned_layer_and_inputs_by_name() -> None:
 
 def test_errors_leave_no_hook() -> None:
     layer = nn.Linear(2, 2)
-    with pytest.raises(TypeError, match="got Embedding"):
-        with prune.input_norms([layer, nn.Embedding(2, 2)]):
-            pass
+    with (
+        pytest.raises(TypeError, match="got Embedding"),
+        prune.input_norms([layer, nn.Embedding(2, 2)]),
+    ):
+        pass
     assert not layer._forward_pre_hooks
     with pytest.raises(ZeroDivisionError), prune.input_norms([layer]):
         raise ZeroDivisionError
