@@ -44,11 +44,7 @@ PYTEST := -m pytest -n $(JOBS) --dist loadfile
 WITH_OTHERS := OMP_WAIT_POLICY=passive
 SOURCES := setup.py pyproject.toml $(shell find csrc python -type f -not -path '*/__pycache__/*')
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
-PY_# A suite in several processes, each test file in one of them. OpenMP's threads sleep while they wait,
-# as other processes need the cores.
-PYTEST := -m pytest -n $(JOBS) --dist loadfile
-WITH_OTHERS := OMP_WAIT_POLICY=passive
-SOURCES := setup.py python tests benchmarks examples scripts
+PY_SOURCES := setup.py python tests benchmarks examples scripts
 INSTALL := -m pip install --quiet --disable-pip-version-check
 BUILD := -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps .
 
