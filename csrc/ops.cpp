@@ -57,6 +57,22 @@ TORCH_LIBRARY(fastprune, m) {
       "Tensor?[] factors, bool absolute=False, bool is_signed=False) -> (Tensor[] masks, Tensor[] "
       "products)");
 
+  // The p-norm of each block of the matrix that a tensor's first two dims are (all others are
+  // within a block), of the mean over the block rather than the sum; float64. Blocks at the edges
+  // may be smaller.
+  m.def("block_norms(Tensor[] ts, int[2] block, float p) -> Tensor[]");
+
+  // The old mask where a block is kept, and 0 elsewhere. units: bool, an entry for each block.
+  m.def(
+      "block_masks(Tensor[] units, Tensor?[] masks, Tensor[] likes, int[2] block, "
+      "ScalarType? dtype=None) -> Tensor[]");
+
+  // block_masks with the shapes of ts, and for each mask the product masked_mul(ts[i], mask), fused
+  // where kFusion allows.
+  m.def(
+      "block_prune(Tensor[] units, Tensor?[] masks, Tensor[] ts, int[2] block) -> "
+      "(Tensor[] masks, Tensor[] products)");
+
   // The p-norm of each channel of t along dim, float64.
   m.def("channel_norms(Tensor t, float p, int dim) -> Tensor");
 
@@ -102,10 +118,10 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CUDA, m) {
-  for (const char* op :
-       {"topk_masks", "topk_prune", "topk_part", "nm_masks", "nm_prune", "row_masks", "row_prune",
-        "channel_norms", "channel_mask", "channel_prune", "combine_masks", "masked_mul",
-        "masked_mul_", "masked_muls", "masked_muls_"}) {
+  for (const char* op : {"topk_masks", "topk_prune", "topk_part", "nm_masks", "nm_prune",
+                         "row_masks", "row_prune", "block_norms", "block_masks", "block_prune",
+                         "channel_norms", "channel_mask", "channel_prune", "combine_masks",
+                         "masked_mul", "masked_mul_", "masked_muls", "masked_muls_"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&built_without_cuda>());
   }
 }

@@ -189,6 +189,24 @@ def rows(target: Target, dtype: torch.dtype) -> Results:
         yield from [*masks, *products]
 
 
+def blocks(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
+    """Norms of blocks narrower and wider than a warp, and masks of them, edges included."""
+    ops = target.ops
+    draws = torch.Generator().manual_seed(0)
+    shapes = ((70, 64), (9, 70), (40, 33, 3), (130,))
+    ts = [torch.randn(shape, generator=draws).to(dtype).to(target.device) for shape in shapes]
+    for block in ((1, 4), (4, 4), (16, 40), (200, 3)):
+        for p in (2.0, 1.0, float("inf")):
+            norms = ops.block_norms(ts * 5, block, p)  # more than one launch
+            yield from norms
+        kept = [n > n.median() for n in norms[: len(ts)]]
+        old = [t > 0 for t in ts]
+        yield from ops.block_masks(kept, old, ts, block)
+        for masks in ([], [m.to(dtype) for m in old]):
+            new, products = ops.block_prune(kept, masks, ts, block)
+            yield from [*new, *products]
+
+
 def channels(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
     """Norms of channels, and selection among them."""
     for shape, dim in sizes.shapes:
@@ -226,6 +244,7 @@ def elementwise(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
 FAMILIES: dict[str, Callable[[Target, Sizes, torch.dtype], Results]] = {
     "topk": topk,
     "nm": nm,
+    "blocks": blocks,
     "channels": channels,
     "elementwise": elementwise,
 }

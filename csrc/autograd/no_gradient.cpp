@@ -14,8 +14,8 @@ void no_gradient(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, Autograd, m) {
-  for (const char* op : {"topk_masks", "topk_part", "nm_masks", "row_masks", "channel_norms",
-                         "channel_mask", "combine_masks"}) {
+  for (const char* op : {"topk_masks", "topk_part", "nm_masks", "row_masks", "block_norms",
+                         "block_masks", "channel_norms", "channel_mask", "combine_masks"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&no_gradient>());
   }
 }

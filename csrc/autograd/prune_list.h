@@ -15,12 +15,13 @@
 
 namespace fastprune::autograd {
 
-// `prune()` calls the operator, `select()` the one that only selects.
+// `prune()` calls the operator, which selects by the tensors `by`, and `select()` the one that only
+// selects.
 template <class Select, class Prune>
-TensorLists prune_list(at::TensorList scores, at::TensorList ts, const Select& select,
+TensorLists prune_list(at::TensorList by, at::TensorList ts, const Select& select,
                        const Prune& prune) {
   // Lists of different lengths go to the kernel, whose error names the argument.
-  const bool plain = ts.size() != scores.size() || std::all_of(ts.begin(), ts.end(), is_plain);
+  const bool plain = ts.size() != by.size() || std::all_of(ts.begin(), ts.end(), is_plain);
   if (!plain) {
     std::vector<at::Tensor> new_masks = select();
     std::vector<at::Tensor> products = call_masked_muls(ts, new_masks);

@@ -110,4 +110,13 @@ struct NmPolicy {
   static constexpr int kBlocksPerMultiprocessor = 8;
 };
 
+// block_norms, block_masks, block_prune.
+struct BlocksPolicy {
+  static constexpr int kThreads = 256;
+  static constexpr int kBlocksPerMultiprocessor = 8;
+
+  // Columns of a row that a block of threads writes.
+  static constexpr int kStretch = 1024;
+};
+
 }  // namespace fastprune::cuda

@@ -92,6 +92,23 @@ inline TensorLists call_row_prune(at::TensorList scores, const MaskList& masks, 
   return op.call(scores, masks, ts, amount, dim, factors, absolute, is_signed);
 }
 
+inline std::vector<at::Tensor> call_block_masks(at::TensorList units, const MaskList& masks,
+                                                at::TensorList likes, at::IntArrayRef block) {
+  static const auto op =
+      find_op<std::vector<at::Tensor>(at::TensorList, const MaskList&, at::TensorList,
+                                      at::IntArrayRef, std::optional<at::ScalarType>)>(
+          "fastprune::block_masks");
+  return op.call(units, masks, likes, block, /*dtype=*/std::nullopt);
+}
+
+inline TensorLists call_block_prune(at::TensorList units, const MaskList& masks, at::TensorList ts,
+                                    at::IntArrayRef block) {
+  static const auto op =
+      find_op<TensorLists(at::TensorList, const MaskList&, at::TensorList, at::IntArrayRef)>(
+          "fastprune::block_prune");
+  return op.call(units, masks, ts, block);
+}
+
 inline at::Tensor call_channel_mask(const at::Tensor& scores, const at::Tensor& like,
                                     const std::optional<at::Tensor>& mask, const at::Scalar& amount,
                                     int64_t dim, bool active_only) {

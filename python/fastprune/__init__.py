@@ -24,6 +24,7 @@ from torch.nn.utils.prune import (
 )
 
 from . import (
+    blocks,
     caching,
     calibration,
     checking,
@@ -40,7 +41,8 @@ from . import (
     scored,
 )
 from .base import BasePruningMethod
-from .caching import *  # noqa: F403, by their __all__
+from .blocks import *  # noqa: F403, by their __all__
+from .caching import *  # noqa: F403
 from .calibration import *  # noqa: F403
 from .checking import *  # noqa: F403
 from .checkpoints import *  # noqa: F403
@@ -59,6 +61,7 @@ from .scored import *  # noqa: F403
 __version__ = "0.1.0"
 
 __all__ = ["BasePruningMethod", "PruningContainer", "ops", "packed", "unpacked"]
+__all__ += blocks.__all__
 __all__ += caching.__all__
 __all__ += calibration.__all__
 __all__ += checking.__all__

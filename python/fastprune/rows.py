@@ -10,6 +10,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 from . import ops
+from .budgets import check_budget
 from .factored import Factored, Groups, lowest
 from .patterns import Selection
 from .scored import Score
@@ -125,21 +126,6 @@ class RowUnstructured(Factored):
         self.amount: Any = amount
         self.sparsity, self.dim = sparsity, dim
         super().__init__(factor, score)
-
-
-def check_budget(name: str, amount: int | float | None, sparsity: float | None) -> None:
-    """Raise unless exactly one of them is given, and in range."""
-    if amount is None and sparsity is None:
-        raise TypeError(f"{name}() missing 1 required argument: 'amount', or 'sparsity'")
-    if sparsity is None:
-        upstream._validate_pruning_amount_init(amount)
-        return
-    if amount is not None:
-        raise ValueError(f"{name}() takes amount or sparsity, got {amount=} and {sparsity=}")
-    if not isinstance(sparsity, float):
-        raise TypeError(f"expected sparsity to be a float, got {sparsity!r}")
-    if not 0.0 <= sparsity <= 1.0:
-        raise ValueError(f"expected sparsity to be in the range [0, 1], got {sparsity}")
 
 
 def row_unstructured(

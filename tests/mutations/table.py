@@ -22,7 +22,7 @@ else:
     import tomli as tomllib
 
 HERE = Path(__file__).resolve().parent
-FAMILIES = ("channels", "elementwise", "nm", "util", "topk")
+FAMILIES = ("blocks", "channels", "elementwise", "nm", "util", "topk")
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,19 @@ def test_row_prune(device: str, layout: str, grad: bool) -> None:
 
 @grads
 @layouts
+def test_blocks(device: str, layout: str, grad: bool) -> None:
+    t, m = tensors(device, layout, grad)
+    check(OPS.block_norms, [t, t[:0]], [2, 3], 2.0)
+    (norms,) = OPS.block_norms([t.detach()], [2, 3], 2.0)
+    kept = norms > norms.mean()
+    check(OPS.block_masks, [kept], [], [t], [2, 3])
+    check(OPS.block_masks, [kept], [m.bool()], [t], [2, 3])
+    check(OPS.block_prune, [kept], [None], [t], [2, 3])
+    check(OPS.block_prune, [kept], [m], [t], [2, 3])
+
+
+@grads
+@layouts
 def test_channel_norms(device: str, layout: str, grad: bool) -> None:
     t, _ = tensors(device, layout, grad)
     for p in (0.0, 2.0, float("inf")):

@@ -4,6 +4,7 @@ Slow, for any tensors. docs/design.md says the same in words. Results are on the
 sorts where the scores are, as sorting millions of entries many times is most of a test's time.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,6 +125,66 @@ def row_masks(
             pruned[r, active[order[: max(0, due)]]] = True
         there = pruned.view(mask.movedim(dim, 0).shape).movedim(0, dim)
         new.append(mask.masked_fill(there, 0).contiguous())
+    return new
+
+
+def block_norms(ts: Sequence[Tensor], block: Sequence[int], p: float = 2.0) -> list[Tensor]:
+    """By definition, summed in the order of block_grid.h: columns, lanes, halves."""
+    return [_block_norms(t, block, p) for t in ts]
+
+
+def _matrix(t: Tensor, block: Sequence[int]) -> tuple[Tensor, int, int]:
+    """A tensor as the matrix that is cut, and how many rows and columns a block has."""
+    rows, cols = [*t.shape[:2], 1, 1][:2]
+    if t.numel() == 0:
+        return t.cpu().reshape(rows, 0 if rows else cols), block[0], block[1]
+    matrix = t.detach().cpu().contiguous().reshape(rows, -1)
+    return matrix, min(block[0], rows), min(block[1], cols) * (matrix.shape[1] // cols)
+
+
+def _block_norms(t: Tensor, block: Sequence[int], p: float) -> Tensor:
+    rows, cols = [*t.shape[:2], 1, 1][:2]
+    norms = torch.empty(-(-rows // block[0]), -(-cols // block[1]), dtype=torch.float64)
+    matrix, height, width = _matrix(t, block)
+    for i, j in np.ndindex(*norms.shape):
+        part = matrix[i * height : (i + 1) * height, j * width : (j + 1) * width].double().abs()
+        if p == float("inf"):
+            norms[i, j] = part.max()
+        elif p == float("-inf"):
+            norms[i, j] = part.min()
+        else:
+            terms = (part != 0).double() if p == 0 else part * part if p == 2 else part**p
+            columns = torch.zeros(part.shape[1], dtype=torch.float64)
+            for row in terms:
+                columns = columns + row
+            lanes = torch.zeros(32, dtype=torch.float64)
+            for first in range(0, len(columns), 32):
+                some = columns[first : first + 32]
+                lanes[: len(some)] += some
+            while len(lanes) > 1:
+                lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
+            mean = lanes[0] / part.numel()
+            mean = float(mean)  # torch's sqrt may be 1 bit off
+            norms[i, j] = mean if p in (0, 1) else math.sqrt(mean) if p == 2 else mean ** (1 / p)
+    return norms
+
+
+def block_masks(
+    units: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    likes: Sequence[Tensor],
+    block: Sequence[int],
+    *,
+    dtype: torch.dtype | None = None,
+) -> list[Tensor]:
+    new = []
+    for i, (unit, like) in enumerate(zip(units, likes, strict=True)):
+        old = masks[i] if masks else None
+        mask = torch.ones(like.shape, dtype=dtype or like.dtype) if old is None else old.cpu()
+        matrix, height, width = _matrix(mask, block)
+        kept = unit.cpu().repeat_interleave(height, 0).repeat_interleave(width, 1)
+        kept = kept[: matrix.shape[0], : matrix.shape[1]]
+        new.append(matrix.masked_fill(~kept, 0).reshape(like.shape))
     return new
 
 

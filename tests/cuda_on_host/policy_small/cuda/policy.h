@@ -50,4 +50,10 @@ struct NmPolicy {
   static constexpr int kBlocksPerMultiprocessor = 2;
 };
 
+struct BlocksPolicy {
+  static constexpr int kThreads = 64;
+  static constexpr int kBlocksPerMultiprocessor = 2;
+  static constexpr int kStretch = 40;
+};
+
 }  // namespace fastprune::cuda

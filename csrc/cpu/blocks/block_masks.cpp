@@ -1,0 +1,136 @@
+// block_masks and block_prune on the CPU: a mask of blocks is expanded to the entries. A worker
+// takes a range of rows; the row of a mask is made once for each row of blocks.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "args/blocks.h"
+#include "common/block_grid.h"
+#include "common/dtypes.h"
+#include "common/op_types.h"
+#include "cpu/util/each.h"
+#include "cpu/util/fresh_pages.h"
+#include "cpu/util/fusion.h"
+#include "cpu/util/multiversion.h"
+#include "cpu/util/parallel.h"
+
+namespace fastprune::cpu {
+namespace {
+
+// One row: `kept` has a byte for each column.
+template <class F, class M, bool kHasMask, bool kProduct>
+FASTPRUNE_MULTIVERSION void write_blocks(const uint8_t* __restrict__ kept, int64_t n,
+                                         const M* __restrict__ mask, M one, M* __restrict__ out,
+                                         const typename F::Bits* __restrict__ t,
+                                         typename F::Bits* __restrict__ product) {
+  for (int64_t c = 0; c < n; ++c) {
+    const bool pruned = kept[c] == 0;
+    const M value = pruned ? M{0} : kHasMask ? mask[c] : one;
+    out[c] = value;
+    if constexpr (kProduct) product[c] = product_of<F, M, kHasMask>(value, pruned, t[c]);
+  }
+}
+
+template <class F, class M>
+class BlockKernel {
+  using Bits = typename F::Bits;
+
+ public:
+  explicit BlockKernel(const BlockArgs& args)
+      : grid_(args.grid),
+        one_(static_cast<M>(one_bits(args.output.out.scalar_type()))),
+        units_(args.units.const_data_ptr<bool>()),
+        mask_(args.mask.defined() ? static_cast<const M*>(args.mask.const_data_ptr()) : nullptr),
+        out_(static_cast<M*>(args.output.work.mutable_data_ptr())),
+        t_(args.t.defined() ? static_cast<const Bits*>(args.t.const_data_ptr()) : nullptr),
+        product_(args.product.defined() ? static_cast<Bits*>(args.product.mutable_data_ptr())
+                                        : nullptr) {}
+
+  void operator()() const {
+    const int64_t cols = grid_.cols;
+    const int64_t workers = worker_count(std::min(grid_.rows, grid_.rows * cols / kEntries + 1));
+    const bool large = grid_.rows * cols * static_cast<int64_t>(sizeof(M)) >= kFreshPagesFrom;
+    const int64_t step = std::max<int64_t>(1, kPiece / cols);
+    for_each_worker(workers, grid_.rows, [&](int64_t, int64_t first, int64_t last) {
+      std::vector<uint8_t> kept(cols);
+      for (int64_t row = first; row < last; ++row) {
+        if (large && (row - first) % step == 0) {
+          const int64_t entries = (std::min(row + step, last) - row) * cols;
+          populate_pages(out_ + row * cols, entries * static_cast<int64_t>(sizeof(M)));
+          if (product_ != nullptr) {
+            populate_pages(product_ + row * cols, entries * static_cast<int64_t>(sizeof(Bits)));
+          }
+        }
+        if (row == first || row % grid_.height == 0) expand(row / grid_.height, kept);
+        mask_ == nullptr ? write<false>(row, kept) : write<true>(row, kept);
+      }
+    });
+  }
+
+ private:
+  static constexpr int64_t kEntries = 1 << 14;  // at least, for each worker
+  static constexpr int64_t kPiece = 1 << 15;    // between two calls that populate pages
+
+  void expand(int64_t down, std::vector<uint8_t>& kept) const {
+    const bool* units = units_ + down * grid_.across();
+    for (int64_t a = 0; a < grid_.across(); ++a) {
+      const BlockGrid::Block block = grid_.block(down, a);
+      std::fill_n(kept.begin() + block.col, block.width, static_cast<uint8_t>(units[a]));
+    }
+  }
+
+  template <bool kHasMask>
+  void write(int64_t row, const std::vector<uint8_t>& kept) const {
+    const int64_t at = row * grid_.cols;
+    const M* mask = kHasMask ? mask_ + at : nullptr;
+    if constexpr (can_multiply<F, M>(kFusion, kHasMask)) {
+      if (product_ != nullptr) {
+        return write_blocks<F, M, kHasMask, true>(kept.data(), grid_.cols, mask, one_, out_ + at,
+                                                  t_ + at, product_ + at);
+      }
+    }
+    write_blocks<F, M, kHasMask, false>(kept.data(), grid_.cols, mask, one_, out_ + at, nullptr,
+                                        nullptr);
+  }
+
+  BlockGrid grid_;
+  M one_;
+  const bool* units_;
+  const M* mask_;  // nullptr: all ones
+  M* out_;
+  const Bits* t_;
+  Bits* product_;
+};
+
+void write(const BlockArgs& args) {
+  advise_huge_pages(args.output.work);
+  if (args.product.defined()) advise_huge_pages(args.product);
+  const at::ScalarType dtype = args.product.defined() ? args.t.scalar_type() : at::kFloat;
+  dispatch_scores(dtype, [&](auto format) {
+    dispatch_mask_width(args.output.work.element_size(),
+                        [&](auto bits) { BlockKernel<decltype(format), decltype(bits)>{args}(); });
+  });
+}
+
+std::vector<at::Tensor> block_masks(at::TensorList units, const MaskList& masks,
+                                    at::TensorList likes, at::IntArrayRef block,
+                                    std::optional<at::ScalarType> dtype) {
+  return masks_of_blocks<EachOnCpu>(units, masks, likes, block, dtype, write);
+}
+
+TensorLists block_prune(at::TensorList units, const MaskList& masks, at::TensorList ts,
+                        at::IntArrayRef block) {
+  return prune_blocks<EachOnCpu>(units, masks, ts, block, write);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
+  m.impl("block_masks", &block_masks);
+  m.impl("block_prune", &block_prune);
+}
+
+}  // namespace fastprune::cpu

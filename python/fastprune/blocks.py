@@ -1,0 +1,324 @@
+"""Block sparsity: blocks of neighbouring entries are kept or pruned whole, by tensor or tied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from . import ops
+from .apply import apply_method
+from .budgets import check_budget, count_left
+from .methods import CustomFromMask
+from .parametrization import mask_of, original_of
+from .patterns import Entries, Pattern, Selection, are_plain
+from .rollback import transaction
+from .scored import Score, Scored, has_score
+
+__all__ = ["BlockStructured", "block_structured", "tied_structured"]
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+#: How units, of which each has a number, are selected.
+_BY_MAGNITUDE, _BY_VALUE = Entries(), Entries(signed=True)
+
+
+class Blocks(Pattern):
+    """Blocks of ``method.block`` in the first two dims; a block ranks by ``method.norm``."""
+
+    def __init__(self) -> None:
+        super().__init__("global")  # upstream's container passes whole tensors, with their old mask
+
+    def decide(
+        self,
+        method: Any,
+        ranks: Sequence[Tensor],
+        likes: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        ts: Sequence[Tensor] | None,
+        active_only: bool,
+    ) -> Selection:
+        block = method.block
+        is_signed = has_score(method)
+        given = [rank if rank.is_floating_point() else _real(rank) for rank in ranks]
+        native = are_plain(masks, given) and not any(like.is_complex() for like in likes)
+        units = []
+        for rank, mask in zip(given, masks, strict=True):
+            if is_signed:  # the mean of the values, which may be negative
+                parts = [rank.clamp(min=0), rank.clamp(max=0)]
+                positive, negative = _norms(parts, block, 1, native)
+                scores = positive - negative
+            else:
+                (scores,) = _norms([rank], block, method.norm, native)
+            active = active_units(mask, block, native)
+            units.append(kept_units(method, scores, active, by_value=is_signed or not native))
+        if not native:
+            return [
+                (torch.ones_like(like) if mask is None else mask).masked_fill(
+                    ~_expanded(kept, like, block), 0
+                )
+                for kept, like, mask in zip(units, likes, masks, strict=True)
+            ], None
+        if all(mask is None for mask in masks):
+            masks = ()
+        pairs = zip(ts or (), likes, strict=False)
+        if ts is not None and all(t.dtype == like.dtype for t, like in pairs):
+            return ops.block_prune(units, masks, ts, block)
+        dtype = None if masks else likes[0].dtype
+        return ops.block_masks(units, masks, given, block, dtype=dtype), None
+
+
+class BlockStructured(Scored):
+    """Prunes the blocks of smallest norm, as block sparsity has it (Gray et al., "GPU Kernels for
+    Block-Sparse Weights"; Narang et al., "Block-Sparse Recurrent Neural Networks",
+    arXiv:1711.02782).
+
+    A tensor is cut into blocks of ``block`` in its first two dims; all other dims, a kernel, are
+    within a block. Blocks at the edges may be smaller, so what counts is the mean over a block. A
+    block with no entry left is not counted. Ties go by the lowest block, row by row.
+
+    A ``score``, or the ``scores`` of a subclass, gives a number for each entry; a block ranks by
+    the mean of them.
+
+    >>> prune.BlockStructured.apply(module, "weight", amount=0.5, block=(4, 4))
+
+    Args:
+        amount: of what remains: a float in [0, 1] is a fraction of the active blocks, an int their
+            number.
+        block: how many indices of the first dim and of the second a block has.
+        norm: its order, any number or infinity.
+        sparsity: in place of ``amount``, the fraction of all blocks that is pruned in the end.
+        score: called in place of ``scores``.
+
+    Raises:
+        ValueError: the amount is out of range, or exceeds the active blocks; amount and sparsity
+            are given; ``block`` is not two positive numbers.
+        TypeError: neither is given; the sparsity is no float.
+    """
+
+    PRUNING_TYPE = "global"
+    pattern = Blocks()
+
+    def __init__(
+        self,
+        amount: int | float | None = None,
+        block: Sequence[int] = (4, 4),
+        norm: float = 2,
+        *,
+        sparsity: float | None = None,
+        score: Score | None = None,
+    ) -> None:
+        check_budget(type(self).__name__, amount, sparsity)
+        self.amount: Any = amount
+        self.sparsity = sparsity
+        self.block = _checked_block(block)
+        self.norm = norm
+        self.score = score
+
+    @classmethod
+    def rank(
+        cls,
+        method: Any,
+        ts: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        active_only: bool,
+    ) -> Sequence[Tensor]:
+        return super().rank(method, ts, masks, active_only) if has_score(method) else ts
+
+
+def block_structured(
+    module: _Module,
+    name: str,
+    amount: int | float | None = None,
+    block: Sequence[int] = (4, 4),
+    norm: float = 2,
+    *,
+    sparsity: float | None = None,
+    importance_scores: Tensor | None = None,
+) -> _Module:
+    """Prune the blocks of ``module.<name>`` of smallest norm.
+
+    Block sparsity (Narang et al., arXiv:1711.02782), see :class:`BlockStructured`.
+
+    >>> m = prune.block_structured(nn.Linear(8, 8), "weight", amount=2, block=(4, 4))
+    >>> int(m.weight_mask.sum())
+    32
+
+    Args:
+        module: holds the tensor to prune.
+        name: of the parameter; float64, float32, float16 and bfloat16 natively.
+        amount: of what remains: a float in [0, 1] is a fraction of the active blocks, an int their
+            number.
+        block: how many indices of the first dim and of the second a block has.
+        norm: its order, any number or infinity.
+        sparsity: in place of ``amount``, the fraction of all blocks that is pruned in the end.
+        importance_scores: take norms of these instead of the parameter; of its shape.
+
+    Returns:
+        The module; ``<name>_mask`` has the parameter's shape and dtype.
+
+    Raises:
+        AttributeError, TypeError: the module has nothing of that name, or no parameter; there is
+            neither amount nor sparsity.
+        ValueError: the amount is out of range, or exceeds the active blocks; ``block`` is not two
+            positive numbers.
+        AssertionError: the scores have another shape than the parameter.
+        RuntimeError: the scores are on another device.
+    """
+    BlockStructured.apply(
+        module,
+        name,
+        amount,
+        block,
+        norm,
+        sparsity=sparsity,
+        importance_scores=importance_scores,
+    )
+    return module
+
+
+def tied_structured(
+    parameters: Iterable[tuple[nn.Module, str, int]],
+    amount: int | float | None = None,
+    size: int = 1,
+    norm: float = 2,
+    *,
+    sparsity: float | None = None,
+) -> None:
+    """Prune units that several tensors share, such as attention heads (Michel et al., "Are Sixteen
+    Heads Really Better than One?", arXiv:1905.10650).
+
+    A unit is ``size`` neighbouring indices of a dim of each tensor: the first unit of all of them
+    goes, or stays. Its score is the sum, in float64, of its norms in all tensors, as
+    :class:`BlockStructured` has them.
+
+    >>> heads = nn.ModuleDict({name: nn.Linear(8, 8) for name in "qkvo"})
+    >>> parameters = [(heads[name], "weight", 0) for name in "qkv"]
+    >>> prune.tied_structured([*parameters, (heads["o"], "weight", 1)], amount=2, size=2)
+    >>> heads["o"].weight_mask[0].sum()
+    tensor(4.)
+
+    Args:
+        parameters: modules, names and the dim, 0 or 1, along which units lie.
+        amount: of what remains: a float in [0, 1] is a fraction of the active units, an int their
+            number. A unit is active if some tensor has an entry of it left.
+        size: indices of a unit.
+        norm: its order, any number or infinity.
+        sparsity: in place of ``amount``, the fraction of all units that is pruned in the end.
+
+    Raises:
+        ValueError: there are no parameters; they have different numbers of units; the amount is out
+            of range, or exceeds the active units.
+        TypeError: there is neither amount nor sparsity.
+        IndexError: a dim is neither 0 nor 1.
+    """
+    tied = list(parameters)
+    if not tied:
+        raise ValueError("tied_structured(): expected at least one parameter, got none")
+    check_budget("tied_structured", amount, sparsity)
+    budget = SimpleNamespace(amount=amount, sparsity=sparsity)
+    total: Any = None
+    active: Any = None
+    found = []
+    with transaction(*dict.fromkeys(module for module, _, _ in tied)):
+        for module, name, dim in tied:
+            t, old = original_of(module, name), mask_of(module, name)
+            if not -t.dim() <= dim < t.dim() or dim % t.dim() > 1:
+                raise IndexError(f"expected the dim of {name} of {module} to be 0 or 1, got {dim}")
+            block = [max(1, n) for n in (*t.shape[:2], 1)[:2]]
+            block[dim % t.dim()] = size
+            native = are_plain([old], [t]) and t.is_floating_point()
+            ranked = t.detach() if old is None else t.detach() * old
+            (norms,) = _norms([ranked], _checked_block(block), norm, native)
+            there = active_units(old, block, native)
+            there = torch.ones_like(norms, dtype=torch.bool) if there is None else there
+            device = norms.device if total is None else total.device
+            norms, there = norms.flatten().to(device), there.flatten().to(device)
+            if total is not None and len(norms) != len(total):
+                raise ValueError(
+                    f"expected {name} of {module} to have {len(total)} units of {size}, as the "
+                    f"parameters before it, got {len(norms)}"
+                )
+            total = norms if total is None else total + norms
+            active = there if active is None else active | there
+            found.append((module, name, t, block, native))
+        kept = kept_units(budget, total, active, by_value=False)
+        for module, name, t, block, native in found:
+            shape = [-(-n // b) for n, b in zip((*t.shape[:2], 1)[:2], block, strict=True)]
+            units = kept.to(t.device).view(shape)
+            if native:
+                (mask,) = ops.block_masks([units], [], [t.detach()], block)
+            else:
+                mask = _expanded(units, t, block).to(t.dtype)
+            apply_method(CustomFromMask(mask), module, name)
+
+
+def active_units(mask: Tensor | None, block: Sequence[int], native: bool) -> Tensor | None:
+    """Which blocks have an entry that is not pruned; None for all."""
+    if mask is None:
+        return None
+    real = mask if mask.is_floating_point() else (mask != 0).to(torch.bfloat16)
+    (largest,) = _norms([real], block, math.inf, native)
+    return largest != 0
+
+
+def kept_units(method: Any, scores: Tensor, active: Tensor | None, by_value: bool) -> Tensor:
+    """Which units stay: bool, of the shape of the scores."""
+    there = torch.ones_like(scores, dtype=torch.bool) if active is None else active
+    amount = method.amount
+    if method.sparsity is not None:
+        amount = count_left(method.sparsity, there)
+    pattern = _BY_VALUE if by_value else _BY_MAGNITUDE
+    budget = SimpleNamespace(amount=amount)
+    old = there.to(scores.dtype)  # new masks have the dtype of the old one
+    (kept,), _ = pattern.decide(budget, [scores], [scores], [old], None, True)
+    return kept != 0
+
+
+def _norms(ts: Sequence[Tensor], block: Sequence[int], p: float, native: bool) -> list[Tensor]:
+    if native:
+        return ops.block_norms(ts, block, p)
+    return [_norms_by_padding(t, block, p) for t in ts]
+
+
+def _norms_by_padding(t: Tensor, block: Sequence[int], p: float) -> Tensor:
+    """The norms of tensors that the operators do not take."""
+    x = t.abs().double().reshape(*(*t.shape[:2], 1)[:2], -1)
+    rows, cols = x.shape[:2]
+    fill = math.inf if p == -math.inf else 0.0
+    x = torch.nn.functional.pad(x, (0, 0, 0, -cols % block[1], 0, -rows % block[0]), value=fill)
+    x = x.unflatten(1, (-1, block[1])).unflatten(0, (-1, block[0])).movedim(1, 2).flatten(2)
+    if math.isinf(p):
+        return x.amax(-1) if p > 0 else x.amin(-1)
+    inner = t[0, 0].numel() if t.dim() > 2 else 1
+    heights = torch.full((x.shape[0],), block[0], device=t.device)
+    widths = torch.full((x.shape[1],), block[1], device=t.device)
+    heights[-1] -= -rows % block[0]
+    widths[-1] -= -cols % block[1]
+    sizes = heights.unsqueeze(1) * widths * inner
+    terms = (x != 0).double() if p == 0 else x**p
+    means = terms.sum(-1) / sizes
+    return means if p in (0, 1) else means ** (1 / p)
+
+
+def _expanded(units: Tensor, like: Tensor, block: Sequence[int]) -> Tensor:
+    """The mask of entries, bool."""
+    rows, cols = (*like.shape[:2], 1)[:2]
+    whole = units.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)[:rows, :cols]
+    if like.dim() < 2:
+        return whole.reshape(like.shape)
+    return whole.reshape(rows, cols, *[1] * (like.dim() - 2)).expand(like.shape)
+
+
+def _checked_block(block: Sequence[int]) -> tuple[int, int]:
+    if len(block) != 2 or not all(isinstance(n, int) and n >= 1 for n in block):
+        raise ValueError(f"expected block to be two positive numbers, got {tuple(block)}")
+    return block[0], block[1]
+
+
+def _real(t: Tensor) -> Tensor:
+    return t.abs() if t.is_complex() else t.double()

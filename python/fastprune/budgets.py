@@ -1,0 +1,27 @@
+"""Budgets: an amount of what remains, or the sparsity in the end."""
+
+from __future__ import annotations
+
+import torch.nn.utils.prune as upstream
+from torch import Tensor
+
+
+def check_budget(name: str, amount: int | float | None, sparsity: float | None) -> None:
+    """Raise unless exactly one of them is given, and in range."""
+    if amount is None and sparsity is None:
+        raise TypeError(f"{name}() missing 1 required argument: 'amount', or 'sparsity'")
+    if sparsity is None:
+        upstream._validate_pruning_amount_init(amount)
+        return
+    if amount is not None:
+        raise ValueError(f"{name}() takes amount or sparsity, got {amount=} and {sparsity=}")
+    if not isinstance(sparsity, float):
+        raise TypeError(f"expected sparsity to be a float, got {sparsity!r}")
+    if not 0.0 <= sparsity <= 1.0:
+        raise ValueError(f"expected sparsity to be in the range [0, 1], got {sparsity}")
+
+
+def count_left(sparsity: float, active: Tensor) -> int:
+    """How many more of some units to prune, of which ``active`` are left. Waits for a GPU."""
+    left = int(active.sum())
+    return max(0, round(sparsity * active.numel()) - (active.numel() - left))
