@@ -24,8 +24,8 @@ import fastprune
 from parity.equal import difference
 
 X = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
-#: What Python itself notes in classes.
-CACHES = ("_abc_impl", "__slotnames__")
+#: What Python itself notes in classes, and in modules that have warned.
+CACHES = ("_abc_impl", "__slotnames__", "__warningregistry__")
 CLASSES = [kind for kind in vars(upstream).values() if inspect.isclass(kind)]
 
 

@@ -41,7 +41,7 @@ __device__ __forceinline__ double fold_block_lanes(double own, int lanes) {
 }
 
 template <class T, NormKind kind>
-__global__ void __launch_bounds__(BlocksPolicy::kThreads)
+__global__ void __launch_bounds__(BlocksPolicy::kThreads, kOneBlock)
     block_norms_kernel(const BlockNormTasks<T> all) {
   const int lane = static_cast<int>(threadIdx.x) % kNormLanes;
   const int64_t warp =

@@ -23,7 +23,7 @@ struct BlockWriteTask {
 };
 
 template <class F, class M>
-__global__ void __launch_bounds__(BlocksPolicy::kThreads)
+__global__ void __launch_bounds__(BlocksPolicy::kThreads, kOneBlock)
     block_write_kernel(const BlockWriteTask<F, M> task) {
   const BlockGrid& grid = task.grid;
   const int64_t stretches = ceil_div(grid.cols, BlocksPolicy::kStretch);

@@ -77,7 +77,8 @@ __device__ __forceinline__ void store_run(T* to, int64_t step, int size, const T
 // kRun: at least as many entries as a run has. kVec: exactly as many in every run, neighbouring in
 // memory and aligned for vectors.
 template <class F, class M, int kRun, bool kVec>
-__global__ void __launch_bounds__(NmPolicy::kThreads) nm_kernel(const NmTask<F, M> task) {
+__global__ void __launch_bounds__(NmPolicy::kThreads, kOneBlock)
+    nm_kernel(const NmTask<F, M> task) {
   using Bits = typename F::Bits;
   using Key = typename F::Key;
   constexpr int kUnroll = unroll(kRun);

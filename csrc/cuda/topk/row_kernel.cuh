@@ -91,7 +91,8 @@ __device__ __forceinline__ void write_row(const RowTask<F, M>& task, int64_t row
 }
 
 template <class F, class M>
-__global__ void __launch_bounds__(TopkPolicy::kThreads) row_kernel(const RowTask<F, M> task) {
+__global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMultiprocessor)
+    row_kernel(const RowTask<F, M> task) {
   using Key = typename F::Key;
   FASTPRUNE_SHARED(int64_t, last_tie);
   const int64_t size = task.shape.entries();
