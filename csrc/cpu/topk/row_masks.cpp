@@ -65,7 +65,7 @@ FASTPRUNE_MULTIVERSION void write_row(const typename F::Key* __restrict__ keys, 
   }
 }
 
-// A row, or a piece of memory where it is contiguous.
+// The operands of a row, which is contiguous; or of the whole tensor.
 template <class F, class M>
 struct Row {
   const typename F::Bits* scores;
