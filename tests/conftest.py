@@ -1,6 +1,7 @@
 """The targets and devices of the tests, their options, and hypothesis profiles."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -74,6 +75,13 @@ def hooks(target: Target) -> Iterator[Hooks]:
     """The test hooks of the target, reset after the test."""
     yield target.hooks
     target.hooks.reset()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fresh_dynamo() -> None:
+    """What earlier files compiled must not count towards Dynamo's recompile limit."""
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
 
 
 @pytest.fixture(autouse=True)
