@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from . import ops
-from .factored import Factored, Groups, lowest
+from .groups import Factored, Groups, lowest
 from .patterns import Selection
 from .scored import Score
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from . import ops
 from .budgets import check_budget
-from .factored import Factored, Groups, lowest
+from .groups import Factored, Groups, lowest
 from .patterns import Selection
 from .scored import Score
 

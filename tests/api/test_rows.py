@@ -12,7 +12,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune as prune
-from fastprune.factored import ranked_values
+from fastprune.groups import ranked_values
 from support import reference
 from support.compare import assert_same_bits
 from support.inputs import FLOATS, KINDS, mask, values
