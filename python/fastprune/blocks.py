@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from . import ops
 from .apply import apply_method
 from .budgets import check_budget, count_left
+from .groups import Groups, MagnitudeOrScore
 from .methods import CustomFromMask
 from .parametrization import mask_of, original_of
-from .patterns import Entries, Pattern, Selection, are_plain
+from .patterns import Entries, Selection, are_plain
 from .rollback import transaction
-from .scored import Score, Scored, has_score
+from .scored import Score, has_score
 
 __all__ = ["BlockStructured", "block_structured", "tied_structured"]
 
@@ -27,52 +28,35 @@ _Module = TypeVar("_Module", bound=nn.Module)
 _BY_MAGNITUDE, _BY_VALUE = Entries(), Entries(signed=True)
 
 
-class Blocks(Pattern):
+class Blocks(Groups):
     """Blocks of ``method.block`` in the first two dims; a block ranks by ``method.norm``."""
 
-    def __init__(self) -> None:
-        super().__init__("global")  # upstream's container passes whole tensors, with their old mask
-
-    def decide(
+    def masks(
         self,
         method: Any,
         ranks: Sequence[Tensor],
-        likes: Sequence[Tensor],
         masks: Sequence[Tensor | None],
-        ts: Sequence[Tensor] | None,
-        active_only: bool,
+        dtype: torch.dtype | None,
+    ) -> Sequence[Tensor]:
+        kept = _kept_blocks(method, ranks, masks)
+        return ops.block_masks(kept, masks, ranks, method.block, dtype=dtype)
+
+    def prune(
+        self,
+        method: Any,
+        ranks: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        ts: Sequence[Tensor],
     ) -> Selection:
-        block = method.block
-        is_signed = has_score(method)
-        given = [rank if rank.is_floating_point() else _real(rank) for rank in ranks]
-        native = are_plain(masks, given) and not any(like.is_complex() for like in likes)
-        units = []
-        for rank, mask in zip(given, masks, strict=True):
-            if is_signed:  # the mean of the values, which may be negative
-                parts = [rank.clamp(min=0), rank.clamp(max=0)]
-                positive, negative = _norms(parts, block, 1, native)
-                scores = positive - negative
-            else:
-                (scores,) = _norms([rank], block, method.norm, native)
-            active = active_units(mask, block, native)
-            units.append(kept_units(method, scores, active, by_value=is_signed or not native))
-        if not native:
-            return [
-                (torch.ones_like(like) if mask is None else mask).masked_fill(
-                    ~_expanded(kept, like, block), 0
-                )
-                for kept, like, mask in zip(units, likes, masks, strict=True)
-            ], None
-        if all(mask is None for mask in masks):
-            masks = ()
-        pairs = zip(ts or (), likes, strict=False)
-        if ts is not None and all(t.dtype == like.dtype for t, like in pairs):
-            return ops.block_prune(units, masks, ts, block)
-        dtype = None if masks else likes[0].dtype
-        return ops.block_masks(units, masks, given, block, dtype=dtype), None
+        return ops.block_prune(_kept_blocks(method, ranks, masks), masks, ts, method.block)
+
+    def without_operators(self, method: Any, rank: Tensor, old: Tensor) -> Tensor:
+        real = rank.abs() if rank.is_complex() else rank
+        (kept,) = _kept_blocks(method, [real], [old], native=False)
+        return old.masked_fill(~_expanded(kept, old, method.block), 0)
 
 
-class BlockStructured(Scored):
+class BlockStructured(MagnitudeOrScore):
     """Prunes the blocks of smallest norm, as block sparsity has it (Gray et al., "GPU Kernels for
     Block-Sparse Weights"; Narang et al., "Block-Sparse Recurrent Neural Networks",
     arXiv:1711.02782).
@@ -118,16 +102,6 @@ class BlockStructured(Scored):
         self.block = _checked_block(block)
         self.norm = norm
         self.score = score
-
-    @classmethod
-    def rank(
-        cls,
-        method: Any,
-        ts: Sequence[Tensor],
-        masks: Sequence[Tensor | None],
-        active_only: bool,
-    ) -> Sequence[Tensor]:
-        return super().rank(method, ts, masks, active_only) if has_score(method) else ts
 
 
 def block_structured(
@@ -234,9 +208,11 @@ def tied_structured(
             native = are_plain([old], [t]) and t.is_floating_point()
             ranked = t.detach() if old is None else t.detach() * old
             (norms,) = _norms([ranked], _checked_block(block), norm, native)
-            there = active_units(old, block, native)
-            there = torch.ones_like(norms, dtype=torch.bool) if there is None else there
+            there = torch.ones_like(norms, dtype=torch.bool)
+            if old is not None:
+                there = _active_units(old, block, native)
             device = norms.device if total is None else total.device
+            shape = norms.shape
             norms, there = norms.flatten().to(device), there.flatten().to(device)
             if total is not None and len(norms) != len(total):
                 raise ValueError(
@@ -245,10 +221,9 @@ def tied_structured(
                 )
             total = norms if total is None else total + norms
             active = there if active is None else active | there
-            found.append((module, name, t, block, native))
-        kept = kept_units(budget, total, active, by_value=False)
-        for module, name, t, block, native in found:
-            shape = [-(-n // b) for n, b in zip((*t.shape[:2], 1)[:2], block, strict=True)]
+            found.append((module, name, t, block, native, shape))
+        kept = _kept_units(budget, total, active, by_value=False)
+        for module, name, t, block, native, shape in found:
             units = kept.to(t.device).view(shape)
             if native:
                 (mask,) = ops.block_masks([units], [], [t.detach()], block)
@@ -257,24 +232,44 @@ def tied_structured(
             apply_method(CustomFromMask(mask), module, name)
 
 
-def active_units(mask: Tensor | None, block: Sequence[int], native: bool) -> Tensor | None:
-    """Which blocks have an entry that is not pruned; None for all."""
-    if mask is None:
-        return None
+def _kept_blocks(
+    method: Any,
+    ranks: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+    native: bool = True,
+) -> list[Tensor]:
+    """Which blocks of each tensor stay."""
+    block = method.block
+    is_signed = has_score(method)
+    kept = []
+    for rank, mask in zip(ranks, masks or [None] * len(ranks), strict=True):
+        if is_signed:  # the mean of the values, which may be negative
+            parts = [rank.clamp(min=0), rank.clamp(max=0)]
+            positive, negative = _norms(parts, block, 1, native)
+            scores = positive - negative
+        else:
+            (scores,) = _norms([rank], block, method.norm, native)
+        active = None if mask is None else _active_units(mask, block, native)
+        kept.append(_kept_units(method, scores, active, by_value=is_signed or not native))
+    return kept
+
+
+def _active_units(mask: Tensor, block: Sequence[int], native: bool) -> Tensor:
+    """Which blocks have an entry that is not pruned."""
     real = mask if mask.is_floating_point() else (mask != 0).to(torch.bfloat16)
     (largest,) = _norms([real], block, math.inf, native)
     return largest != 0
 
 
-def kept_units(method: Any, scores: Tensor, active: Tensor | None, by_value: bool) -> Tensor:
-    """Which units stay: bool, of the shape of the scores."""
-    there = torch.ones_like(scores, dtype=torch.bool) if active is None else active
+def _kept_units(method: Any, scores: Tensor, active: Tensor | None, by_value: bool) -> Tensor:
+    """Which units stay: bool, of the shape of the scores. Active None: all are."""
     amount = method.amount
     if method.sparsity is not None:
-        amount = count_left(method.sparsity, there)
+        left = scores.numel() if active is None else int(active.sum())
+        amount = count_left(method.sparsity, scores.numel(), left)
+    old = None if active is None else active.to(scores.dtype)  # the new mask has its dtype
     pattern = _BY_VALUE if by_value else _BY_MAGNITUDE
     budget = SimpleNamespace(amount=amount)
-    old = there.to(scores.dtype)  # new masks have the dtype of the old one
     (kept,), _ = pattern.decide(budget, [scores], [scores], [old], None, True)
     return kept != 0
 
@@ -318,7 +313,3 @@ def _checked_block(block: Sequence[int]) -> tuple[int, int]:
     if len(block) != 2 or not all(isinstance(n, int) and n >= 1 for n in block):
         raise ValueError(f"expected block to be two positive numbers, got {tuple(block)}")
     return block[0], block[1]
-
-
-def _real(t: Tensor) -> Tensor:
-    return t.abs() if t.is_complex() else t.double()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch.nn.utils.prune as upstream
-from torch import Tensor
 
 
 def check_budget(name: str, amount: int | float | None, sparsity: float | None) -> None:
@@ -21,7 +20,6 @@ def check_budget(name: str, amount: int | float | None, sparsity: float | None) 
         raise ValueError(f"expected sparsity to be in the range [0, 1], got {sparsity}")
 
 
-def count_left(sparsity: float, active: Tensor) -> int:
-    """How many more of some units to prune, of which ``active`` are left. Waits for a GPU."""
-    left = int(active.sum())
-    return max(0, round(sparsity * active.numel()) - (active.numel() - left))
+def count_left(sparsity: float, units: int, left: int) -> int:
+    """How many more of some units to prune, of which some are left."""
+    return max(0, round(sparsity * units) - (units - left))

@@ -1,9 +1,9 @@
-"""What methods share that decide within groups of one tensor: runs of entries, or rows."""
+"""What methods share that decide within one tensor: its runs, rows or blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from .scored import Score, Scored, has_score
 
 
 class Groups(Pattern):
-    """Groups of the entries of one tensor, each decided by itself."""
+    """Groups of the entries of one tensor. Each tensor of a list is decided by itself."""
 
     def __init__(self) -> None:
         super().__init__("global")  # upstream's container passes whole tensors, with their old mask
@@ -24,11 +24,9 @@ class Groups(Pattern):
         method: Any,
         ranks: Sequence[Tensor],
         masks: Sequence[Tensor | None],
-        factors: Sequence[Tensor],
-        is_signed: bool,
         dtype: torch.dtype | None,
     ) -> Sequence[Tensor]:
-        """New masks, by an operator."""
+        """New masks, by an operator; of the dtype where there is no old one."""
         raise NotImplementedError
 
     def prune(
@@ -37,17 +35,12 @@ class Groups(Pattern):
         ranks: Sequence[Tensor],
         masks: Sequence[Tensor | None],
         ts: Sequence[Tensor],
-        factors: Sequence[Tensor],
-        is_signed: bool,
     ) -> Selection:
-        """New masks and products, by an operator."""
+        """New masks and their products with ``ts``, by an operator."""
         raise NotImplementedError
 
-    def by_sorting(self, method: Any, values: Tensor, old: Tensor) -> Tensor:
-        """The new mask by stable sorts of ``values``, for tensors that the operators do not take.
-
-        Lowest first; ``old`` is the old mask.
-        """
+    def without_operators(self, method: Any, rank: Tensor, old: Tensor) -> Tensor:
+        """The new mask built upon ``old``, for tensors that the operators do not take."""
         raise NotImplementedError
 
     def decide(
@@ -59,38 +52,73 @@ class Groups(Pattern):
         ts: Sequence[Tensor] | None,
         active_only: bool,
     ) -> Selection:
-        is_signed = has_score(method)
-        factor = method.factor
         ranks = [r.double() if _is_integer(r) else r for r in ranks]
         native = are_plain(masks, ranks) and not any(t.is_complex() for t in (*ranks, *likes))
+        factor = getattr(method, "factor", None)
         if not native or (factor is not None and not _C.is_plain(None, factor)):
-            by_sorting = [
-                self.by_sorting(
-                    method,
-                    ranked_values(rank, factor, is_signed),
-                    torch.ones_like(like) if mask is None else mask,
+            return [
+                self.without_operators(
+                    method, rank, torch.ones_like(like) if mask is None else mask
                 )
                 for rank, like, mask in zip(ranks, likes, masks, strict=True)
-            ]
-            return by_sorting, None
-        factors = () if factor is None else (factor,) * len(ranks)
+            ], None
         if all(mask is None for mask in masks):
             masks = ()
         alike = all(r.dtype == like.dtype for r, like in zip(ranks, likes, strict=True))
         if ts is not None and (masks or alike) and not any(map(_is_integer, ts)):
-            return self.prune(method, ranks, masks, ts, factors, is_signed)
-        dtype = None if masks else likes[0].dtype
-        return self.masks(method, ranks, masks, factors, is_signed, dtype), None
+            return self.prune(method, ranks, masks, ts)
+        return self.masks(method, ranks, masks, None if masks else likes[0].dtype), None
 
 
-class Factored(Scored):
-    """What methods with a factor, or a score, have in common."""
+class RankedGroups(Groups):
+    """Groups whose entries two operators rank by score or factor, and otherwise a stable sort."""
 
-    def __init__(self, factor: Tensor | None, score: Score | None) -> None:
-        self.factor = factor
-        self.score = score
-        if factor is not None and has_score(self):
-            raise TypeError("expected a factor, which multiplies magnitudes, or a score, got both")
+    #: The operators for masks alone, and for masks and products.
+    operators: ClassVar[tuple[Callable[..., Any], Callable[..., Any]]]
+
+    def rule(self, method: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the operators take between tensors and factors, and by keyword."""
+        raise NotImplementedError
+
+    def by_sorting(self, method: Any, values: Tensor, old: Tensor) -> Tensor:
+        """The new mask by stable sorts of ``values``, lowest first."""
+        raise NotImplementedError
+
+    def masks(
+        self,
+        method: Any,
+        ranks: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        dtype: torch.dtype | None,
+    ) -> Sequence[Tensor]:
+        args, options = self._arguments(method, ranks)
+        new: Sequence[Tensor] = self.operators[0](ranks, masks, *args, **options, dtype=dtype)
+        return new
+
+    def prune(
+        self,
+        method: Any,
+        ranks: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        ts: Sequence[Tensor],
+    ) -> Selection:
+        args, options = self._arguments(method, ranks)
+        selection: Selection = self.operators[1](ranks, masks, ts, *args, **options)
+        return selection
+
+    def _arguments(
+        self, method: Any, ranks: Sequence[Tensor]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args, options = self.rule(method)
+        factors = () if method.factor is None else (method.factor,) * len(ranks)
+        return (*args, factors), {**options, "is_signed": has_score(method)}
+
+    def without_operators(self, method: Any, rank: Tensor, old: Tensor) -> Tensor:
+        return self.by_sorting(method, ranked_values(rank, method.factor, has_score(method)), old)
+
+
+class MagnitudeOrScore(Scored):
+    """What methods have in common that rank magnitudes unless they have a score."""
 
     @classmethod
     def rank(
@@ -101,6 +129,16 @@ class Factored(Scored):
         active_only: bool,
     ) -> Sequence[Tensor]:
         return super().rank(method, ts, masks, active_only) if has_score(method) else ts
+
+
+class Factored(MagnitudeOrScore):
+    """What methods with a factor, or a score, have in common."""
+
+    def __init__(self, factor: Tensor | None, score: Score | None) -> None:
+        self.factor = factor
+        self.score = score
+        if factor is not None and has_score(self):
+            raise TypeError("expected a factor, which multiplies magnitudes, or a score, got both")
 
 
 def lowest(values: Tensor, active: Tensor, due: Tensor) -> Tensor:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from . import ops
-from .groups import Factored, Groups, lowest
-from .patterns import Selection
+from .groups import Factored, RankedGroups, lowest
 from .scored import Score
 
 __all__ = ["NMStructured", "check_nm", "nm_structured"]
@@ -18,32 +16,13 @@ __all__ = ["NMStructured", "check_nm", "nm_structured"]
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-class Runs(Groups):
+class Runs(RankedGroups):
     """Runs of ``method.m`` entries along ``method.dim``."""
 
-    def masks(
-        self,
-        method: Any,
-        ranks: Sequence[Tensor],
-        masks: Sequence[Tensor | None],
-        factors: Sequence[Tensor],
-        is_signed: bool,
-        dtype: torch.dtype | None,
-    ) -> Sequence[Tensor]:
-        rule = method.n, method.m, method.dim
-        return ops.nm_masks(ranks, masks, *rule, factors, is_signed=is_signed, dtype=dtype)
+    operators = ops.nm_masks, ops.nm_prune
 
-    def prune(
-        self,
-        method: Any,
-        ranks: Sequence[Tensor],
-        masks: Sequence[Tensor | None],
-        ts: Sequence[Tensor],
-        factors: Sequence[Tensor],
-        is_signed: bool,
-    ) -> Selection:
-        rule = method.n, method.m, method.dim
-        return ops.nm_prune(ranks, masks, ts, *rule, factors, is_signed=is_signed)
+    def rule(self, method: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (method.n, method.m, method.dim), {}
 
     def by_sorting(self, method: Any, values: Tensor, old: Tensor) -> Tensor:
         m, dim = method.m, method.dim

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor, nn
 
 from . import ops
 from .budgets import check_budget
-from .groups import Factored, Groups, lowest
-from .patterns import Selection
+from .groups import Factored, RankedGroups, lowest
 from .scored import Score
 
 __all__ = ["RowUnstructured", "row_unstructured"]
@@ -20,43 +18,14 @@ __all__ = ["RowUnstructured", "row_unstructured"]
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-class Rows(Groups):
+class Rows(RankedGroups):
     """The entries of each index of ``method.dim``."""
 
-    def masks(
-        self,
-        method: Any,
-        ranks: Sequence[Tensor],
-        masks: Sequence[Tensor | None],
-        factors: Sequence[Tensor],
-        is_signed: bool,
-        dtype: torch.dtype | None,
-    ) -> Sequence[Tensor]:
-        amount, absolute = _budget(method)
-        return ops.row_masks(
-            ranks,
-            masks,
-            amount,
-            method.dim,
-            factors,
-            absolute=absolute,
-            is_signed=is_signed,
-            dtype=dtype,
-        )
+    operators = ops.row_masks, ops.row_prune
 
-    def prune(
-        self,
-        method: Any,
-        ranks: Sequence[Tensor],
-        masks: Sequence[Tensor | None],
-        ts: Sequence[Tensor],
-        factors: Sequence[Tensor],
-        is_signed: bool,
-    ) -> Selection:
+    def rule(self, method: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         amount, absolute = _budget(method)
-        return ops.row_prune(
-            ranks, masks, ts, amount, method.dim, factors, absolute=absolute, is_signed=is_signed
-        )
+        return (amount, method.dim), {"absolute": absolute}
 
     def by_sorting(self, method: Any, values: Tensor, old: Tensor) -> Tensor:
         amount, absolute = _budget(method)

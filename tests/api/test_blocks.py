@@ -127,6 +127,15 @@ def test_other_tensors(block: tuple[int, int]) -> None:
         assert torch.equal(new.abs().double(), expected)
 
 
+def test_integer_parameters() -> None:
+    module, t = linear(), torch.randint(-9, 9, (12, 20))
+    module.weight = nn.Parameter(t, requires_grad=False)
+    prune.block_structured(module, "weight", 0.5)
+    expected = expected_mask(t.double(), None, (4, 4), lambda active, _: round(active / 2))
+    assert module.weight_mask.dtype == t.dtype
+    assert torch.equal(module.weight, t * expected.long())
+
+
 def test_errors_leave_the_module() -> None:
     module = linear()
     for options, error, said in (
