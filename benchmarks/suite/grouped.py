@@ -7,7 +7,7 @@ scatter for N:M, and for rows a sort of all scores and a scatter, as Wanda has i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,90 +42,112 @@ def _row_cases(device: str) -> Iterator[Case]:
         yield from _each(Case("rows", variant, device))
 
 
-def _workload(
-    case: Case, old: Tensor | None, ours: Callable[[], Pair], theirs: Callable[[], Pair]
-) -> Workload:
+@dataclass(frozen=True)
+class _Data:
+    """The weight, the factor of its columns and the old mask, where the variant has these."""
+
+    weight: Tensor
+    factor: Tensor | None
+    old: Tensor | None
+
+    def scores(self) -> Tensor:
+        scores = self.weight.abs()
+        if self.factor is not None:
+            scores = self.weight.float().abs() * self.factor
+        return scores if self.old is None else scores.masked_fill(self.old == 0, -1)  # go first
+
+    def masks(self) -> list[Tensor]:
+        return [] if self.old is None else [self.old]
+
+    def factors(self) -> list[Tensor]:
+        return [] if self.factor is None else [self.factor]
+
+    def multiplied(self, mask: Tensor) -> Pair:
+        """The mask upon the old one, and its product."""
+        mask = mask if self.old is None else mask * self.old
+        return mask, self.weight * mask
+
+
+def _data(case: Case) -> _Data:
     (weight,) = make_data(case)
-    contenders = [
-        Contender(FASTPRUNE, lambda _: ours()),
-        Contender(UPSTREAM, lambda _: theirs()),
-    ]
-    bytes_moved = (3 if old is None else 4) * case.itemsize * case.numel
+    factor = torch.rand(weight.shape[1], device=weight.device)
+    return _Data(
+        weight,
+        factor if case.variant.endswith("factor") else None,
+        half_mask(weight) if case.variant.endswith("half-pruned") else None,
+    )
+
+
+def _workload(
+    case: Case,
+    data: _Data,
+    ours: Callable[[], Pair],
+    theirs: Callable[[], Pair],
+    expected: Callable[[], Pair],
+) -> Workload:
+    weight, old = data.weight, data.old
+    bytes_moved = (3 if old is None else 4) * weight.nbytes
     floor = clones([weight]) if old is None else products([weight], [old])
 
     def check() -> None:
-        for a, b in zip(ours(), theirs(), strict=True):
+        for a, b in zip(ours(), expected(), strict=True):
             check_equal(a, b, case.variant)
 
-    return Workload([*contenders, floor_of(case, bytes_moved, floor)], bytes_moved, check)
-
-
-def _inputs(case: Case) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The weight, the factor of its columns, and the old mask."""
-    (weight,) = make_data(case)
-    factor = torch.rand(weight.shape[1], device=weight.device)
-    old = half_mask(weight) if case.variant.endswith("half-pruned") else None
-    return weight, factor if case.variant.endswith("factor") else None, old
-
-
-def _scores(weight: Tensor, factor: Tensor | None, old: Tensor | None) -> Tensor:
-    scores = weight.abs() if factor is None else weight.float().abs() * factor
-    return scores if old is None else scores.masked_fill(old == 0, -1)  # what is pruned, first
+    contenders = [
+        Contender(FASTPRUNE, lambda _: ours()),
+        Contender(UPSTREAM, lambda _: theirs()),
+        floor_of(case, bytes_moved, floor),
+    ]
+    return Workload(contenders, bytes_moved, check)
 
 
 def _build_nm(case: Case) -> Workload:
-    weight, factor, old = _inputs(case)
+    data = _data(case)
     n, m, dim = _RULES.get(case.variant, _RULES["2:4"])
-    factors = [] if factor is None else [factor]
-    masks = [] if old is None else [old]
 
     def ours() -> Pair:
-        (mask,), (product,) = fastprune.ops.nm_prune([weight], masks, [weight], n, m, dim, factors)
+        (mask,), (product,) = fastprune.ops.nm_prune(
+            [data.weight], data.masks(), [data.weight], n, m, dim, data.factors()
+        )
         return mask, product
 
+    def keeping(chosen: Callable[[Tensor], Tensor]) -> Pair:
+        runs = data.scores().movedim(dim, -1).unflatten(-1, (-1, m))
+        mask = torch.zeros_like(runs, dtype=data.weight.dtype).scatter_(-1, chosen(runs), 1)
+        return data.multiplied(mask.flatten(-2).movedim(-1, dim).contiguous())
+
     def theirs() -> Pair:
-        runs = _scores(weight, factor, old).movedim(dim, -1).unflatten(-1, (-1, m))
-        order = runs.sort(dim=-1, stable=True).indices  # topk has another order among equals
-        mask = torch.ones_like(runs, dtype=weight.dtype).scatter_(-1, order[..., : m - n], 0)
-        mask = mask.flatten(-2).movedim(-1, dim).contiguous()
-        mask = mask if old is None else mask * old
-        return mask, weight * mask
+        return keeping(lambda runs: runs.topk(n, dim=-1).indices)
 
-    def by_topk() -> Pair:
-        runs = _scores(weight, factor, old).movedim(dim, -1).unflatten(-1, (-1, m))
-        kept = runs.topk(n, dim=-1).indices
-        mask = torch.zeros_like(runs, dtype=weight.dtype).scatter_(-1, kept, 1)
-        mask = mask.flatten(-2).movedim(-1, dim).contiguous()
-        mask = mask if old is None else mask * old
-        return mask, weight * mask
+    def expected() -> Pair:  # topk has another order among equals
+        return keeping(lambda runs: runs.sort(dim=-1, stable=True).indices[..., m - n :])
 
-    workload = _workload(case, old, ours, theirs)
-    timed = [c for c in workload.contenders if c.name != UPSTREAM]
-    timed.insert(1, Contender(UPSTREAM, lambda _: by_topk()))
-    return replace(workload, contenders=timed)
+    return _workload(case, data, ours, theirs, expected)
 
 
 def _build_rows(case: Case) -> Workload:
-    weight, factor, old = _inputs(case)
+    data = _data(case)
     dim = 1 if case.variant == "columns" else 0
-    factors = [] if factor is None else [factor]
-    masks = [] if old is None else [old]
 
     def ours() -> Pair:
         (mask,), (product,) = fastprune.ops.row_prune(
-            [weight], masks, [weight], case.amount, dim, factors, absolute=old is not None
+            [data.weight],
+            data.masks(),
+            [data.weight],
+            case.amount,
+            dim,
+            data.factors(),
+            absolute=data.old is not None,
         )
         return mask, product
 
     def theirs() -> Pair:
-        scores = _scores(weight, factor, old)
-        order = scores.sort(dim=1 - dim, stable=True).indices
-        due = round(case.amount * weight.shape[1 - dim])
-        mask = torch.ones_like(weight).scatter_(1 - dim, order.narrow(1 - dim, 0, due), 0)
-        mask = mask if old is None else mask * old
-        return mask, weight * mask
+        order = data.scores().sort(dim=1 - dim, stable=True).indices
+        due = round(case.amount * order.shape[1 - dim])
+        mask = torch.ones_like(data.weight)
+        return data.multiplied(mask.scatter_(1 - dim, order.narrow(1 - dim, 0, due), 0))
 
-    return _workload(case, old, ours, theirs)
+    return _workload(case, data, ours, theirs, theirs)
 
 
 NM = Family(_nm_cases, _build_nm)
