@@ -10,9 +10,8 @@
 #include <vector>
 
 #include "args/common.h"
-#include "args/topk.h"
+#include "args/list.h"
 #include "common/block_grid.h"
-#include "common/fusion.h"
 #include "common/op_types.h"
 
 namespace fastprune {
@@ -41,95 +40,67 @@ inline void check_block_norms(at::TensorList ts, at::IntArrayRef block) {
   }
 }
 
-// Units: a mask of blocks for each of the tensors that `named` says.
-inline void check_blocks(const char* op, at::TensorList units, at::TensorList masks,
-                         const char* named, at::TensorList ts, at::IntArrayRef block) {
+struct BlockArgs;
+
+struct BlockList {
+  using Args = BlockArgs;
+
+  const char* op;
+  const char* named;  // the argument that `likes` are
+  at::TensorList units;
+  std::vector<at::Tensor> masks;  // undefined where there are none, or empty
+  at::TensorList likes;
+  at::IntArrayRef block;
+  std::optional<at::ScalarType> dtype;
+};
+
+inline void check(const BlockList& list) {
+  const auto& [op, named, units, masks, likes, block, dtype] = list;
   check_block(op, block);
-  TORCH_CHECK(units.size() == ts.size(), op, "(): expected one of units for each of ", ts.size(),
-              " ", named, ", got ", units.size());
-  check_one_each(op, "mask", masks.size(), ts.size());
-  for (size_t i = 0; i < ts.size(); ++i) {
+  TORCH_CHECK(units.size() == likes.size(), op, "(): expected one of units for each of ",
+              likes.size(), " ", named, ", got ", units.size());
+  check_one_each(op, "mask", masks.size(), likes.size());
+  for (size_t i = 0; i < likes.size(); ++i) {
     const std::string at_i = "[" + std::to_string(i) + "]";
-    check_floating(op, named + at_i, ts[i]);
-    const BlockGrid grid = block_grid(ts[i], block);
+    check_floating(op, named + at_i, likes[i]);
+    const BlockGrid grid = block_grid(likes[i], block);
     TORCH_CHECK(units[i].scalar_type() == at::kBool &&
                     units[i].sizes() == at::IntArrayRef({grid.down(), grid.across()}) &&
-                    units[i].device() == ts[i].device(),
+                    units[i].device() == likes[i].device(),
                 op, "(): expected units", at_i, " to be bool, of shape [", grid.down(), ", ",
-                grid.across(), "] and on ", ts[i].device(), ", got ", units[i].scalar_type(), ", ",
-                units[i].sizes(), " and ", units[i].device());
+                grid.across(), "] and on ", likes[i].device(), ", got ", units[i].scalar_type(),
+                ", ", units[i].sizes(), " and ", units[i].device());
     if (!masks.empty() && masks[i].defined()) {
-      check_mask(op, "masks" + at_i, masks[i], named + at_i, ts[i]);
+      check_mask(op, "masks" + at_i, masks[i], named + at_i, likes[i]);
     }
   }
+  if (dtype.has_value()) check_mask_dtype(op, "dtype", *dtype);
 }
 
 // Of one tensor, contiguous.
-struct BlockArgs {
+struct BlockArgs : MaskArgs {
   at::Tensor units;
-  at::Tensor mask;  // undefined: ones
-  Output output;
-  // Of block_prune, if fused; else undefined.
-  at::Tensor t;
-  at::Tensor product;
   BlockGrid grid;
 
-  BlockArgs(const at::Tensor& kept, const at::Tensor& old, const at::Tensor& like,
-            at::IntArrayRef block, std::optional<at::ScalarType> dtype)
-      : units(kept.contiguous()),
-        mask(old.defined() ? old.contiguous() : at::Tensor()),
-        output(like, old.defined() ? old.scalar_type() : dtype.value_or(like.scalar_type())),
-        grid(block_grid(like, block)) {}
-
-  // Allocates the product if it can be fused.
-  void prepare_product(const at::Tensor& with, const FusionRule& fusion) {
-    const at::ScalarType mask_dtype = output.out.scalar_type();
-    if (!with.is_contiguous() ||
-        !fuses(fusion, mask_dtype == with.scalar_type(), is_byte_mask(mask_dtype),
-               with.element_size(), mask.defined())) {
-      return;
-    }
-    t = with;
-    product = fresh_like(with);
-  }
+  BlockArgs(const BlockList& list, size_t i)
+      : MaskArgs(list.likes[i], at_or_none(list.masks, i), list.dtype),
+        units(list.units[i].contiguous()),
+        grid(block_grid(list.likes[i], list.block)) {}
 };
 
-// The masks that `write(args)` writes. Device: cpu/util/each.h or cuda/util/each.h.
-template <class Device, class Write>
-std::vector<at::Tensor> masks_of_blocks(at::TensorList units, const MaskList& masks,
-                                        at::TensorList likes, at::IntArrayRef block,
-                                        std::optional<at::ScalarType> dtype, const Write& write) {
-  const std::vector<at::Tensor> old = to_vector(masks);
-  check_blocks("block_masks", units, old, "likes", likes, block);
-  if (dtype.has_value()) check_mask_dtype("block_masks", "dtype", *dtype);
-  std::vector<at::Tensor> result;
-  for (size_t i = 0; i < likes.size(); ++i) {
-    const typename Device::Guard guard(likes[i]);
-    BlockArgs args(units[i], old.empty() ? at::Tensor() : old[i], likes[i], block, dtype);
-    if (likes[i].numel() > 0) write(args);
-    result.push_back(args.output.finish());
-  }
-  return result;
+template <class Device, auto kWrite>
+std::vector<at::Tensor> block_masks(at::TensorList units, const MaskList& masks,
+                                    at::TensorList likes, at::IntArrayRef block,
+                                    std::optional<at::ScalarType> dtype) {
+  return masks_of_list<Device>(
+      BlockList{"block_masks", "likes", units, to_vector(masks), likes, block, dtype}, kWrite);
 }
 
-// And their products with ts.
-template <class Device, class Write>
-TensorLists prune_blocks(at::TensorList units, const MaskList& masks, at::TensorList ts,
-                         at::IntArrayRef block, const Write& write) {
-  const std::vector<at::Tensor> old = to_vector(masks);
-  check_blocks("block_prune", units, old, "ts", ts, block);
-  TensorLists result;
-  auto& [new_masks, products] = result;
-  for (size_t i = 0; i < ts.size(); ++i) {
-    const typename Device::Guard guard(ts[i]);
-    BlockArgs args(units[i], old.empty() ? at::Tensor() : old[i], ts[i], block, std::nullopt);
-    if (Device::keeps_bits(ts[i])) args.prepare_product(ts[i], Device::kFusion);
-    if (ts[i].numel() > 0) write(args);
-    new_masks.push_back(args.output.finish());
-    products.push_back(args.product.defined() ? args.product
-                                              : Device::masked_mul(ts[i], new_masks.back()));
-  }
-  return result;
+template <class Device, auto kWrite>
+TensorLists block_prune(at::TensorList units, const MaskList& masks, at::TensorList ts,
+                        at::IntArrayRef block) {
+  return prune_list<Device>(
+      BlockList{"block_prune", "ts", units, to_vector(masks), ts, block, std::nullopt}, ts, kWrite);
 }
 
 }  // namespace fastprune

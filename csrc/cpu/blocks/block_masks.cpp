@@ -4,13 +4,11 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <optional>
 #include <vector>
 
 #include "args/blocks.h"
 #include "common/block_grid.h"
 #include "common/dtypes.h"
-#include "common/op_types.h"
 #include "cpu/util/each.h"
 #include "cpu/util/fresh_pages.h"
 #include "cpu/util/fusion.h"
@@ -40,14 +38,7 @@ class BlockKernel {
 
  public:
   explicit BlockKernel(const BlockArgs& args)
-      : grid_(args.grid),
-        one_(static_cast<M>(one_bits(args.output.out.scalar_type()))),
-        units_(args.units.const_data_ptr<bool>()),
-        mask_(args.mask.defined() ? static_cast<const M*>(args.mask.const_data_ptr()) : nullptr),
-        out_(static_cast<M*>(args.output.work.mutable_data_ptr())),
-        t_(args.t.defined() ? static_cast<const Bits*>(args.t.const_data_ptr()) : nullptr),
-        product_(args.product.defined() ? static_cast<Bits*>(args.product.mutable_data_ptr())
-                                        : nullptr) {}
+      : grid_(args.grid), units_(args.units.const_data_ptr<bool>()), io_(args.operands<F, M>()) {}
 
   void operator()() const {
     const int64_t cols = grid_.cols;
@@ -59,13 +50,10 @@ class BlockKernel {
       for (int64_t row = first; row < last; ++row) {
         if (large && (row - first) % step == 0) {
           const int64_t entries = (std::min(row + step, last) - row) * cols;
-          populate_pages(out_ + row * cols, entries * static_cast<int64_t>(sizeof(M)));
-          if (product_ != nullptr) {
-            populate_pages(product_ + row * cols, entries * static_cast<int64_t>(sizeof(Bits)));
-          }
+          populate_pages(io_, row * cols, entries);
         }
         if (row == first || row % grid_.height == 0) expand(row / grid_.height, kept);
-        mask_ == nullptr ? write<false>(row, kept) : write<true>(row, kept);
+        io_.mask == nullptr ? write<false>(row, kept) : write<true>(row, kept);
       }
     });
   }
@@ -85,52 +73,32 @@ class BlockKernel {
   template <bool kHasMask>
   void write(int64_t row, const std::vector<uint8_t>& kept) const {
     const int64_t at = row * grid_.cols;
-    const M* mask = kHasMask ? mask_ + at : nullptr;
+    const M* mask = kHasMask ? io_.mask + at : nullptr;
     if constexpr (can_multiply<F, M>(kFusion, kHasMask)) {
-      if (product_ != nullptr) {
-        return write_blocks<F, M, kHasMask, true>(kept.data(), grid_.cols, mask, one_, out_ + at,
-                                                  t_ + at, product_ + at);
+      if (io_.product != nullptr) {
+        return write_blocks<F, M, kHasMask, true>(kept.data(), grid_.cols, mask, io_.one,
+                                                  io_.out + at, io_.t + at, io_.product + at);
       }
     }
-    write_blocks<F, M, kHasMask, false>(kept.data(), grid_.cols, mask, one_, out_ + at, nullptr,
-                                        nullptr);
+    write_blocks<F, M, kHasMask, false>(kept.data(), grid_.cols, mask, io_.one, io_.out + at,
+                                        nullptr, nullptr);
   }
 
   BlockGrid grid_;
-  M one_;
   const bool* units_;
-  const M* mask_;  // nullptr: all ones
-  M* out_;
-  const Bits* t_;
-  Bits* product_;
+  MaskOperands<F, M> io_;
 };
 
 void write(const BlockArgs& args) {
-  advise_huge_pages(args.output.work);
-  if (args.product.defined()) advise_huge_pages(args.product);
-  const at::ScalarType dtype = args.product.defined() ? args.t.scalar_type() : at::kFloat;
-  dispatch_scores(dtype, [&](auto format) {
-    dispatch_mask_width(args.output.work.element_size(),
-                        [&](auto bits) { BlockKernel<decltype(format), decltype(bits)>{args}(); });
-  });
-}
-
-std::vector<at::Tensor> block_masks(at::TensorList units, const MaskList& masks,
-                                    at::TensorList likes, at::IntArrayRef block,
-                                    std::optional<at::ScalarType> dtype) {
-  return masks_of_blocks<EachOnCpu>(units, masks, likes, block, dtype, write);
-}
-
-TensorLists block_prune(at::TensorList units, const MaskList& masks, at::TensorList ts,
-                        at::IntArrayRef block) {
-  return prune_blocks<EachOnCpu>(units, masks, ts, block, write);
+  dispatch_mask_args(
+      args, [&](auto format, auto bits) { BlockKernel<decltype(format), decltype(bits)>{args}(); });
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
-  m.impl("block_masks", &block_masks);
-  m.impl("block_prune", &block_prune);
+  m.impl("block_masks", &block_masks<OnCpu, write>);
+  m.impl("block_prune", &block_prune<OnCpu, write>);
 }
 
 }  // namespace fastprune::cpu

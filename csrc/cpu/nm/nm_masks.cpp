@@ -6,14 +6,11 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <optional>
 #include <type_traits>
-#include <vector>
 
 #include "args/each.h"
 #include "args/nm.h"
 #include "common/dtypes.h"
-#include "common/op_types.h"
 #include "cpu/nm/block.h"
 #include "cpu/util/each.h"
 #include "cpu/util/fresh_pages.h"
@@ -85,13 +82,8 @@ class NmKernel {
         neighbours_(args.shape.inner == 1 && args.shape.channels % rule.run == 0),
         step_(args.shape.inner),
         factor_(args.factor),
-        one_(static_cast<M>(one_bits(args.output.out.scalar_type()))),
         scores_(static_cast<const Bits*>(args.scores.const_data_ptr())),
-        mask_(args.mask.defined() ? static_cast<const M*>(args.mask.const_data_ptr()) : nullptr),
-        out_(static_cast<M*>(args.output.work.mutable_data_ptr())),
-        t_(args.t.defined() ? static_cast<const Bits*>(args.t.const_data_ptr()) : nullptr),
-        product_(args.product.defined() ? static_cast<Bits*>(args.product.mutable_data_ptr())
-                                        : nullptr) {}
+        io_(args.operands<F, M>()) {}
 
   void operator()() const {
     const int64_t blocks = (count_ + kLanes - 1) / kLanes;
@@ -131,9 +123,7 @@ class NmKernel {
     const Runs::Place to = runs_.place(last - 1, rule_.run);
     const int64_t begin = from.entry - from.inner;
     const int64_t entries = to.entry - to.inner + to.size * step_ - begin;
-    populate_pages(out_ + begin, entries * static_cast<int64_t>(sizeof(M)));
-    if (product_ == nullptr) return;
-    populate_pages(product_ + begin, entries * static_cast<int64_t>(sizeof(Bits)));
+    populate_pages(io_, begin, entries);
   }
 
   // kLanes runs that are whole and follow each other in memory.
@@ -153,20 +143,20 @@ class NmKernel {
       to_rows<WideOf<F>, kRun>(block.unordered, block.factor, run);
     }
     set_keys<kRun>(block);
-    if (mask_ != nullptr) {
-      to_rows<M, kRun>(mask_ + entry, block.mask, run);
+    if (io_.mask != nullptr) {
+      to_rows<M, kRun>(io_.mask + entry, block.mask, run);
     } else {
-      std::fill_n(&block.mask[0][0], run * kLanes, one_);
+      std::fill_n(&block.mask[0][0], run * kLanes, io_.one);
     }
     set_due<kRun>(block, [&](int) { return run; });
-    if (t_ == scores_) {
+    if (io_.t == scores_) {
       std::memcpy(block.product, block.scores, sizeof(Bits) * run * kLanes);
-    } else if (product_ != nullptr) {
-      to_rows<Bits, kRun>(t_ + entry, block.product, run);
+    } else if (io_.product != nullptr) {
+      to_rows<Bits, kRun>(io_.t + entry, block.product, run);
     }
     decide<kRun>(block);
-    from_rows<M, kRun>(block.mask, out_ + entry, run);
-    if (product_ != nullptr) from_rows<Bits, kRun>(block.product, product_ + entry, run);
+    from_rows<M, kRun>(block.mask, io_.out + entry, run);
+    if (io_.product != nullptr) from_rows<Bits, kRun>(block.product, io_.product + entry, run);
   }
 
   Lanes take(RunWalk& walk, int count) const {
@@ -246,8 +236,8 @@ class NmKernel {
   template <int kRun, class SizeOf>
   void set_due(Block& block, const SizeOf& size_of) const {
     alignas(64) Key zeros[kLanes] = {};
-    if (mask_ != nullptr || !neighbours_) {
-      mark_inactive<F, M, Key, kRun>(block, rule_.run, one_, zeros);
+    if (io_.mask != nullptr || !neighbours_) {
+      mark_inactive<F, M, Key, kRun>(block, rule_.run, io_.one, zeros);
     }
     for (int l = 0; l < kLanes; ++l) {
       block.due[l] = static_cast<Key>(rule_.due(size_of(l), static_cast<int>(zeros[l])));
@@ -258,24 +248,24 @@ class NmKernel {
     const int run = rule_.run;
     if (!lanes.side_by_side) std::fill_n(&block.scores[0][0], run * kLanes, Bits{0});
     for (int j = 0; j < run; ++j) {
-      for (int l = 0; l < kLanes; ++l) block.mask[j][l] = j < lanes.size(l) ? one_ : kAbsent;
+      for (int l = 0; l < kLanes; ++l) block.mask[j][l] = j < lanes.size(l) ? io_.one : kAbsent;
     }
     load(lanes, scores_, block.scores);
-    if (mask_ != nullptr) load(lanes, mask_, block.mask);
+    if (io_.mask != nullptr) load(lanes, io_.mask, block.mask);
     if (factor_.exists()) load_factor(lanes, block);
     set_keys<0>(block);
     set_due<0>(block, [&](int l) { return lanes.size(l); });
-    if (product_ != nullptr) load(lanes, t_, block.product);
+    if (io_.product != nullptr) load(lanes, io_.t, block.product);
     decide<0>(block);
-    store(lanes, block.mask, out_);
-    if (product_ != nullptr) store(lanes, block.product, product_);
+    store(lanes, block.mask, io_.out);
+    if (io_.product != nullptr) store(lanes, block.product, io_.product);
   }
 
   template <int kRun>
   void decide(Block& block) const {
     const int run = rule_.run;
     if constexpr (can_multiply<F, M>(kFusion, /*has_old_mask=*/false)) {
-      if (product_ != nullptr) return decide_block<F, M, Key, kRun, true>(block, run);
+      if (io_.product != nullptr) return decide_block<F, M, Key, kRun, true>(block, run);
     }
     decide_block<F, M, Key, kRun, false>(block, run);
   }
@@ -289,54 +279,29 @@ class NmKernel {
   bool neighbours_;  // all runs are whole and follow each other in memory
   int64_t step_;     // from an entry of a run to the next
   FactorReader factor_;
-  M one_;
   const Bits* scores_;
-  const M* mask_;  // nullptr: all ones
-  M* out_;
-  const Bits* t_;
-  Bits* product_;
+  MaskOperands<F, M> io_;
 };
 
 auto keep_by(const NmRule& rule) {
   return [rule](const EachArgs& args) {
-    advise_huge_pages(args.output.work);
-    if (args.product.defined()) advise_huge_pages(args.product);
-    dispatch_scores(args.scores.scalar_type(), [&](auto format) {
+    dispatch_mask_args(args, [&](auto format, auto bits) {
       using F = decltype(format);
-      dispatch_mask_width(args.output.work.element_size(), [&](auto bits) {
-        using M = decltype(bits);
-        if (args.factor.tensor.defined()) {
-          NmKernel<F, M, typename F::Key>{args, rule}();
-        } else {
-          NmKernel<F, M, NarrowKey<F>>{args, rule}();
-        }
-      });
+      using M = decltype(bits);
+      if (args.factor.tensor.defined()) {
+        NmKernel<F, M, typename F::Key>{args, rule}();
+      } else {
+        NmKernel<F, M, NarrowKey<F>>{args, rule}();
+      }
     });
   };
-}
-
-std::vector<at::Tensor> nm_masks(at::TensorList scores, const MaskList& masks, int64_t n, int64_t m,
-                                 int64_t dim, const MaskList& factors, bool is_signed,
-                                 std::optional<at::ScalarType> dtype) {
-  constexpr const char* op = "nm_masks";
-  return masks_of_each<EachOnCpu>(
-      {op, scores, to_vector(masks), to_vector(factors), dim, is_signed, dtype},
-      keep_by(checked_nm_rule(op, n, m)));
-}
-
-TensorLists nm_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts, int64_t n,
-                     int64_t m, int64_t dim, const MaskList& factors, bool is_signed) {
-  constexpr const char* op = "nm_prune";
-  return prune_each<EachOnCpu>(
-      {op, scores, to_vector(masks), to_vector(factors), dim, is_signed, std::nullopt}, ts,
-      keep_by(checked_nm_rule(op, n, m)));
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
-  m.impl("nm_masks", &nm_masks);
-  m.impl("nm_prune", &nm_prune);
+  m.impl("nm_masks", &nm_masks<OnCpu, keep_by>);
+  m.impl("nm_prune", &nm_prune<OnCpu, keep_by>);
 }
 
 }  // namespace fastprune::cpu

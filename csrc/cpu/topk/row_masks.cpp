@@ -4,14 +4,12 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <optional>
 #include <type_traits>
 #include <vector>
 
 #include "args/each.h"
 #include "args/row.h"
 #include "common/dtypes.h"
-#include "common/op_types.h"
 #include "cpu/topk/row_select.h"
 #include "cpu/util/each.h"
 #include "cpu/util/fresh_pages.h"
@@ -67,12 +65,8 @@ FASTPRUNE_MULTIVERSION void write_row(const typename F::Key* __restrict__ keys, 
 
 // The operands of a row, which is contiguous; or of the whole tensor.
 template <class F, class M>
-struct Row {
+struct Row : MaskOperands<F, M> {
   const typename F::Bits* scores;
-  const M* mask;  // nullptr: all ones
-  M* out;
-  const typename F::Bits* t;  // as `product`: nullptr if only the mask is written
-  typename F::Bits* product;
 };
 
 template <class F, class M>
@@ -89,13 +83,7 @@ class RowKernel {
         is_signed_(args.is_signed),
         factor_(args.factor),
         max_key_(max_score_key<F>(is_signed_, factor_.exists())),
-        one_(static_cast<M>(one_bits(args.output.out.scalar_type()))),
-        all_{static_cast<const Bits*>(args.scores.const_data_ptr()),
-             args.mask.defined() ? static_cast<const M*>(args.mask.const_data_ptr()) : nullptr,
-             static_cast<M*>(args.output.work.mutable_data_ptr()),
-             args.t.defined() ? static_cast<const Bits*>(args.t.const_data_ptr()) : nullptr,
-             args.product.defined() ? static_cast<Bits*>(args.product.mutable_data_ptr())
-                                    : nullptr} {}
+        all_{args.operands<F, M>(), static_cast<const Bits*>(args.scores.const_data_ptr())} {}
 
   void operator()() const {
     // Neighbouring rows share cache lines where their entries are strided.
@@ -137,14 +125,12 @@ class RowKernel {
     for (int64_t row = first; row < last; ++row) {
       if (large && (row - first) % step == 0) {
         const int64_t entries = (std::min(row + step, last) - row) * size_;
-        populate_pages(all_.out + row * size_, entries * static_cast<int64_t>(sizeof(M)));
-        if (all_.product != nullptr) {
-          populate_pages(all_.product + row * size_, entries * static_cast<int64_t>(sizeof(Bits)));
-        }
+        populate_pages(all_, row * size_, entries);
       }
       const auto from = [&](auto* p) { return p == nullptr ? nullptr : p + row * size_; };
       decide(row,
-             {from(all_.scores), from(all_.mask), from(all_.out), from(all_.t), from(all_.product)},
+             {{from(all_.mask), from(all_.out), from(all_.t), from(all_.product), all_.one},
+              from(all_.scores)},
              work);
     }
   }
@@ -167,8 +153,9 @@ class RowKernel {
         return given == nullptr ? nullptr : buffer.data() + r * stride_;
       };
       decide(row + r,
-             {of(all_.scores, work.scores), of(all_.mask, work.mask), of(all_.out, work.out),
-              of(all_.t, work.t), of(all_.product, work.product)},
+             {{of(all_.mask, work.mask), of(all_.out, work.out), of(all_.t, work.t),
+               of(all_.product, work.product), all_.one},
+              of(all_.scores, work.scores)},
              work);
     }
     const auto scattered = [&](const auto& buffer, auto* to) {
@@ -214,7 +201,7 @@ class RowKernel {
       counts = {};
       for (int64_t at = 0; at < size_; at += kRowBlock) {
         const auto n = static_cast<int32_t>(std::min(kRowBlock, size_ - at));
-        const RowCounts block = mark_row(r.mask + at, n, one_, work.keys.data() + at);
+        const RowCounts block = mark_row(r.mask + at, n, r.one, work.keys.data() + at);
         counts.active += block.active;
         counts.zeros += block.zeros;
       }
@@ -231,7 +218,7 @@ class RowKernel {
   void write(const Row<F, M>& r, Key below, const Work& work) const {
     const auto with = [&](auto has_mask, auto with_product) {
       write_row<F, M, has_mask.value, with_product.value>(work.keys.data(), size_, below, r.mask,
-                                                          one_, r.out, r.t, r.product);
+                                                          r.one, r.out, r.t, r.product);
     };
     const auto masked = [&](auto has_mask) {
       if constexpr (can_multiply<F, M>(kFusion, has_mask.value)) {
@@ -266,46 +253,22 @@ class RowKernel {
   bool is_signed_;
   FactorReader factor_;
   Key max_key_;
-  M one_;
   Row<F, M> all_;
 };
 
 auto prune_rows_by(const RowRule& rule) {
   return [rule](const EachArgs& args) {
-    advise_huge_pages(args.output.work);
-    if (args.product.defined()) advise_huge_pages(args.product);
-    dispatch_scores(args.scores.scalar_type(), [&](auto format) {
-      dispatch_mask_width(args.output.work.element_size(), [&](auto bits) {
-        RowKernel<decltype(format), decltype(bits)>{args, rule}();
-      });
+    dispatch_mask_args(args, [&](auto format, auto bits) {
+      RowKernel<decltype(format), decltype(bits)>{args, rule}();
     });
   };
-}
-
-std::vector<at::Tensor> row_masks(at::TensorList scores, const MaskList& masks,
-                                  const at::Scalar& amount, int64_t dim, const MaskList& factors,
-                                  bool absolute, bool is_signed,
-                                  std::optional<at::ScalarType> dtype) {
-  constexpr const char* op = "row_masks";
-  return masks_of_each<EachOnCpu>(
-      {op, scores, to_vector(masks), to_vector(factors), dim, is_signed, dtype},
-      prune_rows_by(checked_row_rule(op, amount, absolute)));
-}
-
-TensorLists row_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                      const at::Scalar& amount, int64_t dim, const MaskList& factors, bool absolute,
-                      bool is_signed) {
-  constexpr const char* op = "row_prune";
-  return prune_each<EachOnCpu>(
-      {op, scores, to_vector(masks), to_vector(factors), dim, is_signed, std::nullopt}, ts,
-      prune_rows_by(checked_row_rule(op, amount, absolute)));
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
-  m.impl("row_masks", &row_masks);
-  m.impl("row_prune", &row_prune);
+  m.impl("row_masks", &row_masks<OnCpu, prune_rows_by>);
+  m.impl("row_prune", &row_prune<OnCpu, prune_rows_by>);
 }
 
 }  // namespace fastprune::cpu

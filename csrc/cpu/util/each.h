@@ -1,15 +1,20 @@
-// What the loops of args/each.h take from the CPU.
+// What the loops of args/list.h take from the CPU, and what kernels that make masks do around them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
+#include "args/list.h"
+#include "common/dtypes.h"
 #include "cpu/elementwise/masked_mul.h"
 #include "cpu/util/denormals.h"
+#include "cpu/util/fresh_pages.h"
 #include "cpu/util/fusion.h"
 
 namespace fastprune::cpu {
 
-struct EachOnCpu {
+struct OnCpu {
   struct Guard {
     explicit Guard(const at::Tensor&) {}
   };
@@ -22,5 +27,24 @@ struct EachOnCpu {
     return masked_muls(t, mask)[0];
   }
 };
+
+// fn(format, bits) for the format of the tensor and the bits of its mask.
+template <class Fn>
+void dispatch_mask_args(const MaskArgs& args, const Fn& fn) {
+  advise_huge_pages(args.output.work);
+  if (args.product.defined()) advise_huge_pages(args.product);
+  dispatch_scores(args.dtype, [&](auto format) {
+    dispatch_mask_width(args.output.work.element_size(), [&](auto bits) { fn(format, bits); });
+  });
+}
+
+// The pages of the outputs of some entries.
+template <class F, class M>
+void populate_pages(const MaskOperands<F, M>& operands, int64_t first, int64_t entries) {
+  populate_pages(operands.out + first, entries * static_cast<int64_t>(sizeof(M)));
+  if (operands.product == nullptr) return;
+  populate_pages(operands.product + first,
+                 entries * static_cast<int64_t>(sizeof(typename F::Bits)));
+}
 
 }  // namespace fastprune::cpu

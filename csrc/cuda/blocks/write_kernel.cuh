@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "common/block_grid.h"
+#include "common/mask_operands.h"
 #include "cuda/util/device.cuh"
 #include "cuda/util/fusion.cuh"
 #include "cuda/util/vec.cuh"
@@ -12,14 +13,9 @@
 namespace fastprune::cuda {
 
 template <class F, class M>
-struct BlockWriteTask {
+struct BlockWriteTask : MaskOperands<F, M> {
   const bool* units;
-  const M* mask;  // nullptr: all ones
-  M* out;
-  const typename F::Bits* t;  // nullptr, as `product`: only the mask is written
-  typename F::Bits* product;
   BlockGrid grid;
-  M one;
 };
 
 template <class F, class M>

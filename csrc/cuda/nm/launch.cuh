@@ -13,29 +13,16 @@
 
 namespace fastprune::cuda {
 
-template <class F, class M>
-NmTask<F, M> nm_task(const EachArgs& args, const NmRule& rule) {
-  using Bits = typename F::Bits;
-  const auto pointer = [](const at::Tensor& t) {
-    return t.defined() ? t.const_data_ptr() : nullptr;
-  };
-  return {static_cast<const Bits*>(args.scores.const_data_ptr()),
-          static_cast<const M*>(pointer(args.mask)),
-          static_cast<M*>(args.output.work.mutable_data_ptr()),
-          static_cast<const Bits*>(pointer(args.t)),
-          args.product.defined() ? static_cast<Bits*>(args.product.mutable_data_ptr()) : nullptr,
-          device_factor(args.factor),
-          Runs(args.shape, rule.run),
-          rule,
-          args.is_signed,
-          static_cast<M>(one_bits(args.output.out.scalar_type()))};
-}
-
 template <class F>
 void launch_nm(const EachArgs& args, const NmRule& rule) {
   dispatch_mask_width(args.output.work.element_size(), [&](auto bits) {
     using M = decltype(bits);
-    const NmTask<F, M> task = nm_task<F, M>(args, rule);
+    const NmTask<F, M> task{args.operands<F, M>(),
+                            static_cast<const typename F::Bits*>(args.scores.const_data_ptr()),
+                            device_factor(args.factor),
+                            Runs(args.shape, rule.run),
+                            rule,
+                            args.is_signed};
     const unsigned grid = grid_for(ceil_div(task.runs.count(), NmPolicy::kThreads),
                                    NmPolicy::kBlocksPerMultiprocessor);
     const int run = rule.run;

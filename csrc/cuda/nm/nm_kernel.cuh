@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "common/keys.h"
+#include "common/mask_operands.h"
 #include "common/nm.h"
 #include "cuda/util/device.cuh"
 #include "cuda/util/factor.cuh"
@@ -14,17 +15,12 @@
 namespace fastprune::cuda {
 
 template <class F, class M>
-struct NmTask {
+struct NmTask : MaskOperands<F, M> {
   const typename F::Bits* scores;
-  const M* mask;  // nullptr: all ones
-  M* out;
-  const typename F::Bits* t;  // nullptr, as `product`: only the mask is written
-  typename F::Bits* product;
   DeviceFactor factor;
   Runs runs;
   NmRule rule;
   bool is_signed;
-  M one;
 };
 
 // How far loops over a run are unrolled. Long runs are in local memory, as their loops would not

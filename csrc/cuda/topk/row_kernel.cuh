@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "common/keys.h"
+#include "common/mask_operands.h"
 #include "common/row.h"
 #include "cuda/topk/radix_pass.cuh"
 #include "cuda/util/device.cuh"
@@ -16,24 +17,19 @@
 namespace fastprune::cuda {
 
 template <class F, class M>
-struct RowTask {
+struct RowTask : MaskOperands<F, M> {
   using Bits = typename F::Bits;
   using Key = typename F::Key;
 
   const Bits* scores;
-  const M* mask;  // nullptr: all ones
-  M* out;
-  const Bits* t;  // nullptr, as `product`: only the mask is written
-  Bits* product;
   DeviceFactor factor;
   ChannelShape shape;
   RowRule rule;
   bool is_signed;
-  M one;
   long long* least_active;  // of all rows; nullptr if nobody asks
 
   __device__ __forceinline__ M old(int64_t entry) const {
-    return mask == nullptr ? one : load_vec<1>(mask + entry).at[0];
+    return this->mask == nullptr ? this->one : load_vec<1>(this->mask + entry).at[0];
   }
 
   // Of entry i of a row, which is active.
@@ -50,7 +46,7 @@ struct RowTask {
   __device__ __forceinline__ void for_each_key(int64_t row, const Fn& fn) const {
     for (int64_t i = threadIdx.x; i < shape.entries(); i += TopkPolicy::kThreads) {
       const int64_t entry = row_entry(shape, row, i);
-      if (old(entry) == one) fn(i, key(row, i, entry));
+      if (old(entry) == this->one) fn(i, key(row, i, entry));
     }
   }
 };

@@ -1,4 +1,4 @@
-// What the loops of args/each.h take from CUDA.
+// What the loops of args/list.h take from CUDA.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,7 +11,7 @@
 
 namespace fastprune::cuda {
 
-struct EachOnCuda {
+struct OnCuda {
   using Guard = DeviceGuard;
 
   static constexpr FusionRule kFusion = cuda::kFusion;

@@ -1,0 +1,18 @@
+// What a kernel that makes a mask reads and writes, beside what it decides by. Free of ATen.
+#pragma once
+
+namespace fastprune {
+
+// F: the format of t, M: the bits of masks.
+template <class F, class M>
+struct MaskOperands {
+  using Bits = typename F::Bits;
+
+  const M* mask;  // the old one; nullptr: all ones
+  M* out;
+  const Bits* t;  // nullptr, as `product`: only the mask is written
+  Bits* product;
+  M one;
+};
+
+}  // namespace fastprune
