@@ -42,7 +42,7 @@ class BlockKernel {
 
   void operator()() const {
     const int64_t cols = grid_.cols;
-    const int64_t workers = worker_count(std::min(grid_.rows, grid_.rows * cols / kEntries + 1));
+    const int64_t workers = worker_count(grid_.rows, grid_.rows * cols);
     const bool large = grid_.rows * cols * static_cast<int64_t>(sizeof(M)) >= kFreshPagesFrom;
     const int64_t step = std::max<int64_t>(1, kPiece / cols);
     for_each_worker(workers, grid_.rows, [&](int64_t, int64_t first, int64_t last) {
@@ -59,8 +59,7 @@ class BlockKernel {
   }
 
  private:
-  static constexpr int64_t kEntries = 1 << 14;  // at least, for each worker
-  static constexpr int64_t kPiece = 1 << 15;    // between two calls that populate pages
+  static constexpr int64_t kPiece = 1 << 15;  // between two calls that populate pages
 
   void expand(int64_t down, std::vector<uint8_t>& kept) const {
     const bool* units = units_ + down * grid_.across();

@@ -16,8 +16,7 @@
 namespace fastprune::cpu {
 namespace {
 
-constexpr int64_t kColumns = 512;         // of a task, if a block is not wider
-constexpr int64_t kWorkerEntries = 4096;  // at least, for each worker
+constexpr int64_t kColumns = 512;  // of a task, if a block is not wider
 
 // Adds a row of n entries to the sums of their columns.
 template <NormKind kind, class T>
@@ -47,7 +46,7 @@ void norms_of_blocks(const T* data, const BlockGrid& grid, double p, double* nor
   const int64_t together = std::clamp<int64_t>(kColumns / grid.width, 1, across);
   const int64_t groups = (across + together - 1) / together;
   const int64_t tasks = grid.down() * groups;
-  const int64_t workers = worker_count(std::min(tasks, grid.rows * grid.cols / kWorkerEntries + 1));
+  const int64_t workers = worker_count(tasks, grid.rows * grid.cols);
   for_each_worker(workers, tasks, [&](int64_t, int64_t first, int64_t last) {
     std::vector<double> sums(std::min(together * grid.width, grid.cols));
     for (int64_t task = first; task < last; ++task) {

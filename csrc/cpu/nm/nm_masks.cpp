@@ -89,12 +89,13 @@ class NmKernel {
     const int64_t blocks = (count_ + kLanes - 1) / kLanes;
     // What is written between two calls that populate pages.
     const int64_t together = std::max<int64_t>(1, kPiece / (kLanes * rule_.run));
-    for_each_worker(worker_count(blocks), blocks, [&](int64_t, int64_t first, int64_t last) {
-      const auto block = std::make_unique<Block>();
-      for (int64_t b = first; b < last; b += together) {
-        process(b, std::min(b + together, last), *block);
-      }
-    });
+    for_each_worker(worker_count(blocks, count_ * rule_.run), blocks,
+                    [&](int64_t, int64_t first, int64_t last) {
+                      const auto block = std::make_unique<Block>();
+                      for (int64_t b = first; b < last; b += together) {
+                        process(b, std::min(b + together, last), *block);
+                      }
+                    });
   }
 
  private:

@@ -90,17 +90,18 @@ class RowKernel {
     const int64_t together =
         shape_.outer == 1 ? 1 : std::clamp<int64_t>(kGathered / size_, 1, kRowsTogether);
     const int64_t groups = (shape_.channels + together - 1) / together;
-    for_each_worker(worker_count(groups), groups, [&](int64_t, int64_t first, int64_t last) {
-      Work work(size_);
-      const int64_t end = std::min(last * together, shape_.channels);
-      if (shape_.outer == 1) {
-        process_contiguous(first, end, work);
-      } else {
-        for (int64_t row = first * together; row < end; row += together) {
-          process_strided(row, std::min(together, end - row), work);
-        }
-      }
-    });
+    for_each_worker(worker_count(groups, shape_.channels * size_), groups,
+                    [&](int64_t, int64_t first, int64_t last) {
+                      Work work(size_);
+                      const int64_t end = std::min(last * together, shape_.channels);
+                      if (shape_.outer == 1) {
+                        process_contiguous(first, end, work);
+                      } else {
+                        for (int64_t row = first * together; row < end; row += together) {
+                          process_strided(row, std::min(together, end - row), work);
+                        }
+                      }
+                    });
   }
 
  private:

@@ -14,6 +14,14 @@ inline int64_t worker_count(int64_t tasks) {
   return std::max<int64_t>(1, std::min<int64_t>(at::get_num_threads(), tasks));
 }
 
+// Of fewer entries, waking another thread takes longer than they do.
+constexpr int64_t kWorkerEntries = 1 << 13;
+
+// Workers for tasks of so many entries in all.
+inline int64_t worker_count(int64_t tasks, int64_t entries) {
+  return worker_count(std::min(tasks, entries / kWorkerEntries + 1));
+}
+
 // fn(worker, begin, end) over [0, tasks).
 template <class Fn>
 void for_each_worker(int64_t workers, int64_t tasks, const Fn& fn) {

@@ -7,6 +7,7 @@
 // Declares a __shared__ variable. Each lambda has a type of its own, so each declaration gets a
 // variable of its own.
 #define FASTPRUNE_SHARED(Type, name) auto& name = cuda_on_host::static_shared<Type>([] {}, #name)
+#define FASTPRUNE_NOINLINE __attribute__((noinline))
 namespace fastprune::cuda {
 using cuda_on_host::load;  // checks the alignment
 using cuda_on_host::store;
@@ -28,6 +29,7 @@ __device__ __forceinline__ void store(T* p, const T& value) {
   *p = value;
 }
 }  // namespace fastprune::cuda
+#define FASTPRUNE_NOINLINE __noinline__
 #define FASTPRUNE_SHARED(Type, name) __shared__ typename ::fastprune::cuda::Shared<Type>::type name
 #endif
 

@@ -63,10 +63,12 @@ __device__ __forceinline__ void load_products(const ScaledSource& source, int64_
   }
 }
 
+// One function that is called, not inlined: with a branch for each source and divisions it is long,
+// and kernels load at many places.
 template <int N, class Wide, class... Sources>
-__device__ __forceinline__ Packed<typename Wide::Bits, N> load_scaled(Scaled<Wide, Sources...>,
-                                                                      const void* item, int64_t at,
-                                                                      int left) {
+__device__ FASTPRUNE_NOINLINE Packed<typename Wide::Bits, N> load_scaled(Scaled<Wide, Sources...>,
+                                                                         const void* item,
+                                                                         int64_t at, int left) {
   const auto& source = *static_cast<const ScaledSource*>(item);
   Vec<typename Wide::Bits, N> bits;
   int format = 0;
