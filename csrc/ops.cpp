@@ -34,15 +34,17 @@ TORCH_LIBRARY(fastprune, m) {
   // N:M: dim is cut into runs of m entries, of each of which the n of largest score stay, the
   // lowest index pruned first among equals. What an old mask has pruned counts, entries whose mask
   // is not 1 are not ranked, and nothing comes back. With factors, |score| * |factor| is ranked;
-  // with is_signed values rather than magnitudes.
+  // with is_signed values rather than magnitudes. With both, 2:4 in the rows and in the columns of
+  // the matrix that the first two dims are: see common/nm_both.h.
   m.def(
       "nm_masks(Tensor[] scores, Tensor?[] masks, int n, int m, int dim, Tensor?[] factors, "
-      "bool is_signed=False, ScalarType? dtype=None) -> Tensor[]");
+      "bool is_signed=False, ScalarType? dtype=None, bool both=False) -> Tensor[]");
 
   // nm_masks, and for each mask the product masked_mul(ts[i], mask), fused where kFusion allows.
   m.def(
       "nm_prune(Tensor[] scores, Tensor?[] masks, Tensor[] ts, int n, int m, int dim, "
-      "Tensor?[] factors, bool is_signed=False) -> (Tensor[] masks, Tensor[] products)");
+      "Tensor?[] factors, bool is_signed=False, bool both=False) -> (Tensor[] masks, Tensor[] "
+      "products)");
 
   // Masks that prune `amount` of the entries of each index of dim: a count, a fraction of its
   // active entries, or with `absolute` a fraction of all, of which those pruned before are a part.

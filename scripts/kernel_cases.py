@@ -174,6 +174,24 @@ def nm(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
             yield from [*masks, *products]
         masks, products = ops.nm_prune([t], [], [old], n, m, dim)
         yield from [*masks, *products]
+    yield from both_ways(target, dtype)
+
+
+def both_ways(target: Target, dtype: torch.dtype) -> Results:
+    """2:4 in rows and columns: vectors and single entries, factors, both orders."""
+    ops = target.ops
+    for shape in ((12, 132), (8, 12, 3)):
+        draws = torch.Generator().manual_seed(0)
+        t = torch.randn(shape, generator=draws).to(dtype).to(target.device)
+        factor = torch.rand(shape[-1], generator=draws).to(target.device)
+        for is_signed in (False, True):
+            rounded = [t.mul(2).round()]
+            yield from ops.nm_masks(rounded, [], 2, 4, 1, is_signed=is_signed, both=True)
+        for factors in ([], [factor], [factor.to(dtype)], [factor.double()]):
+            masks, products = ops.nm_prune([t], [], [t], 2, 4, 1, factors, both=True)
+            yield from [*masks, *products]
+        masks, products = ops.nm_prune([t], [], [t.flip(0)], 2, 4, 0, both=True)
+        yield from [*masks, *products]
 
 
 def rows(target: Target, dtype: torch.dtype) -> Results:

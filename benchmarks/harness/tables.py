@@ -51,6 +51,7 @@ _WHAT = {
     "nm/8:16": "`nm_prune`, 8:16",
     "nm/2:4-factor": "`nm_prune`, 2:4, with a factor",
     "nm/2:4-half-pruned": "`nm_prune`, 2:4, half pruned before",
+    "nm/2:4-both": "`nm_prune`, 2:4 in rows and columns",
     "rows/rows": "`row_prune`",
     "rows/rows-factor": "`row_prune`, with a factor",
     "rows/rows-half-pruned": "`row_prune`, half pruned before",

@@ -3,12 +3,14 @@ Blocks, and units of several tensors: what is decided about groups, as the funct
 takes three operators.
 
 Beside them, in the place of upstream, which has none of these, the composition that others use:
-topk and scatter for N:M, for rows a sort of all scores and a scatter, as Wanda has it, and for
-blocks norms, topk, and the mask of blocks repeated.
+topk and scatter for N:M, a product with all 90 patterns for 2:4 both ways, as apex has it, for rows
+a sort of all scores and a scatter, as Wanda has it, and for blocks norms, topk, and the mask of
+blocks repeated.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -47,6 +49,10 @@ _TIED = (0, 0, 0, 1)
 _HEADS = 16
 
 
+#: 2:4 in rows and columns.
+_BOTH = "2:4-both"
+
+
 def _each(centre: Case) -> Iterator[Case]:
     yield replace(centre, shapes=(QUICK,), quick=True)
     yield replace(centre, shapes=(LARGE,))
@@ -54,7 +60,7 @@ def _each(centre: Case) -> Iterator[Case]:
 
 
 def _nm_cases(device: str) -> Iterator[Case]:
-    for variant in (*_RULES, "2:4-factor", "2:4-half-pruned"):
+    for variant in (*_RULES, "2:4-factor", "2:4-half-pruned", _BOTH):
         yield from _each(Case("nm", variant, device))
 
 
@@ -130,7 +136,30 @@ def _workload(
     return Workload(contenders, bytes_moved, check)
 
 
+def _build_both(case: Case) -> Workload:
+    data = _data(case)
+    weight = data.weight
+    rows = [row for row in itertools.product((0.0, 1.0), repeat=4) if sum(row) == 2]
+    squares = torch.tensor(list(itertools.product(rows, repeat=4)), dtype=torch.float64)
+    patterns = squares[(squares.sum(1) == 2).all(1)].flatten(1).to(weight.device)
+
+    def ours() -> Pair:
+        (mask,), (product,) = fastprune.ops.nm_prune([weight], [], [weight], 2, 4, 1, both=True)
+        return mask, product
+
+    def by(dtype: torch.dtype) -> Pair:
+        cut = weight.abs().view(weight.shape[0] // 4, 4, -1, 4).transpose(1, 2)
+        sums = cut.reshape(-1, 16).to(dtype) @ patterns.T.to(dtype)
+        kept = patterns.to(weight.dtype)[sums.argmax(1)].view(cut.shape)
+        return data.multiplied(kept.transpose(1, 2).reshape(weight.shape))
+
+    # Sums of so few numbers lose no bit in float64, whatever their order is.
+    return _workload(case, data, ours, lambda: by(torch.float32), lambda: by(torch.float64))
+
+
 def _build_nm(case: Case) -> Workload:
+    if case.variant == _BOTH:
+        return _build_both(case)
     data = _data(case)
     n, m, dim = _RULES.get(case.variant, _RULES["2:4"])
 

@@ -8,10 +8,10 @@ namespace fastprune::autograd {
 namespace {
 
 TensorLists nm_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts, int64_t n,
-                     int64_t m, int64_t dim, const MaskList& factors, bool is_signed) {
+                     int64_t m, int64_t dim, const MaskList& factors, bool is_signed, bool both) {
   return prune_list(
-      scores, ts, [&] { return call_nm_masks(scores, masks, n, m, dim, factors, is_signed); },
-      [&] { return call_nm_prune(scores, masks, ts, n, m, dim, factors, is_signed); });
+      scores, ts, [&] { return call_nm_masks(scores, masks, n, m, dim, factors, is_signed, both); },
+      [&] { return call_nm_prune(scores, masks, ts, n, m, dim, factors, is_signed, both); });
 }
 
 }  // namespace

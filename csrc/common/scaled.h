@@ -33,12 +33,18 @@ FASTPRUNE_HD constexpr typename F::Key max_score_key(bool is_signed, bool scaled
   return is_signed ? max_signed_key<F>() : scaled ? max_key<ScaledFormat<F>>() : max_key<F>();
 }
 
+// The value of a score.
+template <class F>
+FASTPRUNE_HD WideOf<F> wide_score(typename F::Bits bits) {
+  typename F::Value score;
+  std::memcpy(&score, &bits, sizeof score);
+  return static_cast<WideOf<F>>(score);
+}
+
 // The key of |score| * |factor|.
 template <class F>
 FASTPRUNE_HD typename F::Key scaled_key(typename F::Bits bits, WideOf<F> factor) {
-  typename F::Value score;
-  std::memcpy(&score, &bits, sizeof score);
-  const WideOf<F> scaled = static_cast<WideOf<F>>(score) * factor;  // the key has no sign
+  const WideOf<F> scaled = wide_score<F>(bits) * factor;  // the key has no sign
   typename ScaledFormat<F>::Bits scaled_bits;
   std::memcpy(&scaled_bits, &scaled, sizeof scaled);
   return rank_key<ScaledFormat<F>>(scaled_bits, 0);

@@ -58,21 +58,21 @@ inline TensorLists call_topk_prune(at::TensorList scores, const MaskList& masks,
 
 inline std::vector<at::Tensor> call_nm_masks(at::TensorList scores, const MaskList& masks,
                                              int64_t n, int64_t m, int64_t dim,
-                                             const MaskList& factors, bool is_signed) {
+                                             const MaskList& factors, bool is_signed, bool both) {
   static const auto op =
       find_op<std::vector<at::Tensor>(at::TensorList, const MaskList&, int64_t, int64_t, int64_t,
-                                      const MaskList&, bool, std::optional<at::ScalarType>)>(
+                                      const MaskList&, bool, std::optional<at::ScalarType>, bool)>(
           "fastprune::nm_masks");
-  return op.call(scores, masks, n, m, dim, factors, is_signed, /*dtype=*/std::nullopt);
+  return op.call(scores, masks, n, m, dim, factors, is_signed, /*dtype=*/std::nullopt, both);
 }
 
 inline TensorLists call_nm_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
                                  int64_t n, int64_t m, int64_t dim, const MaskList& factors,
-                                 bool is_signed) {
+                                 bool is_signed, bool both) {
   static const auto op =
       find_op<TensorLists(at::TensorList, const MaskList&, at::TensorList, int64_t, int64_t,
-                          int64_t, const MaskList&, bool)>("fastprune::nm_prune");
-  return op.call(scores, masks, ts, n, m, dim, factors, is_signed);
+                          int64_t, const MaskList&, bool, bool)>("fastprune::nm_prune");
+  return op.call(scores, masks, ts, n, m, dim, factors, is_signed, both);
 }
 
 inline std::vector<at::Tensor> call_row_masks(at::TensorList scores, const MaskList& masks,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
-from . import ops
+from . import _C, ops
 from .groups import Factored, RankedGroups, lowest
+from .patterns import Selection
 from .scored import Score
+from .squares import check_squares, kept_in_squares
 
 __all__ = ["NMStructured", "check_nm", "nm_structured"]
 
@@ -17,14 +21,37 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 class Runs(RankedGroups):
-    """Runs of ``method.m`` entries along ``method.dim``."""
+    """Runs of ``method.m`` entries along ``method.dim``, or squares of 4 x 4 if ``method.both``."""
 
     operators = ops.nm_masks, ops.nm_prune
 
+    def check(self, method: Any, ts: Sequence[Tensor]) -> None:
+        if method.both:
+            for t in ts:
+                check_squares(t, method.dim)
+
+    def decide(
+        self,
+        method: Any,
+        ranks: Sequence[Tensor],
+        likes: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        ts: Sequence[Tensor] | None,
+        active_only: bool,
+    ) -> Selection:
+        if method.both:
+            # A mask of ones stands for none: upstream's container, for one, gives that.
+            unread = [_unread(mask) for mask in masks]
+            likes = [like if m is None else m for like, m in zip(likes, masks, strict=True)]
+            masks = unread
+        return super().decide(method, ranks, likes, masks, ts, active_only)
+
     def rule(self, method: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return (method.n, method.m, method.dim), {}
+        return (method.n, method.m, method.dim), {"both": method.both}
 
     def by_sorting(self, method: Any, values: Tensor, old: Tensor) -> Tensor:
+        if method.both:
+            return old.masked_fill(~kept_in_squares(values), 0)
         m, dim = method.m, method.dim
         size = _in_runs(torch.ones_like(old, dtype=torch.bool), m, dim, False).sum(-1, keepdim=True)
         zeros = _in_runs(old == 0, m, dim, False).sum(-1, keepdim=True)
@@ -44,6 +71,13 @@ class NMStructured(Factored):
     lowest index. ``n`` is the number that is *kept*: where a library counts zeros (Wanda,
     coremltools), 2:4 is the same, and its 1:4 is 3:4 here.
 
+    With ``both`` 2:4 holds in rows and columns at once, so that the transposed weight, with which
+    gradients are computed, obeys too (Hubara et al., "Accelerated Sparse Neural Training",
+    arXiv:2102.08124). The matrix of the first two dims is cut into squares of 4 x 4, each index of
+    the other dims by itself; of the 90 ways to keep two entries of every row and column of a square
+    that with the largest sum of scores is taken. Among equals it is the smallest binary number,
+    read row by row: of ones 0011 0011 1100 1100. It starts anew: nothing may be pruned before.
+
     A ``score``, or the ``scores`` of a subclass, ranks as in :class:`Unstructured`.
 
     >>> prune.NMStructured.apply(module, "weight", n=2, m=4)
@@ -54,9 +88,11 @@ class NMStructured(Factored):
         dim: along which runs lie; 1 is the inputs of a Linear or convolution layer.
         factor: broadcasts to the tensor; what is ranked is ``|t| * |factor|``.
         score: called in place of ``scores``.
+        both: 2:4 in rows and columns at once; ``dim`` is 0 or 1, which is the same.
 
     Raises:
-        ValueError: ``n`` or ``m`` is out of range.
+        ValueError: ``n`` or ``m`` is out of range; or with ``both`` n:m is not 2:4, one of the
+            first two dims is not divisible by 4, or entries were pruned before.
         TypeError: there are a factor and a score.
         IndexError: ``dim`` is out of range.
         RuntimeError: the factor does not broadcast to the tensor.
@@ -73,12 +109,15 @@ class NMStructured(Factored):
         *,
         factor: Tensor | None = None,
         score: Score | None = None,
+        both: bool = False,
     ) -> None:
         if not 1 <= m <= 64:
             raise ValueError(f"expected m to be between 1 and 64, got {m}")
         if not 0 <= n <= m:
             raise ValueError(f"expected n to be between 0 and m, {m}, got {n}")
-        self.n, self.m, self.dim = n, m, dim
+        if both and (n, m) != (2, 4):
+            raise ValueError(f"expected 2:4 with both=True, got {n}:{m}")
+        self.n, self.m, self.dim, self.both = n, m, dim, both
         super().__init__(factor, score)
 
 
@@ -91,6 +130,7 @@ def nm_structured(
     *,
     factor: Tensor | None = None,
     importance_scores: Tensor | None = None,
+    both: bool = False,
 ) -> _Module:
     """Keep, of each run of ``m`` entries of ``module.<name>``, the ``n`` of largest magnitude.
 
@@ -108,18 +148,22 @@ def nm_structured(
         dim: along which runs lie.
         factor: broadcasts to the parameter, and multiplies what is ranked.
         importance_scores: rank these instead of the parameter; of its shape.
+        both: 2:4 in rows and columns at once; ``dim`` is 0 or 1, which is the same.
 
     Returns:
         The module; ``<name>_mask`` has the parameter's shape and dtype.
 
     Raises:
         AttributeError, TypeError: the module has nothing of that name, or no parameter.
-        ValueError: ``n`` or ``m`` is out of range.
+        ValueError: ``n`` or ``m`` is out of range; or with ``both`` n:m is not 2:4, one of the
+            first two dims is not divisible by 4, or entries were pruned before.
         IndexError: ``dim`` is out of range.
         AssertionError: the scores have another shape than the parameter.
         RuntimeError: the scores are on another device, or the factor does not broadcast.
     """
-    NMStructured.apply(module, name, n, m, dim, factor=factor, importance_scores=importance_scores)
+    NMStructured.apply(
+        module, name, n, m, dim, factor=factor, importance_scores=importance_scores, both=both
+    )
     return module
 
 
@@ -142,6 +186,19 @@ def check_nm(tensor: Tensor, n: int, m: int, dim: int = 1) -> bool:
     """
     kept = _in_runs((tensor != 0).to(torch.int32), m, dim, 0).sum(-1)
     return bool((kept <= n).all())
+
+
+def _unread(mask: Tensor | None) -> Tensor | None:
+    """An old mask that cannot be read here, as under vmap; None for any other.
+
+    Raises:
+        ValueError: entries were pruned before.
+    """
+    if mask is None or is_compiling() or not _C.is_plain(None, mask):
+        return mask
+    if not bool((mask == 1).all()):
+        raise ValueError("expected an old mask of ones with both=True, got one that prunes")
+    return None
 
 
 def _in_runs(t: Tensor, m: int, dim: int, filler: float) -> Tensor:

@@ -132,6 +132,109 @@ def test_by_sorting(seed: int) -> None:
     assert torch.equal(actual, expected)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_both_ways_without_operators(seed: int) -> None:
+    draw = random.Random(seed)
+    shape = draw.choice([(4, 4), (8, 12), (4, 8, 3), (8, 4, 1, 2), (0, 8)])
+    t = values(draw.choice(list(KINDS)), shape, draw.choice(FLOATS))
+    is_signed = draw.random() < 0.5
+    factor = None if is_signed else values("normal", (shape[-1],), torch.float32)
+    (expected,) = reference.nm_masks([t], [], 2, 4, 1, [factor], is_signed=is_signed, both=True)
+    method = prune.NMStructured(2, 4, both=True)
+    ranked = ranked_values(t, factor, is_signed)
+    assert torch.equal(method.pattern.by_sorting(method, ranked, torch.ones_like(t)), expected)
+
+
+def test_both_ways() -> None:
+    """In a forward and a backward, after which both products of matrices are sparse."""
+    module = prune.nm_structured(nn.Linear(16, 8), "weight", 2, 4, both=True)
+    (expected,) = reference.nm_masks([module.weight_orig], [], 2, 4, 1, both=True)
+    assert torch.equal(module.weight_mask, expected)
+    assert_same_bits(module.weight.detach(), (module.weight_orig * expected).detach())
+    assert prune.check_nm(module.weight, 2, 4, dim=0)
+    assert prune.check_nm(module.weight, 2, 4, dim=1)
+    module(torch.randn(3, 16)).square().sum().backward()
+    assert torch.equal(module.weight_orig.grad != 0, expected != 0)
+    prune.l1_unstructured(module, "weight", 0.5)
+    assert int(module.weight_mask.sum()) == 32
+    assert not module.weight_mask[expected == 0].any()
+
+
+def test_both_ways_of_a_convolution() -> None:
+    factor = torch.rand(8, 1, 1)
+    conv = nn.Conv2d(8, 4, 3)
+    prune.nm_structured(conv, "weight", 2, 4, dim=0, factor=factor, both=True)
+    (expected,) = reference.nm_masks([conv.weight_orig], [], 2, 4, 1, [factor], both=True)
+    assert torch.equal(conv.weight_mask, expected)
+    assert (conv.weight_mask.view(1, 4, 2, 4, 9).sum(1) == 2).all()
+    assert (conv.weight_mask.view(4, 2, 4, 9).sum(2) == 2).all()
+
+
+def test_both_ways_by_a_score() -> None:
+    scores = torch.randn(8, 16)
+    module, other = nn.Linear(16, 8), nn.Linear(16, 8)
+    prune.NMStructured.apply(module, "weight", 2, 4, score=lambda t, mask: scores, both=True)
+    (expected,) = reference.nm_masks([scores], [], 2, 4, 1, is_signed=True, both=True)
+    assert torch.equal(module.weight_mask, expected)
+    prune.nm_structured(other, "weight", 2, 4, importance_scores=scores, both=True)
+    assert torch.equal(other.weight_mask, reference.nm_masks([scores], [], 2, 4, 1, both=True)[0])
+
+
+def test_both_ways_under_vmap_for_integers_and_complex_numbers() -> None:
+    t = torch.randn(3, 8, 12)
+    method = prune.NMStructured(2, 4, both=True)
+    expected = [reference.nm_masks([each], [], 2, 4, 1, both=True)[0] for each in t]
+    new = torch.func.vmap(lambda x: method.compute_mask(x, torch.ones_like(x)))(t)
+    assert torch.equal(new, torch.stack(expected))
+    whole = torch.randint(-9, 9, (4, 8))
+    assert torch.equal(
+        method.compute_mask(whole, torch.ones(4, 8)),
+        reference.nm_masks([whole.double()], [], 2, 4, 1, both=True)[0].float(),
+    )
+    module = nn.Linear(8, 4)
+    module.weight = nn.Parameter(torch.randn(4, 8, dtype=torch.complex64))
+    prune.nm_structured(module, "weight", 2, 4, both=True)
+    expected = reference.nm_masks([module.weight_orig.abs()], [], 2, 4, 1, both=True)
+    assert torch.equal(module.weight_mask.real, expected[0])
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+def test_both_ways_starts_anew(theirs: bool) -> None:
+    """Upon ones, as upstream's container gives first; not upon what was pruned."""
+    method = prune.NMStructured(2, 4, both=True)
+    t = torch.randn(4, 8)
+    container = (upstream if theirs else prune).PruningContainer()
+    method._tensor_name = container._tensor_name = "weight"
+    container.add_pruning_method(method)
+    new = container.compute_mask(t, torch.ones(4, 8))
+    assert torch.equal(new, reference.nm_masks([t], [], 2, 4, 1, both=True)[0])
+    for said_of in (method, container):
+        with pytest.raises(ValueError, match="an old mask of ones with both=True, got one that"):
+            said_of.compute_mask(t, new)
+    module = prune.l1_unstructured(nn.Linear(8, 4), "weight", 0.3)
+    before = module.weight_mask
+    with pytest.raises(ValueError, match="an old mask of ones with both=True"):
+        prune.nm_structured(module, "weight", 2, 4, both=True)
+    assert module.weight_mask is before
+
+
+def test_both_ways_needs() -> None:
+    for shape, arguments, said in (
+        ((4, 8), (1, 4), r"expected 2:4 with both=True, got 1:4"),
+        ((4, 8), (4, 8), r"expected 2:4 with both=True, got 4:8"),
+        ((6, 8), (2, 4), r"two dims divisible by 4.* got shape \[6, 8\]"),
+        ((8, 6), (2, 4), r"two dims divisible by 4.* got shape \[8, 6\]"),
+        ((8,), (2, 4), r"two dims divisible by 4.* got shape \[8\]"),
+        ((4, 8, 4), (2, 4, -1), r"dim to be 0 or 1 with both=True, got -1"),
+    ):
+        module = nn.Linear(1, 1)
+        for dtype in (torch.float32, torch.complex64):
+            module.weight = nn.Parameter(torch.randn(shape, dtype=dtype))
+            with pytest.raises(ValueError, match=said):
+                prune.nm_structured(module, "weight", *arguments, both=True)
+            assert not prune.is_pruned(module)
+
+
 def test_under_vmap_and_for_integers() -> None:
     t = torch.randn(3, 5, 8)
     method = prune.NMStructured(2, 4)

@@ -75,6 +75,17 @@ def test_nm_prune(device: str, layout: str, grad: bool) -> None:
 
 @grads
 @layouts
+def test_nm_both(device: str, layout: str, grad: bool) -> None:
+    t = LAYOUTS[layout](values("normal", (8, 4, 3, 5), torch.float32).to(device))
+    t = t.requires_grad_(grad)
+    scores = values("normal", t.shape, torch.float32).to(device)
+    check(OPS.nm_masks, [t, t[:0]], [], 2, 4, 0, [], dtype=torch.uint8, both=True)
+    check(OPS.nm_prune, [t], [None], [t], 2, 4, 1, [scores[:1]], both=True)
+    check(OPS.nm_prune, [scores], [], [t], 2, 4, 1, [], is_signed=True, both=True)
+
+
+@grads
+@layouts
 def test_row_masks(device: str, layout: str, grad: bool) -> None:
     t, m = tensors(device, layout, grad)
     factor = torch.rand(SHAPE[1], 1, 1, device=device)

@@ -4,6 +4,7 @@ Slow, for any tensors. docs/design.md says the same in words. Results are on the
 sorts where the scores are, as sorting millions of entries many times is most of a test's time.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -81,11 +82,16 @@ def nm_masks(
     *,
     is_signed: bool = False,
     dtype: torch.dtype | None = None,
+    both: bool = False,
 ) -> list[Tensor]:
     """Run by run, entry by entry."""
     new = []
     for i, score in enumerate(scores):
         old = masks[i] if masks else None
+        if both:
+            ranked = _ranked(score, factors[i] if factors else None, is_signed)
+            new.append(_two_of_four_both_ways(ranked).to(dtype or score.dtype))
+            continue
         mask = torch.ones(score.shape, dtype=dtype or score.dtype) if old is None else old.clone()
         mask = mask.contiguous()
         keys = _keys(score, factors[i] if factors else None, is_signed)
@@ -99,6 +105,37 @@ def nm_masks(
                     row[j] = 0
         new.append(mask)
     return new
+
+
+#: All squares with two ones in every row and column, in the order of their binary numbers.
+_ROWS = [row for row in itertools.product((0, 1), repeat=4) if sum(row) == 2]
+_SQUARES = [
+    np.array(rows)
+    for rows in itertools.product(_ROWS, repeat=4)
+    if all(sum(column) == 2 for column in zip(*rows, strict=True))
+]
+
+
+def _two_of_four_both_ways(values: Tensor) -> Tensor:
+    """Square by square, of all squares that of the largest sum, the first among equals."""
+    assert len(_SQUARES) == 90
+    scores = values.double().clamp(-(2.0**1000), 2.0**1000).numpy()
+    scores = np.where(values.isnan().numpy(), 2.0**1010, scores)
+    mask = torch.zeros(values.shape)
+    rows, columns = values.shape[0] // 4, values.shape[1] // 4
+    for i, j, *rest in np.ndindex(rows, columns, *values.shape[2:]):
+        at = (slice(4 * i, 4 * i + 4), slice(4 * j, 4 * j + 4), *rest)
+        best = max(_SQUARES, key=lambda square: _sum_of_rows(scores[at], square))
+        mask[at] = torch.from_numpy(best).float()
+    return mask
+
+
+def _sum_of_rows(scores: Any, square: Any) -> float:
+    total = 0.0
+    for row, kept in zip(scores.tolist(), square.tolist(), strict=True):
+        first, second = (score for score, keep in zip(row, kept, strict=True) if keep)
+        total += first + second
+    return total
 
 
 def row_masks(
@@ -195,11 +232,16 @@ def block_masks(
     return new
 
 
-def _keys(score: Tensor, factor: Tensor | None, is_signed: bool) -> Tensor:
+def _ranked(score: Tensor, factor: Tensor | None, is_signed: bool) -> Tensor:
     values = score.detach().cpu()
     if factor is not None:
         wide = torch.float64 if score.dtype == torch.float64 else torch.float32
         values = values.to(wide).abs() * factor.to(wide).abs()
+    return values if is_signed else values.abs()
+
+
+def _keys(score: Tensor, factor: Tensor | None, is_signed: bool) -> Tensor:
+    values = _ranked(score, factor, is_signed)
     return signed_keys(values) if is_signed else rank_keys(values)
 
 

@@ -12,6 +12,7 @@
 #include "args/nm.h"
 #include "common/dtypes.h"
 #include "cpu/nm/block.h"
+#include "cpu/nm/both.h"
 #include "cpu/util/each.h"
 #include "cpu/util/fresh_pages.h"
 #include "cpu/util/fusion.h"
@@ -301,8 +302,8 @@ auto keep_by(const NmRule& rule) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
-  m.impl("nm_masks", &nm_masks<OnCpu, keep_by>);
-  m.impl("nm_prune", &nm_prune<OnCpu, keep_by>);
+  m.impl("nm_masks", &nm_masks<OnCpu, keep_by, keep_both>);
+  m.impl("nm_prune", &nm_prune<OnCpu, keep_by, keep_both>);
 }
 
 }  // namespace fastprune::cpu

@@ -6,12 +6,20 @@
 
 #include "args/each.h"
 #include "common/dtypes.h"
+#include "cuda/nm/both_kernel.cuh"
 #include "cuda/nm/nm_kernel.cuh"
 #include "cuda/nm/nm_masks.h"
 #include "cuda/util/each.h"
 #include "cuda/util/launch.cuh"
 
 namespace fastprune::cuda {
+
+// Whether entries along the dim are neighbours, and all operands aligned.
+template <class Task>
+bool takes_vectors(const ChannelShape& shape, const Task& task) {
+  return shape.inner == 1 && is_aligned(task.scores) && is_aligned(task.mask) &&
+         is_aligned(task.out) && is_aligned(task.t) && is_aligned(task.product);
+}
 
 template <class F>
 void launch_nm(const EachArgs& args, const NmRule& rule) {
@@ -26,15 +34,29 @@ void launch_nm(const EachArgs& args, const NmRule& rule) {
     const unsigned grid = grid_for(ceil_div(task.runs.count(), NmPolicy::kThreads),
                                    NmPolicy::kBlocksPerMultiprocessor);
     const int run = rule.run;
-    const bool whole = args.shape.inner == 1 && args.shape.channels % run == 0 &&
-                       is_aligned(task.scores) && is_aligned(task.mask) && is_aligned(task.out) &&
-                       is_aligned(task.t) && is_aligned(task.product);
-    if (run == 4 && whole) {
+    if (run == 4 && args.shape.channels % run == 0 && takes_vectors(args.shape, task)) {
       FASTPRUNE_LAUNCH((nm_kernel<F, M, 4, true>), grid, NmPolicy::kThreads, task);
     } else if (run <= 8) {
       FASTPRUNE_LAUNCH((nm_kernel<F, M, 8, false>), grid, NmPolicy::kThreads, task);
     } else {
       FASTPRUNE_LAUNCH((nm_kernel<F, M, kMostRun, false>), grid, NmPolicy::kThreads, task);
+    }
+  });
+}
+
+template <class F>
+void launch_nm_both(const EachArgs& args) {
+  dispatch_mask_width(args.output.work.element_size(), [&](auto bits) {
+    using M = decltype(bits);
+    const BothTask<F, M> task{args.operands<F, M>(),
+                              static_cast<const typename F::Bits*>(args.scores.const_data_ptr()),
+                              device_factor(args.factor), Squares{args.shape}, args.is_signed};
+    const unsigned grid = grid_for(ceil_div(task.squares.count(), NmPolicy::kThreads),
+                                   NmPolicy::kBlocksPerMultiprocessor);
+    if (takes_vectors(args.shape, task)) {
+      FASTPRUNE_LAUNCH((nm_both_kernel<F, M, true>), grid, NmPolicy::kThreads, task);
+    } else {
+      FASTPRUNE_LAUNCH((nm_both_kernel<F, M, false>), grid, NmPolicy::kThreads, task);
     }
   });
 }

@@ -7,10 +7,10 @@
 #include "common/keys.h"
 #include "common/mask_operands.h"
 #include "common/nm.h"
+#include "cuda/nm/run_access.cuh"
 #include "cuda/util/device.cuh"
 #include "cuda/util/factor.cuh"
 #include "cuda/util/fusion.cuh"
-#include "cuda/util/vec.cuh"
 
 namespace fastprune::cuda {
 
@@ -22,53 +22,6 @@ struct NmTask : MaskOperands<F, M> {
   NmRule rule;
   bool is_signed;
 };
-
-// How far loops over a run are unrolled. Long runs are in local memory, as their loops would not
-// fit the instruction cache.
-constexpr int unroll(int run) {
-  return run <= 8 ? run : 1;
-}
-
-// Entries of a run, in registers. A run of up to kRun entries; whole and neighbouring in memory if
-// kVec.
-template <class T, int kRun, bool kVec>
-__device__ __forceinline__ void load_run(const T* from, int64_t step, int size, T (&run)[kRun]) {
-  if constexpr (kVec) {
-    constexpr int kEach = vec_entries<T>() < kRun ? vec_entries<T>() : kRun;
-#pragma unroll
-    for (int j = 0; j < kRun; j += kEach) {
-      const Vec<T, kEach> vec = load_vec<kEach>(from + j);
-#pragma unroll
-      for (int e = 0; e < kEach; ++e) run[j + e] = vec.at[e];
-    }
-  } else {
-    constexpr int kUnroll = unroll(kRun);
-#pragma unroll kUnroll
-    for (int j = 0; j < kRun; ++j) {
-      run[j] = j < size ? load_vec<1>(from + j * step).at[0] : T{0};
-    }
-  }
-}
-
-template <class T, int kRun, bool kVec>
-__device__ __forceinline__ void store_run(T* to, int64_t step, int size, const T (&run)[kRun]) {
-  if constexpr (kVec) {
-    constexpr int kEach = vec_entries<T>() < kRun ? vec_entries<T>() : kRun;
-#pragma unroll
-    for (int j = 0; j < kRun; j += kEach) {
-      Vec<T, kEach> vec;
-#pragma unroll
-      for (int e = 0; e < kEach; ++e) vec.at[e] = run[j + e];
-      store_vec<kEach>(to + j, vec);
-    }
-  } else {
-    constexpr int kUnroll = unroll(kRun);
-#pragma unroll kUnroll
-    for (int j = 0; j < kRun; ++j) {
-      if (j < size) store_vec<1>(to + j * step, Vec<T, 1>{{run[j]}});
-    }
-  }
-}
 
 // kRun: at least as many entries as a run has. kVec: exactly as many in every run, neighbouring in
 // memory and aligned for vectors.

@@ -18,11 +18,16 @@ auto keep_by(const NmRule& rule) {
   };
 }
 
+void keep_both(const EachArgs& args) {
+  dispatch_scores(args.scores.scalar_type(),
+                  [&](auto format) { launch_nm_both<decltype(format)>(args); });
+}
+
 }  // namespace
 
 FASTPRUNE_CUDA_IMPL(m) {
-  m.impl("nm_masks", &nm_masks<OnCuda, keep_by>);
-  m.impl("nm_prune", &nm_prune<OnCuda, keep_by>);
+  m.impl("nm_masks", &nm_masks<OnCuda, keep_by, keep_both>);
+  m.impl("nm_prune", &nm_prune<OnCuda, keep_by, keep_both>);
 }
 
 }  // namespace fastprune::cuda

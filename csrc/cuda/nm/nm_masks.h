@@ -10,4 +10,8 @@ namespace fastprune::cuda {
 template <class F>
 void launch_nm(const EachArgs& args, const NmRule& rule);
 
+// The same for 2:4 both ways.
+template <class F>
+void launch_nm_both(const EachArgs& args);
+
 }  // namespace fastprune::cuda

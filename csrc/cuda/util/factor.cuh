@@ -25,17 +25,22 @@ struct DeviceFactor {
     return broadcast.outer(outer) + channel * broadcast.along + broadcast.inner(inner);
   }
 
-  // The key of a score times the value at an offset.
+  // The value at an offset, for scores of a format.
   template <class F>
-  __device__ __forceinline__ typename F::Key key(typename F::Bits score, int64_t at) const {
-    const auto value = [&](auto of) {
+  __device__ __forceinline__ WideOf<F> value(int64_t at) const {
+    const auto load = [&](auto of) {
       using T = decltype(of);
       return static_cast<WideOf<F>>(load_vec<1>(static_cast<const T*>(values) + at).at[0]);
     };
-    const WideOf<F> by = type == FactorType::kFloat    ? value(float{})
-                         : type == FactorType::kDouble ? value(double{})
-                                                       : value(typename F::Value{});
-    return scaled_key<F>(score, by);
+    return type == FactorType::kFloat    ? load(float{})
+           : type == FactorType::kDouble ? load(double{})
+                                         : load(typename F::Value{});
+  }
+
+  // The key of a score times that.
+  template <class F>
+  __device__ __forceinline__ typename F::Key key(typename F::Bits score, int64_t at) const {
+    return scaled_key<F>(score, value<F>(at));
   }
 };
 

@@ -27,6 +27,7 @@ def nm_masks(
     *,
     is_signed: bool = False,
     dtype: torch.dtype | None = None,
+    both: bool = False,
 ) -> list[Tensor]:
     """Masks that keep, of each run of ``m`` entries along ``dim``, the ``n`` of largest magnitude.
 
@@ -45,6 +46,12 @@ def nm_masks(
             scores of float64.
         is_signed: rank by value, -1 before 0, rather than by magnitude.
         dtype: of a new mask where there is no old one; default: the score's.
+        both: 2:4 in rows and columns at once. The matrix of the first two dims is cut into squares
+            of 4 x 4, each index of the other dims by itself, and of each square stay the two
+            entries of every row and column whose scores have the largest sum: in float64, of the
+            two of each row, then of the rows in order. Among equals the square that is the smallest
+            binary number, read row by row, stays: 0011 0011 1100 1100. An infinity counts as
+            2^1000, NaN as more. ``dim`` is 0 or 1, which is the same.
 
     Returns:
         New masks with the shapes and memory layouts of the scores and the dtypes of the old masks.
@@ -52,13 +59,15 @@ def nm_masks(
         pruned have the value of the old mask: none comes back.
 
     Raises:
-        ValueError: ``n`` or ``m`` is out of range, or there are factors of signed scores.
+        ValueError: ``n`` or ``m`` is out of range, or there are factors of signed scores; with
+            ``both``, n:m is not 2:4, there is an old mask, or one of the first two dims is not
+            divisible by 4.
         IndexError: ``dim`` is out of range.
         RuntimeError: shapes, dtypes, devices or numbers of tensors do not fit.
     """
     if not scores:  # no tensor to dispatch on
         return []
-    result: list[Tensor] = _nm_masks(scores, masks, n, m, dim, factors, is_signed, dtype)
+    result: list[Tensor] = _nm_masks(scores, masks, n, m, dim, factors, is_signed, dtype, both)
     return result
 
 
@@ -72,6 +81,7 @@ def _(
     factors: list[Tensor | None],
     is_signed: bool = False,
     dtype: torch.dtype | None = None,
+    both: bool = False,
 ) -> list[Tensor]:
     return fake_masks(scores, masks, factors, dtype)
 
@@ -86,6 +96,7 @@ def nm_prune(
     factors: Sequence[Tensor | None] = (),
     *,
     is_signed: bool = False,
+    both: bool = False,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """:func:`nm_masks`, and with each mask its product with one of ``ts``.
 
@@ -100,6 +111,7 @@ def nm_prune(
         dim: as in :func:`nm_masks`.
         factors: as in :func:`nm_masks`.
         is_signed: as in :func:`nm_masks`.
+        both: as in :func:`nm_masks`.
 
     Returns:
         The masks, and ``masked_mul(t, mask)`` for each, differentiable in ``ts``.
@@ -110,7 +122,7 @@ def nm_prune(
     if not scores:  # no tensor to dispatch on
         return [], []
     result: tuple[list[Tensor], list[Tensor]] = _nm_prune(
-        scores, masks, ts, n, m, dim, factors, is_signed
+        scores, masks, ts, n, m, dim, factors, is_signed, both
     )
     return result
 
@@ -125,6 +137,7 @@ def _(
     dim: int,
     factors: list[Tensor | None],
     is_signed: bool = False,
+    both: bool = False,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    new = _nm_masks(scores, masks, n, m, dim, factors, is_signed)
+    new = _nm_masks(scores, masks, n, m, dim, factors, is_signed, both=both)
     return new, _masked_muls(ts, new)
