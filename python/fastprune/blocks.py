@@ -18,7 +18,8 @@ from .methods import CustomFromMask
 from .parametrization import mask_of, original_of
 from .patterns import Entries, Selection, are_plain
 from .rollback import transaction
-from .scored import Score, has_score
+from .scored import has_score
+from .scores import Score
 
 __all__ = ["BlockStructured", "block_structured", "tied_structured"]
 

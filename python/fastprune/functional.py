@@ -17,6 +17,7 @@ from .apply import apply_method
 from .caching import is_cached, resumed
 from .container import PruningContainer
 from .dtensors import DTENSOR
+from .keywords import choose_factors, has_keywords
 from .lazy import no_shape
 from .lookup import IN_PLACE, SUSPENDED, is_in_place, parameters_of
 from .masking import forget, let_go
@@ -358,7 +359,8 @@ def prune_globally(
 def make_unstructured(kind: Any, options: dict[str, Any]) -> Any:
     """A method of this class, which has to be an unstructured one."""
     method = kind(**options)
-    if method.PRUNING_TYPE != "unstructured":
+    of_class = has_keywords(method) and type(method).PRUNING_TYPE == "unstructured"
+    if method.PRUNING_TYPE != "unstructured" and not of_class:
         raise TypeError(
             'Only "unstructured" PRUNING_TYPE supported for the `pruning_method`. '
             f"Found method {kind} of type {method.PRUNING_TYPE}"
@@ -379,6 +381,7 @@ def _prune_globally(
         check_selection(method, pairs)
     of_pairs = _scores_of(method, pairs, given)
     groups = by_parameter(pairs)
+    choose_factors(method, [[pairs[i] for i in group] for group in groups])
     scores = [of_pairs[_first_given(group, pairs, given)] for group in groups]
     old = [_old_mask([pairs[i] for i in group]) for group in groups]
     originals = _originals([pairs[group[0]] for group in groups])

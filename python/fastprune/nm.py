@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from . import ops
 from .groups import Factored, RankedGroups, lowest
-from .scored import Score
+from .scores import Score
 
 __all__ = ["NMStructured", "check_nm", "nm_structured"]
 

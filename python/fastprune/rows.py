@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from . import ops
 from .budgets import check_budget
 from .groups import Factored, RankedGroups, lowest
-from .scored import Score
+from .scores import Score
 
 __all__ = ["RowUnstructured", "row_unstructured"]
 
