@@ -91,6 +91,7 @@ def nm_structured(
     *,
     factor: Tensor | None = None,
     importance_scores: Tensor | None = None,
+    replace: bool = False,
 ) -> _Module:
     """Keep, of each run of ``m`` entries of ``module.<name>``, the ``n`` of largest magnitude.
 
@@ -108,6 +109,7 @@ def nm_structured(
         dim: along which runs lie.
         factor: broadcasts to the parameter, and multiplies what is ranked.
         importance_scores: rank these instead of the parameter; of its shape.
+        replace: in place of the newest method, as in :func:`l1_unstructured`.
 
     Returns:
         The module; ``<name>_mask`` has the parameter's shape and dtype.
@@ -118,8 +120,18 @@ def nm_structured(
         IndexError: ``dim`` is out of range.
         AssertionError: the scores have another shape than the parameter.
         RuntimeError: the scores are on another device, or the factor does not broadcast.
+        NotImplementedError: to replace, as :func:`l1_unstructured`; ValueError also as there.
     """
-    NMStructured.apply(module, name, n, m, dim, factor=factor, importance_scores=importance_scores)
+    NMStructured.apply(
+        module,
+        name,
+        n,
+        m,
+        dim,
+        factor=factor,
+        importance_scores=importance_scores,
+        replace=replace or None,
+    )
     return module
 
 

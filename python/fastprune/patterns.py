@@ -100,7 +100,7 @@ class Entries(Pattern):
                 dtype = torch.float64
             ranks = [rank if rank.dtype == dtype else rank.to(dtype) for rank in ranks]
         if self.signed:
-            if not are_plain(masks, ranks):
+            if not are_plain(masks, ranks) or any(like.is_complex() for like in likes):
                 return _lowest_by_sorting(method.amount, ranks, likes, masks, active_only), None
             if ts is not None and not are_plain([None] * len(ts), ts):
                 ts = None

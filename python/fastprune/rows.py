@@ -106,6 +106,7 @@ def row_unstructured(
     sparsity: float | None = None,
     factor: Tensor | None = None,
     importance_scores: Tensor | None = None,
+    replace: bool = False,
 ) -> _Module:
     """Prune, in each row of ``module.<name>``, the entries of smallest magnitude.
 
@@ -124,6 +125,7 @@ def row_unstructured(
         sparsity: in place of ``amount``, the fraction of a row that is pruned in the end.
         factor: broadcasts to the parameter, and multiplies what is ranked.
         importance_scores: rank these instead of the parameter; of its shape.
+        replace: in place of the newest method, as in :func:`l1_unstructured`.
 
     Returns:
         The module; ``<name>_mask`` has the parameter's shape and dtype.
@@ -135,6 +137,7 @@ def row_unstructured(
         IndexError: ``dim`` is out of range.
         AssertionError: the scores have another shape than the parameter.
         RuntimeError: the scores are on another device, or the factor does not broadcast.
+        NotImplementedError: to replace, as :func:`l1_unstructured`; ValueError also as there.
     """
     RowUnstructured.apply(
         module,
@@ -144,5 +147,6 @@ def row_unstructured(
         sparsity=sparsity,
         factor=factor,
         importance_scores=importance_scores,
+        replace=replace or None,
     )
     return module

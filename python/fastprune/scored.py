@@ -99,14 +99,18 @@ class Unstructured(Scored):
 
     Args:
         amount: a float in [0, 1] is a fraction of the active entries, an int their number.
+        sparsity: in place of ``amount``, the fraction of all entries that is pruned in the end, as
+            in :class:`L1Unstructured`.
         score: called in place of ``scores``.
 
     Raises:
         TypeError: there is neither ``score`` nor a ``scores`` of a subclass's own, or what it
-            returns is not a Tensor of real numbers.
+            returns is not a Tensor of real numbers; or neither amount nor sparsity.
         AssertionError: what it returns has another shape than ``t``.
         RuntimeError: what it returns is on another device than ``t``.
-        ValueError: the amount is out of range, or exceeds the active entries.
+        ValueError: the amount is out of range, or exceeds the active entries; or there are amount
+            and sparsity.
+        NotImplementedError: a sparsity is given for a tensor that is spread over processes.
     """
 
     PRUNING_TYPE = "unstructured"
@@ -127,10 +131,13 @@ class Structured(Scored):
     Args:
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.
         dim: the dim that counts channels.
+        sparsity: in place of ``amount``, the fraction of all channels that is pruned in the end, as
+            in :class:`LnStructured`.
         score: called in place of ``scores``.
 
     Raises:
-        TypeError, AssertionError, RuntimeError, ValueError: as :class:`Unstructured`.
+        TypeError, AssertionError, RuntimeError, ValueError, NotImplementedError: as
+            :class:`Unstructured`.
         IndexError: ``dim`` is out of range.
     """
 
