@@ -213,9 +213,7 @@ def random_structured(
     """
     if dim is None:
         raise TypeError("random_structured() missing 1 required argument: 'dim'")
-    RandomStructured.apply(
-        module, name, amount, dim, sparsity=sparsity, replace=replace or None
-    )
+    RandomStructured.apply(module, name, amount, dim, sparsity=sparsity, replace=replace or None)
     return module
 
 
@@ -337,9 +335,7 @@ def _is_pruned_otherwise(module: nn.Module) -> bool:
     return IN_PLACE in module.__dict__ or bool(masks_in(module))
 
 
-def custom_from_mask(
-    module: _Module, name: str, mask: Tensor, *, replace: bool = False
-) -> _Module:
+def custom_from_mask(module: _Module, name: str, mask: Tensor, *, replace: bool = False) -> _Module:
     """Prune what ``mask`` prunes of ``module.<name>``.
 
     As :func:`torch.nn.utils.prune.custom_from_mask`.

@@ -1,8 +1,8 @@
 """``sparsity``, ``factor`` and ``score``: what methods take beyond upstream's arguments.
 
 A method without them has upstream's attributes, and goes the short way of native.py. One with them
-says that its ``PRUNING_TYPE`` is "global": upstream's container then passes the whole tensor and its
-old mask, and so does ours. Of that it counts and ranks what is active, and nothing comes back.
+says that its ``PRUNING_TYPE`` is "global": upstream's container then passes the whole tensor and
+its old mask, and so does ours. Of that it counts and ranks what is active, and nothing comes back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from . import _C

@@ -36,7 +36,7 @@ class Identity(Native, upstream.Identity, BasePruningMethod):
     pattern = Pattern("unstructured")
 
     @classmethod
-    def apply(cls, module: nn.Module, name: str, **keywords: Any) -> Any:
+    def apply(cls, module: nn.Module, name: str, **keywords: Any) -> Any:  # type: ignore[override]
         return super(upstream.Identity, cls).apply(module, name, **keywords)
 
     @classmethod
@@ -73,7 +73,9 @@ class CustomFromMask(Native, upstream.CustomFromMask, BasePruningMethod):
     pattern = Pattern("global")
 
     @classmethod
-    def apply(cls, module: nn.Module, name: str, mask: Tensor, **keywords: Any) -> Any:
+    def apply(  # type: ignore[override]
+        cls, module: nn.Module, name: str, mask: Tensor, **keywords: Any
+    ) -> Any:
         return super(upstream.CustomFromMask, cls).apply(module, name, mask=mask, **keywords)
 
     @classmethod
@@ -144,7 +146,7 @@ class L1Unstructured(Native, upstream.L1Unstructured, BasePruningMethod):
             keep(self, amount, sparsity, factor, score)
 
     @classmethod
-    def apply(
+    def apply(  # type: ignore[override]
         cls,
         module: nn.Module,
         name: str,
@@ -186,16 +188,14 @@ class RandomUnstructured(Native, upstream.RandomUnstructured, BasePruningMethod)
 
     pattern = Entries(largest=True)
 
-    def __init__(
-        self, amount: int | float | None = None, *, sparsity: float | None = None
-    ) -> None:
+    def __init__(self, amount: int | float | None = None, *, sparsity: float | None = None) -> None:
         if amount is not None and sparsity is None:
             super().__init__(amount)
         else:
             keep(self, amount, sparsity)
 
     @classmethod
-    def apply(
+    def apply(  # type: ignore[override]
         cls, module: nn.Module, name: str, amount: int | float | None = None, **keywords: Any
     ) -> Any:
         return super(upstream.RandomUnstructured, cls).apply(
@@ -258,7 +258,7 @@ class LnStructured(Native, upstream.LnStructured, BasePruningMethod):
             self.n, self.dim = n, dim
 
     @classmethod
-    def apply(
+    def apply(  # type: ignore[override]
         cls,
         module: nn.Module,
         name: str,
@@ -316,7 +316,7 @@ class RandomStructured(Native, upstream.RandomStructured, BasePruningMethod):
             self.dim = dim
 
     @classmethod
-    def apply(
+    def apply(  # type: ignore[override]
         cls,
         module: nn.Module,
         name: str,

@@ -81,7 +81,8 @@ class Entries(Pattern):
         factors: Sequence[Tensor | None] = (),
     ) -> Selection:
         """As in ``Pattern``; magnitudes are multiplied with those of ``factors``, where there are
-        any, of ranks of one dtype and device."""
+        any, of ranks of one dtype and device.
+        """
         dtype = ranks[0].dtype
         if not self.signed and parts.are_parts(ranks):
             return parts.topk_masks(

@@ -96,14 +96,14 @@ def _undo_newest(module: nn.Module, name: str) -> Tensor | None:
     if MANAGED in module.__dict__ or is_dtensor(orig):
         raise NotImplementedError(
             f"{name} of {module} is spread over processes: expected it to be whole for "
-            "replace=True. Give the mask to custom_from_mask before fully_shard or distribute_tensor"
+            "replace=True. Prune before fully_shard or distribute_tensor, or upon the old mask."
         )
     base = _base_of(hook, mask.detach(), module, name)
     if base is None:
         setattr(module, name, detach(module, key, hook))
         return None
     left = _without_newest(hook, base)
-    for copied in set(left) - set(hook):
+    for copied in set(_methods(left)) - set(_methods(hook)):
         remember_module(copied, module, orig)
     module._forward_pre_hooks[key] = left
     add_buffer(module, name + "_mask", base)

@@ -1,4 +1,4 @@
-"""factor= and score= of upstream's methods: what multiplies the magnitudes, and what replaces them."""
+"""factor= and score= of upstream's methods: what multiplies magnitudes, and what replaces them."""
 
 from __future__ import annotations
 
@@ -119,7 +119,15 @@ def test_norms_of_channels(n: Any, dtype: torch.dtype) -> None:
     module.weight = nn.Parameter(t.clone())
     factor = torch.rand(4, 1)
     norms = torch.stack([ranked(t, factor)[i] for i in range(5)]).double()
-    norms = torch.stack([torch.linalg.norm(each.flatten() if n != "nuc" else each, "nuc" if n == "nuc" else 2 if n == "fro" else n) for each in norms])
+    norms = torch.stack(
+        [
+            torch.linalg.norm(
+                each.flatten() if n != "nuc" else each,
+                "nuc" if n == "nuc" else 2 if n == "fro" else n,
+            )
+            for each in norms
+        ]
+    )
     prune.ln_structured(module, "weight", 2, n, 0, factor=factor)
     assert module.weight_mask.dtype == dtype
     assert torch.equal(module.weight_mask[:, 0, 0].double(), lowest(norms, 2))
@@ -168,7 +176,9 @@ def test_tensors_that_the_operators_do_not_take() -> None:
             plain = method.compute_mask(t, mask)
             assert torch.equal(method.compute_mask(t.as_subclass(Sub), mask), plain)
     mask = prune.L1Unstructured(0.5, factor=factor).compute_mask((t * 50).long(), old)
-    assert torch.equal(mask, lowest(ranked((t * 50).long().double(), factor), round(int(old.sum()) / 2), old))
+    assert torch.equal(
+        mask, lowest(ranked((t * 50).long().double(), factor), round(int(old.sum()) / 2), old)
+    )
 
 
 def test_copies() -> None:
