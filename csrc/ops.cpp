@@ -11,18 +11,18 @@ namespace fastprune {
 TORCH_LIBRARY(fastprune, m) {
   // Masks that prune `amount` (a count, or a fraction) of the entries of all scores together, or,
   // if there is one for each of the scores, each of the entries of its own: those of smallest (or
-  // largest) magnitude, lowest index first among equals. With active_only, entries whose mask is
-  // not 1 are neither counted nor ranked, so never pruned. Entries that are not pruned keep their
-  // mask.
+  // largest) magnitude, lowest index first among equals. With factors, |score| * |factor| is
+  // ranked. With active_only, entries whose mask is not 1 are neither counted nor ranked, so never
+  // pruned. Entries that are not pruned keep their mask.
   m.def(
-      "topk_masks(Tensor[] scores, Tensor?[] masks, Scalar[] amount, bool active_only=True, "
-      "bool largest=False, ScalarType? dtype=None) -> Tensor[]");
+      "topk_masks(Tensor[] scores, Tensor?[] masks, Scalar[] amount, Tensor?[] factors, "
+      "bool active_only=True, bool largest=False, ScalarType? dtype=None) -> Tensor[]");
 
   // topk_masks, and for each mask the product masked_mul(ts[i], mask); fused, that is both written
   // in one pass, where kFusion of the device allows (common/fusion.h).
   m.def(
       "topk_prune(Tensor[] scores, Tensor?[] masks, Tensor[] ts, Scalar[] amount, "
-      "bool active_only=True) -> (Tensor[] masks, Tensor[] products)");
+      "Tensor?[] factors, bool active_only=True) -> (Tensor[] masks, Tensor[] products)");
 
   // A list of tensors as one of several that are selected from together: see args/topk_part.h.
   define_topk_part();

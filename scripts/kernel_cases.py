@@ -119,6 +119,10 @@ def topk(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
         yield from target.ops.topk_masks(data, _to(target.device, old), each, active_only=False)
         masks, products = target.ops.topk_prune(data, [], data, each)
         yield from [*masks, *products]
+        factors = [torch.rand(n, generator=draws).to(target.device) for n in entries]
+        masks, products = target.ops.topk_prune(data, [], data, 0.5, factors)
+        yield from [*masks, *products]
+        yield from target.ops.topk_masks(data, [], each, [None, *factors[1:]])
         target.force_fallback(True)
         try:
             for kind in (normal, few):

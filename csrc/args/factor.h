@@ -27,6 +27,7 @@ struct Factor {
   at::Tensor tensor;  // float32, float64 or as the scores; undefined: there is none
   Broadcast broadcast{};
 
+  // Read by the index of `of` around a dim, or with a dim of -1 by its one index.
   Factor(const at::Tensor& factor, const at::Tensor& of, int64_t dim) : tensor(factor) {
     if (!tensor.defined()) return;
     if (tensor.element_size() == 2 && tensor.scalar_type() != of.scalar_type()) {
@@ -39,7 +40,7 @@ struct Factor {
 
  private:
   bool place(const at::Tensor& expanded, int64_t dim) {
-    broadcast = {{}, expanded.stride(dim), {}};
+    broadcast = {{}, dim < 0 ? 0 : expanded.stride(dim), {}};
     bool fits = true;
     for (int64_t d = expanded.dim() - 1; d >= 0; --d) {
       if (d == dim) continue;

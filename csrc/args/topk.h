@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "args/common.h"
+#include "args/factor.h"
 #include "common/fusion.h"
 #include "common/op_types.h"
 
@@ -33,15 +34,16 @@ inline at::ScalarType topk_mask_dtype(at::TensorList scores, at::TensorList mask
   return dtype.value_or(scores[0].scalar_type());
 }
 
-// Masks are undefined where there are none.
+// Masks and factors are undefined where there are none.
 inline void check_topk_masks(at::TensorList scores, at::TensorList masks, ScalarList amount,
-                             std::optional<at::ScalarType> dtype) {
+                             at::TensorList factors, std::optional<at::ScalarType> dtype) {
   constexpr const char* op = "topk_masks";
   for (const at::Scalar& each : amount) check_amount(each);
   TORCH_CHECK(amount.size() == 1 || amount.size() == scores.size(), op,
               "(): expected one amount, or one for each of ", scores.size(), " scores, got ",
               amount.size());
   check_one_each(op, "mask", masks.size(), scores.size());
+  check_one_each(op, "factor", factors.size(), scores.size());
   if (scores.empty()) return;
   const at::ScalarType mask_dtype = topk_mask_dtype(scores, masks, dtype);
   for (size_t i = 0; i < scores.size(); ++i) {
@@ -53,6 +55,9 @@ inline void check_topk_masks(at::TensorList scores, at::TensorList masks, Scalar
     TORCH_CHECK(scores[i].device() == scores[0].device(), op, "(): expected ", name,
                 " to be on the device of scores[0], ", scores[0].device(), ", got ",
                 scores[i].device());
+    if (!factors.empty() && factors[i].defined()) {
+      check_factor(op, "factors[" + std::to_string(i) + "]", factors[i], name, scores[i]);
+    }
     if (masks.empty() || !masks[i].defined()) continue;
     const std::string mask_name = "masks[" + std::to_string(i) + "]";
     check_mask(op, mask_name, masks[i], name, scores[i]);
@@ -81,6 +86,7 @@ inline void check_prune(const char* op, at::TensorList scores, at::TensorList ts
 struct TopkArgs {
   std::vector<at::Tensor> scores;
   std::vector<at::Tensor> masks;  // undefined: every entry is active
+  std::vector<Factor> factors;    // one for each of the scores, or none
   std::vector<Output> outputs;
   // Of topk_prune, if fused; else empty.
   std::vector<at::Tensor> ts;
@@ -94,6 +100,7 @@ struct TopkArgs {
   void append(const TopkArgs& other, size_t s) {
     scores.push_back(other.scores[s]);
     masks.push_back(other.masks[s]);
+    if (!other.factors.empty()) factors.push_back(other.factors[s]);
     outputs.push_back(other.outputs[s]);
     if (!other.products.empty()) {
       ts.push_back(other.ts[s]);
@@ -103,6 +110,12 @@ struct TopkArgs {
     amounts.push_back(other.amounts[s]);
     total += scores.back().numel();
     any_mask |= masks.back().defined();
+  }
+
+  // Of what is ranked: with factors, what products are computed in.
+  at::ScalarType rank_dtype() const {
+    const at::ScalarType dtype = scores[0].scalar_type();
+    return factors.empty() || dtype == at::kDouble ? dtype : at::kFloat;
   }
 
   std::vector<at::Tensor> finish() {
@@ -123,7 +136,7 @@ inline void check_counts_fit(const TopkArgs& args) {
 
 // There is at least one tensor.
 inline TopkArgs prepare_topk_masks(at::TensorList scores, at::TensorList masks, ScalarList amount,
-                                   std::optional<at::ScalarType> dtype) {
+                                   at::TensorList factors, std::optional<at::ScalarType> dtype) {
   TopkArgs args;
   for (const at::Scalar& each : amount) args.amounts.push_back(to_amount(each));
   args.mask_dtype = topk_mask_dtype(scores, masks, dtype);
@@ -132,6 +145,7 @@ inline TopkArgs prepare_topk_masks(at::TensorList scores, at::TensorList masks, 
     args.any_mask |= masked;
     args.total += scores[i].numel();
     args.scores.push_back(scores[i].contiguous());
+    if (!factors.empty()) args.factors.emplace_back(factors[i], scores[i], /*dim=*/-1);
     args.masks.push_back(masked ? masks[i].contiguous() : at::Tensor());
     args.outputs.emplace_back(scores[i], args.mask_dtype);
   }
@@ -141,7 +155,8 @@ inline TopkArgs prepare_topk_masks(at::TensorList scores, at::TensorList masks, 
 // Allocates the products if all of them can be fused.
 inline void prepare_topk_prune(TopkArgs& args, at::TensorList ts, const FusionRule& rule) {
   for (const at::Tensor& t : ts) {
-    if (!t.is_contiguous() || t.scalar_type() != args.scores[0].scalar_type()) return;
+    // Kernels read t as they read what they rank.
+    if (!t.is_contiguous() || t.scalar_type() != args.rank_dtype()) return;
     if (!fuses(rule, args.mask_dtype == t.scalar_type(), is_byte_mask(args.mask_dtype),
                t.element_size(), args.any_mask)) {
       return;

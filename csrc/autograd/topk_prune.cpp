@@ -8,10 +8,10 @@ namespace fastprune::autograd {
 namespace {
 
 TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                       ScalarList amount, bool active_only) {
+                       ScalarList amount, const MaskList& factors, bool active_only) {
   return prune_list(
-      scores, ts, [&] { return call_topk_masks(scores, masks, amount, active_only); },
-      [&] { return call_topk_prune(scores, masks, ts, amount, active_only); });
+      scores, ts, [&] { return call_topk_masks(scores, masks, amount, factors, active_only); },
+      [&] { return call_topk_prune(scores, masks, ts, amount, factors, active_only); });
 }
 
 }  // namespace

@@ -22,8 +22,15 @@ struct BroadcastDims {
     if (count == 1) return index * stride[0];
     int64_t offset = 0;
     for (int d = count - 1; d >= 0; --d) {
-      offset += index % size[d] * stride[d];
-      index /= size[d];
+      if (((index | size[d]) >> 32) == 0) {  // much faster on a GPU
+        const auto by = static_cast<uint32_t>(size[d]);
+        const auto low = static_cast<uint32_t>(index);
+        offset += low % by * stride[d];
+        index = low / by;
+      } else {
+        offset += index % size[d] * stride[d];
+        index /= size[d];
+      }
     }
     return offset;
   }

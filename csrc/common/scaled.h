@@ -18,6 +18,15 @@ using WideOf = std::conditional_t<sizeof(typename F::Bits) == 8, double, float>;
 template <class F>
 using ScaledFormat = std::conditional_t<sizeof(typename F::Bits) == 8, Fp64, Fp32>;
 
+// Wide, for kernels of which one takes scores of any of these formats with a factor.
+template <class Wide, class... Sources>
+struct Scaled : Wide {};
+
+template <class F>
+constexpr bool kIsScaled = false;
+template <class Wide, class... Sources>
+constexpr bool kIsScaled<Scaled<Wide, Sources...>> = true;
+
 // The highest key of scores: by value, times a factor, or by magnitude.
 template <class F>
 FASTPRUNE_HD constexpr typename F::Key max_score_key(bool is_signed, bool scaled) {

@@ -38,19 +38,22 @@ inline void call_masked_muls_(at::TensorList ts, at::TensorList masks) {
 }
 
 inline std::vector<at::Tensor> call_topk_masks(at::TensorList scores, const MaskList& masks,
-                                               ScalarList amount, bool active_only) {
+                                               ScalarList amount, const MaskList& factors,
+                                               bool active_only) {
   static const auto op =
-      find_op<std::vector<at::Tensor>(at::TensorList, const MaskList&, ScalarList, bool, bool,
-                                      std::optional<at::ScalarType>)>("fastprune::topk_masks");
-  return op.call(scores, masks, amount, active_only, /*largest=*/false, /*dtype=*/std::nullopt);
+      find_op<std::vector<at::Tensor>(at::TensorList, const MaskList&, ScalarList, const MaskList&,
+                                      bool, bool, std::optional<at::ScalarType>)>(
+          "fastprune::topk_masks");
+  return op.call(scores, masks, amount, factors, active_only, /*largest=*/false,
+                 /*dtype=*/std::nullopt);
 }
 
 inline TensorLists call_topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                                   ScalarList amount, bool active_only) {
+                                   ScalarList amount, const MaskList& factors, bool active_only) {
   static const auto op =
-      find_op<TensorLists(at::TensorList, const MaskList&, at::TensorList, ScalarList, bool)>(
-          "fastprune::topk_prune");
-  return op.call(scores, masks, ts, amount, active_only);
+      find_op<TensorLists(at::TensorList, const MaskList&, at::TensorList, ScalarList,
+                          const MaskList&, bool)>("fastprune::topk_prune");
+  return op.call(scores, masks, ts, amount, factors, active_only);
 }
 
 inline std::vector<at::Tensor> call_nm_masks(at::TensorList scores, const MaskList& masks,

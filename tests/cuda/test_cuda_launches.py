@@ -55,18 +55,18 @@ def test_products(target: Target, launches: Launches) -> None:
     assert launches(lambda: target.ops.masked_mul(ts[0], masks[0].long())) == ["masked_mul_kernel"]
     assert launches(lambda: target.ops.masked_muls(ts, masks)) == [
         "masked_mul_kernel",
-        "store_tensors_kernel",
+        "store_words_kernel",
     ]
     pairs = [m.bool() for m in masks], [packed(m) for m in masks], masks
     for kind, kernel in zip(
         pairs, ("zero_by_bools_kernel", "zero_by_bits_kernel", "masked_mul_kernel"), strict=True
     ):
         run = functools.partial(target.ops.masked_muls_, ts, kind)
-        assert launches(run) == sorted([kernel, "store_tensors_kernel"])
+        assert launches(run) == sorted([kernel, "store_words_kernel"])
     halves = [t.half() for t in ts]
     mixed = [*ts, halves[0], halves[1].bfloat16()], [*pairs[0], pairs[0][0], pairs[0][1]]
     assert launches(lambda: target.ops.masked_muls_(*mixed)) == [  # one for each width
-        *2 * ["store_tensors_kernel"],
+        *2 * ["store_words_kernel"],
         *2 * ["zero_by_bools_kernel"],
     ]
     twice = functools.partial(target.ops.masked_muls_, [ts[0], ts[0]], [pairs[0][0], pairs[1][0]])

@@ -238,6 +238,9 @@ TOPK: list[tuple[tuple[Any, ...], type[Exception], str]] = [
     (([T], [], -0.1), ValueError, r"amount=-0.1"),
     (([T], [], 1.5), ValueError, r"amount=1.5"),
     (([T], [], float("nan")), ValueError, r"amount=nan"),
+    (([T, T], [], 1, [T]), RuntimeError, r"factor.*2 scores.*got 1"),
+    (([T], [], 1, [torch.ones(4, 1)]), RuntimeError, r"factors\[0\].*\[3, 4\].*\[4, 1\]"),
+    (([T], [], 1, [T.int()]), NotImplementedError, r"factors\[0\].*float64.*[Ii]nt"),
 ]
 CHANNELS: list[tuple[tuple[Any, ...], type[Exception], str]] = [
     ((torch.ones(3), T, torch.ones(4, 3), 1, 0), RuntimeError, r"mask.*\[3, 4\].*\[4, 3\]"),
@@ -335,8 +338,8 @@ def test_mask_on_another_device(target: Target) -> None:
 @pytest.mark.parametrize(
     ("op", "args"),
     [
-        ("topk_masks", ([T], [], [1])),
-        ("topk_prune", ([T], [], [T], [1])),
+        ("topk_masks", ([T], [], [1], [])),
+        ("topk_prune", ([T], [], [T], [1], [])),
         ("channel_norms", (T, 2.0, 0)),
         ("channel_mask", (torch.ones(3), T, None, 1, 0)),
         ("channel_prune", (torch.ones(3), T, None, 1, 0)),

@@ -33,11 +33,11 @@ layouts = pytest.mark.parametrize("layout", LAYOUTS)
 @layouts
 def test_topk_masks(device: str, layout: str, grad: bool) -> None:
     t, m = tensors(device, layout, grad)
-    check(OPS.topk_masks, [t, t[:0]], [], [0.5])
-    check(OPS.topk_masks, [t], [m], [11])
-    check(OPS.topk_masks, [t, t], [None, m.bool()], [0.5], active_only=False, largest=True)
-    check(OPS.topk_masks, [t], [], [0.5], dtype=torch.uint8)
-    check(OPS.topk_masks, [t, t], [m, None], [0.5, 3])
+    check(OPS.topk_masks, [t, t[:0]], [], [0.5], [])
+    check(OPS.topk_masks, [t], [m], [11], [m[:1]])
+    check(OPS.topk_masks, [t, t], [None, m.bool()], [0.5], [], active_only=False, largest=True)
+    check(OPS.topk_masks, [t], [], [0.5], [None], dtype=torch.uint8)
+    check(OPS.topk_masks, [t, t], [m, None], [0.5, 3], [])
 
 
 @grads
@@ -45,11 +45,11 @@ def test_topk_masks(device: str, layout: str, grad: bool) -> None:
 def test_topk_prune(device: str, layout: str, grad: bool) -> None:
     t, m = tensors(device, layout, grad)
     scores = values("normal", SHAPE, torch.float32).to(device)
-    check(OPS.topk_prune, [scores, scores[:0]], [], [t, t[:0]], [0.5])
-    check(OPS.topk_prune, [t], [m], [t], [11])
-    check(OPS.topk_prune, [t, scores], [], [t, t], [0.5, 3])
+    check(OPS.topk_prune, [scores, scores[:0]], [], [t, t[:0]], [0.5], [])
+    check(OPS.topk_prune, [t], [m], [t], [11], [m[:1]])
+    check(OPS.topk_prune, [t, scores], [], [t, t], [0.5, 3], [])
     other = m.double() if grad else m.bool()  # see test_channel_prune
-    check(OPS.topk_prune, [scores, t], [None, other], [t, t], [0.5], active_only=False)
+    check(OPS.topk_prune, [scores, t], [None, other], [t, t], [0.5], [], active_only=False)
 
 
 @grads

@@ -44,7 +44,7 @@ def test_calls_are_checked_against_the_wrapper() -> None:
     with pytest.raises(TypeError, match="missing a required argument: 'mask'"):
         ops.masked_mul(t)
     with pytest.raises(TypeError, match="too many positional"):
-        ops.topk_masks([t], [], 0.5, True)  # a keyword, though the schema takes it by position
+        ops.topk_masks([t], [], 0.5, (), True)  # a keyword, though the schema takes it by position
     with pytest.raises(AttributeError, match="no_such_op"):
         _ = ops.no_such_op
 

@@ -32,6 +32,7 @@ def topk_masks(
     scores: Sequence[Tensor],
     masks: Sequence[Tensor | None],
     amount: float | Sequence[float],
+    factors: Sequence[Tensor | None] = (),
     *,
     active_only: bool = True,
     largest: bool = False,
@@ -43,9 +44,10 @@ def topk_masks(
     if isinstance(amount, Sequence):
         options: dict[str, Any] = {"active_only": active_only, "largest": largest}
         options["dtype"] = next((m.dtype for m in masks if m is not None), dtype)
-        triples = zip(scores, masks, amount, strict=True)
+        by = factors or [None] * len(scores)
         return [
-            topk_masks([s], [m] if m is not None else [], a, **options)[0] for s, m, a in triples
+            topk_masks([s], [m] if m is not None else [], a, [f], **options)[0]
+            for s, m, a, f in zip(scores, masks, amount, by, strict=True)
         ]
     device = scores[0].device
     old_dtype = next((m.dtype for m in masks if m is not None), dtype or scores[0].dtype)
@@ -54,7 +56,12 @@ def topk_masks(
         for s, m in zip(scores, masks, strict=True)
     ]
     mask = torch.cat([m.reshape(-1) for m in old])
-    keys = torch.cat([rank_keys(s).reshape(-1) for s in scores])
+    if any(f is not None for f in factors):
+        by = [torch.ones(()) if f is None else f for f in factors]
+        each = [_keys(s, f, False) for s, f in zip(scores, by, strict=True)]
+        keys = torch.cat([of_one.to(device).reshape(-1) for of_one in each])
+    else:
+        keys = torch.cat([rank_keys(s).reshape(-1) for s in scores])
     everywhere = torch.arange(len(mask), device=device)
     candidates = everywhere[mask == 1] if active_only else everywhere
     keys = keys[candidates]

@@ -120,13 +120,18 @@ void count_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
                 const Bracket<typename F::Key>& bracket, Digit digit, int32_t* tables) {
   using Key = typename F::Key;
   const int32_t bins = 1 << digit.bits;
-  for (int64_t i = 0; i < tile.size; ++i) {
-    const Key key = list.key(tile, i);
-    if constexpr (!kFirst) {
-      if (!in_bracket(key, bracket.lo, bracket.hi)) continue;
+  alignas(64) typename F::Bits buffer[kCanBeScaled<F> ? kBlock : 1];
+  for (int64_t at = 0; at < tile.size; at += kBlock) {
+    const int64_t n = std::min(kBlock, tile.size - at);
+    const typename F::Bits* scores = tile.block(at, n, buffer);
+    for (int64_t i = 0; i < n; ++i) {
+      const Key key = rank_key<F>(scores[i], list.flip);
+      if constexpr (!kFirst) {
+        if (!in_bracket(key, bracket.lo, bracket.hi)) continue;
+      }
+      tables[(i % kTables) * bins + static_cast<int32_t>((key - bracket.lo) >> digit.shift)] +=
+          list.active(tile, at + i);
     }
-    tables[(i % kTables) * bins + static_cast<int32_t>((key - bracket.lo) >> digit.shift)] +=
-        list.active(tile, i);
   }
 }
 

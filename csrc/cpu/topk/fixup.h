@@ -93,7 +93,7 @@ void fixup_ties(const TileList<F, M>& list, const Bracket<typename F::Key>& brac
     int32_t due = quota[t];
     if (due == 0) return;
     if (due == swept.inside[t]) {
-      sweep_tile(list, tile, next, above, [](int64_t, const uint16_t*, int32_t) {});
+      sweep_tile(list, tile, next, above, [](auto, auto, auto, auto) {});
       return;
     }
     for (int64_t i = 0; due > 0; ++i) {

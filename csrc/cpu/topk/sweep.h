@@ -19,8 +19,6 @@
 
 namespace fastprune::cpu {
 
-constexpr int64_t kBlock = 1 << 10;  // entries of a tile that one vectorised loop takes
-
 struct Counts {
   int64_t active = 0;
   int64_t below = 0;   // active and under the bracket
@@ -102,19 +100,21 @@ void write_entry(const TileList<F, M>& list, const Tile<F, M>& tile, int64_t i, 
   }
 }
 
-// Calls store(offset of a block in the tile, positions in the block, how many) for the entries
-// inside the bracket, in order; not if the bracket is one key.
+// Calls store(scores of a block, its offset in the tile, positions in the block, how many) for the
+// entries inside the bracket, in order; not if the bracket is one key.
 template <class F, class M, bool kHasMask, bool kActiveOnly, bool kProduct, class Fn>
 Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
                   const Bracket<typename F::Key>& bracket, typename F::Key pivot, const Fn& store) {
   alignas(64) uint8_t flags[kBlock];
   uint16_t positions[kBlock + kCompactSlack];
+  alignas(64) typename F::Bits buffer[kCanBeScaled<F> ? kBlock : 1];
   Counts counts;
   const RawBracket<F> raw(bracket, pivot, list.flip);
   for (int64_t at = 0; at < tile.size; at += kBlock) {
     const auto n = static_cast<int32_t>(std::min(kBlock, tile.size - at));
+    const typename F::Bits* scores = tile.block(at, n, buffer);
     const BlockCounts block = sweep_block<F, M, kHasMask, kActiveOnly, kProduct>(
-        tile.scores + at, kHasMask ? tile.mask + at : nullptr, tile.out + at,
+        scores, kHasMask ? tile.mask + at : nullptr, tile.out + at,
         kProduct ? tile.t + at : nullptr, kProduct ? tile.product + at : nullptr, flags, n, raw,
         list.flip, list.one);
     counts.active += block.active;
@@ -125,7 +125,7 @@ Counts sweep_tile(const TileList<F, M>& list, const Tile<F, M>& tile,
     }
     const int32_t inside = compact(flags, n, positions);
     counts.inside += inside;
-    if (inside > 0) store(at, positions, inside);
+    if (inside > 0) store(scores, at, positions, inside);
   }
   return counts;
 }
@@ -189,24 +189,25 @@ SweepResult<typename F::Key> sweep(const TileList<F, M>& list,
     for (int64_t t = first; t < last && !overflow.load(std::memory_order_relaxed); ++t) {
       const Tile<F, M>& tile = list.tiles[t];
       if (large) populate_pages(tile);
-      const Counts part = sweep_tile(list, tile, bracket, pivot,
-                                     [&](int64_t at, const uint16_t* positions, int32_t n) {
-                                       if (count + n > capacity) {
-                                         overflow.store(true, std::memory_order_relaxed);
-                                         return;
-                                       }
-                                       if (mine.keys.size() < count + n) {
-                                         mine.keys.resize(2 * count + kBlock);
-                                         mine.offsets.resize(2 * count + kBlock);
-                                       }
-                                       auto* keys = mine.keys.data() + count;
-                                       uint16_t* offsets = mine.offsets.data() + count;
-                                       for (int32_t j = 0; j < n; ++j) {
-                                         keys[j] = list.key(tile, at + positions[j]);
-                                         offsets[j] = static_cast<uint16_t>(at + positions[j]);
-                                       }
-                                       count += n;
-                                     });
+      const Counts part = sweep_tile(
+          list, tile, bracket, pivot,
+          [&](const typename F::Bits* scores, int64_t at, const uint16_t* positions, int32_t n) {
+            if (count + n > capacity) {
+              overflow.store(true, std::memory_order_relaxed);
+              return;
+            }
+            if (mine.keys.size() < count + n) {
+              mine.keys.resize(2 * count + kBlock);
+              mine.offsets.resize(2 * count + kBlock);
+            }
+            auto* keys = mine.keys.data() + count;
+            uint16_t* offsets = mine.offsets.data() + count;
+            for (int32_t j = 0; j < n; ++j) {
+              keys[j] = rank_key<F>(scores[positions[j]], list.flip);
+              offsets[j] = static_cast<uint16_t>(at + positions[j]);
+            }
+            count += n;
+          });
       sum.active += part.active;
       sum.below += part.below;
       sum.inside += part.inside;

@@ -103,7 +103,7 @@ void select_each(const TopkArgs& args, bool active_only, bool largest) {
 void select(const TopkArgs& args, bool active_only, bool largest) {
   for (const Output& output : args.outputs) advise_huge_pages(output.work);
   for (const at::Tensor& product : args.products) advise_huge_pages(product);
-  dispatch_scores(args.scores[0].scalar_type(), [&](auto format) {
+  dispatch_scores(args.rank_dtype(), [&](auto format) {
     dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto bits) {
       using F = decltype(format);
       using M = decltype(bits);
@@ -114,23 +114,25 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
 }
 
 std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks, ScalarList amount,
-                                   bool active_only, bool largest,
+                                   const MaskList& factors, bool active_only, bool largest,
                                    std::optional<at::ScalarType> dtype) {
   const std::vector<at::Tensor> old_masks = to_vector(masks);
-  check_topk_masks(scores, old_masks, amount, dtype);
+  const std::vector<at::Tensor> by = to_vector(factors);
+  check_topk_masks(scores, old_masks, amount, by, dtype);
   if (scores.empty()) return {};
-  TopkArgs args = prepare_topk_masks(scores, old_masks, amount, dtype);
+  TopkArgs args = prepare_topk_masks(scores, old_masks, amount, by, dtype);
   select(args, active_only, largest);
   return args.finish();
 }
 
 TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                       ScalarList amount, bool active_only) {
+                       ScalarList amount, const MaskList& factors, bool active_only) {
   check_prune("topk_prune", scores, ts);
   if (scores.empty()) return {};
   const std::vector<at::Tensor> old_masks = to_vector(masks);
-  check_topk_masks(scores, old_masks, amount, std::nullopt);
-  TopkArgs args = prepare_topk_masks(scores, old_masks, amount, std::nullopt);
+  const std::vector<at::Tensor> by = to_vector(factors);
+  check_topk_masks(scores, old_masks, amount, by, std::nullopt);
+  TopkArgs args = prepare_topk_masks(scores, old_masks, amount, by, std::nullopt);
   if (keeps_bits(ts[0])) prepare_topk_prune(args, ts, kFusion);
   select(args, active_only, /*largest=*/false);
   std::vector<at::Tensor> new_masks = args.finish();

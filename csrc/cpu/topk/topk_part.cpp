@@ -173,9 +173,9 @@ c10::intrusive_ptr<TopkPart> topk_part(at::TensorList scores, const MaskList& ma
                                        std::optional<at::ScalarType> dtype) {
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   const at::Scalar nothing(0);
-  check_topk_masks(scores, old_masks, nothing, dtype);
+  check_topk_masks(scores, old_masks, nothing, {}, dtype);
   check_topk_part(scores, keys);
-  TopkArgs args = prepare_topk_masks(scores, old_masks, nothing, dtype);
+  TopkArgs args = prepare_topk_masks(scores, old_masks, nothing, {}, dtype);
   c10::intrusive_ptr<TopkPart> part;
   dispatch_scores(args.scores[0].scalar_type(), [&](auto format) {
     dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto bits) {

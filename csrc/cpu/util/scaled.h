@@ -40,11 +40,18 @@ class FactorReader {
   template <class Wide>
   void read_inner(int64_t outer, int64_t channel, int64_t inner, int64_t n, Wide* to) const {
     const int64_t from = at_.outer(outer) + channel * at_.along;
-    if (at_.inner.count < 2) {
-      const int64_t step = at_.inner.count == 0 ? 0 : at_.inner.stride[0];
+    const BroadcastDims& dims = at_.inner;
+    if (dims.count < 2) {
+      const int64_t step = dims.count == 0 ? 0 : dims.stride[0];
       return read(from + inner * step, step, n, to);
     }
-    for (int64_t i = 0; i < n; ++i) read(from + at_.inner(inner + i), 0, 1, to + i);
+    const int64_t size = dims.size[dims.count - 1];
+    const int64_t step = dims.stride[dims.count - 1];
+    for (int64_t i = 0; i < n;) {
+      const int64_t run = std::min(n - i, size - (inner + i) % size);
+      read(from + dims(inner + i), step, run, to + i);
+      i += run;
+    }
   }
 
  private:

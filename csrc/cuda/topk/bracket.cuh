@@ -22,7 +22,8 @@ __device__ __forceinline__ typename F::Bits sampled_key(const TensorList& list,
   if (at >= list.entries) return no_key<F>();
   const TensorItem item = item_at<&TensorItem::first_entry>(list, at);
   const int64_t i = at - item.first_entry;
-  const auto bits = load_vec<1>(static_cast<const typename F::Bits*>(item.scores) + i).at[0];
+  const auto span = span_at<typename F::Bits, M>(item, i, 1);
+  const auto bits = load_scores<1, F, M>(span, 0, 1).unpack().at[0];
   if (item.mask != nullptr) {
     const M old = load_vec<1>(static_cast<const M*>(item.mask) + i).at[0];
     if (!is_active<F, M>(old, options)) return no_key<F>();

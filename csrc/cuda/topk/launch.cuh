@@ -16,22 +16,42 @@
 #include "cuda/topk/kernels.cuh"
 #include "cuda/topk/selection.h"
 #include "cuda/topk/workspace.h"
+#include "cuda/util/each.h"
 #include "cuda/util/launch.cuh"
+#include "cuda/util/scaled.cuh"
 #include "cuda/util/tile_map.h"
 #include "testing/hooks.h"
 
 namespace fastprune::cuda {
 
+// A ScaledSource for each of the scores, in device memory.
+inline at::Tensor scaled_sources(const TopkArgs& args) {
+  std::vector<ScaledSource> sources;
+  for (size_t s = 0; s < args.scores.size(); ++s) {
+    const void* scores = args.scores[s].const_data_ptr();
+    sources.push_back({scores, source_index(args.scores[s].scalar_type()), is_aligned(scores),
+                       device_factor(args.factors[s])});
+  }
+  return stored(sources, args.scores[0].device());
+}
+
 template <class F, class M>
 TileMap tile_map(const TopkArgs& args) {
   TileMap map;
+  const ScaledSource* scaled = nullptr;
+  if constexpr (kIsScaled<F>) {
+    const at::Tensor sources = scaled_sources(args);
+    scaled = reinterpret_cast<const ScaledSource*>(sources.const_data_ptr<uint8_t>());
+    map.keep(sources);
+  }
   for (size_t s = 0; s < args.scores.size(); ++s) {
     TensorItem item = make_item<typename F::Bits, M>(
-        args.scores[s].const_data_ptr(),
+        scaled != nullptr ? nullptr : args.scores[s].const_data_ptr(),
         args.masks[s].defined() ? args.masks[s].const_data_ptr() : nullptr,
         args.outputs[s].work.mutable_data_ptr(), args.scores[s].numel(),
         args.products.empty() ? nullptr : args.ts[s].const_data_ptr(),
         args.products.empty() ? nullptr : args.products[s].mutable_data_ptr());
+    if (scaled != nullptr) item.scores = scaled + s;
     item.amount = args.amounts[args.amounts.size() > 1 ? s : 0];
     map.add(item);
   }

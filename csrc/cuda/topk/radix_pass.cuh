@@ -76,7 +76,7 @@ __device__ __forceinline__ void for_each_active(const TensorList& list,
       struct {
         Packed<typename F::Bits, n> scores;
         Packed<M, n> old;
-      } fetched{pack(load_vec<n>(span.scores + i)), old_mask<n, F, M>(span, i, options)};
+      } fetched{load_scores<n, F, M>(span, i, n), old_mask<n, F, M>(span, i, options)};
       return fetched;
     };
     const auto use = [&](auto width, int i, const auto& fetched) {

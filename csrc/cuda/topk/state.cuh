@@ -8,6 +8,7 @@
 #include "common/selection.h"
 #include "cuda/util/device.cuh"
 #include "cuda/util/fusion.cuh"
+#include "cuda/util/scaled.cuh"
 #include "cuda/util/tensor_list.cuh"
 #include "cuda/util/vec.cuh"
 
@@ -143,6 +144,17 @@ __device__ __forceinline__ Packed<M, N> old_mask(const Span<F, M>& span, int i,
   return pack(mask);
 }
 
+// N scores from i on, of which `left` are there, at least one. The others get any value.
+template <int N, class F, class M>
+__device__ __forceinline__ Packed<typename F::Bits, N> load_scores(const Span<F, M>& span, int i,
+                                                                   int left) {
+  if constexpr (kIsScaled<F>) {
+    return load_scaled<N>(F{}, span.source, span.at + i, left);
+  } else {
+    return load_some<N>(span.scores + i, left, span.vectorized);
+  }
+}
+
 // N entries of the scores, of the old mask, and of t if there is a product. Where t is the scores,
 // it is not loaded again.
 template <int N, class F, class M>
@@ -158,11 +170,11 @@ __device__ __forceinline__ Entries<N, F, M> load_entries(const Span<F, M>& span,
                                                          const SelectionOptions& options) {
   const int left = span.size - i;
   Entries<N, F, M> entries;
-  entries.scores = load_some<N>(span.scores + i, left, span.vectorized);
+  entries.scores = load_scores<N, F, M>(span, i, left);
   entries.mask = old_mask<N, F, M>(span, i, options);
   if constexpr (can_multiply<F, M>(kFusion, /*has_old_mask=*/true)) {
     entries.t = entries.scores;
-    if (span.product != nullptr && span.t != span.scores) {
+    if (span.product != nullptr && (kIsScaled<F> || span.t != span.scores)) {
       entries.t = load_some<N>(span.t + i, left, span.vectorized);
     }
   }

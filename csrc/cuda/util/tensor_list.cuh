@@ -14,8 +14,8 @@ namespace fastprune::cuda {
 
 // The operands of one tensor.
 struct TensorItem {
-  const void* scores;
-  const void* mask;  // nullptr: all ones
+  const void* scores;  // of a format Scaled: a ScaledSource in device memory (scaled.cuh)
+  const void* mask;    // nullptr: all ones
   void* out;
   union {
     const void* t;  // t and product: nullptr unless the product is written too
@@ -52,6 +52,8 @@ TensorItem make_item(const void* scores, const void* mask, void* out, int64_t si
 // The part of a tensor that is one tile.
 template <class S, class M, class O = M>
 struct TileSpan {
+  const void* source;  // what the item has as scores
+  int64_t at;          // the first entry in its tensor
   const S* scores;
   const M* mask;
   O* out;
@@ -90,7 +92,9 @@ __device__ __forceinline__ TensorItem item_at(const TensorList& list, int64_t at
 // The entries of a tensor from `at` on, `left` of them.
 template <class S, class M, class O = M>
 __device__ __forceinline__ TileSpan<S, M, O> span_at(const TensorItem& s, int64_t at, int left) {
-  return {static_cast<const S*>(s.scores) + at,
+  return {s.scores,
+          at,
+          static_cast<const S*>(s.scores) + at,
           advance(static_cast<const M*>(s.mask), at),
           static_cast<O*>(s.out) + at,
           advance(static_cast<const S*>(s.t), at),

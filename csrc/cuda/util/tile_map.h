@@ -3,7 +3,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "cuda/util/tensor_list.cuh"
@@ -20,6 +23,15 @@ inline TensorList single(TensorItem item) {
   return {1, tiles_of(item.size), item.size, item, nullptr};
 }
 
+// A copy in device memory, stored there by a kernel. The size is a multiple of 8.
+at::Tensor stored_words(const void* from, size_t bytes, at::Device device);
+
+template <class T>
+at::Tensor stored(const std::vector<T>& items, at::Device device) {
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % sizeof(uint64_t) == 0);
+  return stored_words(items.data(), items.size() * sizeof(T), device);
+}
+
 class TileMap {
  public:
   void add(TensorItem item) {
@@ -33,6 +45,9 @@ class TileMap {
 
   int64_t tiles() const { return tiles_; }
 
+  // Device memory that items point to.
+  void keep(at::Tensor memory) { kept_ = std::move(memory); }
+
   // The list for kernels. The items of two or more tensors are in device memory that this map
   // owns. Kernels that were launched may outlive the map: the caching allocator reuses memory in
   // stream order.
@@ -43,6 +58,7 @@ class TileMap {
   int64_t tiles_ = 0;
   int64_t entries_ = 0;
   at::Tensor stored_;
+  at::Tensor kept_;
 };
 
 }  // namespace fastprune::cuda

@@ -31,6 +31,14 @@ def check_device(name: str, mask: Tensor, of: Tensor) -> None:
         raise RuntimeError(f"expected {name} to be on {of.device}, got {mask.device}")
 
 
+def check_devices(scores: Sequence[Tensor], **lists: Sequence[Tensor | None]) -> None:
+    """The same of lists beside the scores, by their names."""
+    for name, given in lists.items():
+        for i, tensor in enumerate(given):
+            if tensor is not None:
+                check_device(f"{name}[{i}]", tensor, scores[i])
+
+
 def fake_masks(
     scores: Sequence[Tensor],
     masks: Sequence[Tensor | None],
@@ -38,10 +46,7 @@ def fake_masks(
     dtype: torch.dtype | None,
 ) -> list[Tensor]:
     """What nm_masks and row_masks return, without data."""
-    for name, given in (("masks", masks), ("factors", factors)):
-        for i, tensor in enumerate(given):
-            if tensor is not None:
-                check_device(f"{name}[{i}]", tensor, scores[i])
+    check_devices(scores, masks=masks, factors=factors)
     old = masks or [None] * len(scores)
     return [
         torch.empty_like(s, dtype=(dtype or s.dtype) if mask is None else mask.dtype)

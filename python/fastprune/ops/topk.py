@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arguments import as_scalars, check_device
+from .arguments import as_scalars, check_devices
 
 __all__ = ["topk_masks", "topk_part", "topk_prune"]
 
@@ -23,6 +23,7 @@ def topk_masks(
     scores: Sequence[Tensor],
     masks: Sequence[Tensor | None],
     amount: int | float | Sequence[int | float],
+    factors: Sequence[Tensor | None] = (),
     *,
     active_only: bool = True,
     largest: bool = False,
@@ -41,6 +42,9 @@ def topk_masks(
         amount: an int prunes that many entries; a float in [0, 1] prunes that fraction of the
             active entries, rounded half to even. A sequence has one for each of the scores, each
             for its own entries alone.
+        factors: for each of the scores a tensor that broadcasts to it, or None (all ones); or an
+            empty sequence. What is ranked is ``|score| * |factor|``, in float32, or in float64 for
+            scores of float64; it is not stored.
         active_only: count and rank only entries whose old mask is 1.
         largest: prune the largest magnitudes instead.
         dtype: of the new masks where none is given; default: the scores'.
@@ -58,7 +62,7 @@ def topk_masks(
     if not scores:  # no tensor to dispatch on
         return []
     result: list[Tensor] = _topk_masks(
-        scores, masks, as_scalars(amount), active_only, largest, dtype
+        scores, masks, as_scalars(amount), factors, active_only, largest, dtype
     )
     return result
 
@@ -68,13 +72,12 @@ def _(
     scores: list[Tensor],
     masks: list[Tensor | None],
     amount: list[int | float],
+    factors: list[Tensor | None],
     active_only: bool = True,
     largest: bool = False,
     dtype: torch.dtype | None = None,
 ) -> list[Tensor]:
-    for i, mask in enumerate(masks):
-        if mask is not None:
-            check_device(f"masks[{i}]", mask, scores[i])
+    check_devices(scores, masks=masks, factors=factors)
     old = next((m.dtype for m in masks if m is not None), dtype)
     return [torch.empty_like(s, dtype=old or s.dtype) for s in scores]
 
@@ -84,6 +87,7 @@ def topk_prune(
     masks: Sequence[Tensor | None],
     ts: Sequence[Tensor],
     amount: int | float | Sequence[int | float],
+    factors: Sequence[Tensor | None] = (),
     *,
     active_only: bool = True,
 ) -> tuple[list[Tensor], list[Tensor]]:
@@ -97,6 +101,7 @@ def topk_prune(
         masks: as in :func:`topk_masks`.
         ts: what each mask is multiplied with; of the shapes of the scores.
         amount: as in :func:`topk_masks`.
+        factors: as in :func:`topk_masks`.
         active_only: as in :func:`topk_masks`.
 
     Returns:
@@ -109,7 +114,7 @@ def topk_prune(
     if not scores:  # no tensor to dispatch on
         return [], []
     result: tuple[list[Tensor], list[Tensor]] = _topk_prune(
-        scores, masks, ts, as_scalars(amount), active_only
+        scores, masks, ts, as_scalars(amount), factors, active_only
     )
     return result
 
@@ -120,9 +125,10 @@ def _(
     masks: list[Tensor | None],
     ts: list[Tensor],
     amount: list[int | float],
+    factors: list[Tensor | None],
     active_only: bool = True,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    new = _topk_masks(scores, masks, amount, active_only)
+    new = _topk_masks(scores, masks, amount, factors, active_only)
     return new, _masked_muls(ts, new)
 
 
