@@ -117,6 +117,17 @@ def with_amount(method: Any, ts: Sequence[Tensor], masks: Sequence[Tensor | None
     return counted
 
 
+def kind_by_amount(method: Any) -> Any:
+    """The class that selects for a method with keywords once its sparsity is an amount, and its
+    factor is given to the operator; None where its score or factor needs more."""
+    kind = _kind_without(method)
+    factor = method.factor
+    if method.score is not None and not kind.pattern.signed:
+        return None
+    plain = factor is None or (isinstance(factor, Tensor) and _C.is_plain(None, factor))
+    return kind if plain else None
+
+
 def choose_factors(method: Any, groups: Sequence[Sequence[tuple[nn.Module, str]]]) -> None:
     """Of a mapping by (module, name), keep the factor of the first pair of each group that has one.
 

@@ -18,7 +18,7 @@ from .base import BasePruningMethod
 from .dtensors import DTENSOR
 from .fsdp2 import is_managed
 from .functional import make_unstructured
-from .keywords import factor_of
+from .keywords import factor_of, has_keywords, kind_by_amount, with_amount
 from .lookup import SUSPENDED, is_in_place
 from .native import kind_of, native_kind, ranks_original
 from .parametrization import mask_of
@@ -192,7 +192,7 @@ class _Batch:
             or "parametrizations" in attributes["_modules"]
             or is_in_place(module, name)
             or is_managed(module)
-            or _pattern_of(method) is None
+            or _kind_of(method) is None
         ):
             return False
         mask: Tensor | None = None
@@ -236,18 +236,22 @@ class _Batch:
         if not self.places:
             return
         methods = [place[0] for place in self.places]
-        rank = native_kind(methods[0]).rank
+        kind = _kind_of(methods[0])
+        factors: list[Tensor | None] = []
+        if has_keywords(methods[0]):
+            each = zip(methods, self.scores, self.masks, strict=True)
+            methods = [with_amount(method, (s,), (m,)) for method, s, m in each]
+            if methods[0].factor is not None:
+                factors = [method.factor for method in methods]
         each = zip(methods, self.scores, self.masks, strict=True)
-        ranks = [rank(method, (s,), (m,), True)[0] for method, s, m in each]
+        ranks = [kind.rank(method, (s,), (m,), True)[0] for method, s, m in each]
         amounts = SimpleNamespace(amount=[method.amount for method in methods])
-        pattern = _pattern_of(methods[0])
-        assert pattern is not None
         try:
-            new, products = pattern.decide(
-                amounts, ranks, self.scores, self.masks, self.originals, True
+            new, products = kind.pattern.decide(
+                amounts, ranks, self.scores, self.masks, self.originals, True, factors
             )
         except ValueError as error:
-            self._name_tensor(error)
+            self._name_tensor(error, amounts.amount)
             raise
         for i, (method, module, name, old) in enumerate(self.places):
             original = self.originals[i]
@@ -256,18 +260,21 @@ class _Batch:
             attach(hook, module, name, selected, original if old is None else None)
         self.clear()
 
-    def _name_tensor(self, error: ValueError) -> None:
+    def _name_tensor(self, error: ValueError, amounts: Sequence[_Amount]) -> None:
         """Raise the error of a count that does not fit with the name of its tensor."""
-        for (method, module, name, _), mask, t in zip(
-            self.places, self.masks, self.originals, strict=True
+        for (_, module, name, _), amount, mask, t in zip(
+            self.places, amounts, self.masks, self.originals, strict=True
         ):
             active = t.numel() if mask is None else int((mask == 1).sum())
-            if not isinstance(method.amount, float) and method.amount > active:
+            if not isinstance(amount, float) and amount > active:
                 raise ValueError(f"{error}, for {name} of {module}") from None
 
 
-def _pattern_of(method: Any) -> Entries | None:
-    """How the method groups entries, if an operator selects them by its ranks."""
+def _kind_of(method: Any) -> Any:
+    """The class that ranks for the method, if an operator selects single entries by its ranks."""
     kind = native_kind(method)
-    pattern = None if kind is None or is_compiling() else kind.pattern
-    return pattern if isinstance(pattern, Entries) else None
+    if kind is None or is_compiling():
+        return None
+    if has_keywords(method):
+        kind = kind_by_amount(method)
+    return kind if isinstance(getattr(kind, "pattern", None), Entries) else None
