@@ -119,7 +119,8 @@ def with_amount(method: Any, ts: Sequence[Tensor], masks: Sequence[Tensor | None
 
 def kind_by_amount(method: Any) -> Any:
     """The class that selects for a method with keywords once its sparsity is an amount, and its
-    factor is given to the operator; None where its score or factor needs more."""
+    factor is given to the operator; None where its score or factor needs more.
+    """
     kind = _kind_without(method)
     factor = method.factor
     if method.score is not None and not kind.pattern.signed:
