@@ -1,6 +1,8 @@
 # Everything a fresh machine needs beyond Python, a C++ compiler and PyPI is set up here.
 #   make test        environment, build, the whole test suite, in a process for each core; JOBS=0 in one
 #   make demo        environment, build, the demo on real weights
+#   make demo-methods   the same weights at 50% and at 2:4, by magnitude and by Wanda, and the ways of
+#                    other libraries beside; DEMO_ARGS="--repeats 3" for a shorter run
 #   make bench       environment, build, the benchmarks; BENCH_ARGS="--quick" for a minute's worth
 #   make broken      every deliberately broken copy of a CUDA kernel, of which make test takes a share
 #   make compatibility   docs/compatibility.md anew, from its tests
@@ -28,6 +30,7 @@ CUDA_ARCHS ?= 8.0;9.0;10.0+PTX
 CUDA_HOME ?= $(firstword $(wildcard /usr/local/cuda /opt/cuda))
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+DEMO_ARGS ?=
 JOBS ?= auto
 
 VENV := .venv
@@ -66,7 +69,7 @@ $(if $(SYSTEM_TORCH),,$(1)/bin/python -m pip check --disable-pip-version-check)
 touch $(1)/.tools
 endef
 
-.PHONY: test demo bench sdist broken compatibility clients races sanitize sanitize-cases cuda-build cuda-report lint format clean
+.PHONY: test demo demo-methods bench sdist broken compatibility clients races sanitize sanitize-cases cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
 	cd tests && ../$(VENV)/bin/python -m cuda_on_host.build  # once, not in each process
@@ -74,6 +77,11 @@ test: $(VENV)/.built
 
 demo: $(VENV)/.built $(VENV)/.demo
 	$(VENV)/bin/python examples/prune_minilm.py
+
+# glibc keeps freed memory: what a call pays for fresh pages would depend on what ran before it.
+KEEP_MEMORY := MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_MMAP_THRESHOLD_=33554432
+demo-methods: $(VENV)/.built $(VENV)/.demo
+	$(KEEP_MEMORY) $(VENV)/bin/python examples/prune_methods.py --picture examples/out/prune_methods.svg $(DEMO_ARGS)
 
 bench: $(VENV)/.built $(VENV)/.bench
 	$(VENV)/bin/python benchmarks/run.py $(BENCH_ARGS)

@@ -18,6 +18,7 @@ FAMILIES = {
     "global": topk.GLOBAL,
     "nm": grouped.NM,
     "rows": grouped.ROWS,
+    "blocks": grouped.BLOCKS,
     "masked_mul": elementwise.MASKED_MUL,
     "masked_muls_": elementwise.MASKED_MULS_IN_PLACE,
     "hook": api.HOOK,

@@ -1,13 +1,17 @@
 """N:M and budgets by row: what is decided within groups of one tensor, as the operators do it.
+Blocks, and units of several tensors: what is decided about groups, as the functions do it, since it
+takes three operators.
 
-Beside them, in the place of upstream, which has neither, the composition that others use: topk and
-scatter for N:M, and for rows a sort of all scores and a scatter, as Wanda has it.
+Beside them, in the place of upstream, which has none of these, the composition that others use:
+topk and scatter for N:M, for rows a sort of all scores and a scatter, as Wanda has it, and for
+blocks norms, topk, and the mask of blocks repeated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -15,15 +19,32 @@ from torch import Tensor
 import fastprune
 from harness.records import FASTPRUNE, UPSTREAM
 from harness.timing import Contender
-from suite.cases import LARGE, QUICK, Case
+from suite.cases import CENTRE, LARGE, QUICK, Case
 from suite.checks import check_equal
 from suite.data import half_mask, make_data
-from suite.workload import Family, Workload, clones, floor_of, products
+from suite.workload import (
+    Family,
+    Modules,
+    Workload,
+    check_products,
+    clones,
+    floor_of,
+    masks_of,
+    on_modules,
+    products,
+)
 
 Pair = tuple[Tensor, Tensor]
 
 #: n, m and the dim of a variant, whose name may go on.
 _RULES = {"2:4": (2, 4, 1), "2:4-first-dim": (2, 4, 0), "8:16": (8, 16, 1)}
+
+#: The block of a variant.
+_BLOCKS = {"16x16": (16, 16), "4x4": (4, 4), "1x4": (1, 4)}
+
+#: Of the variant with tied units, as an attention layer has them: the dims of its four weights.
+_TIED = (0, 0, 0, 1)
+_HEADS = 16
 
 
 def _each(centre: Case) -> Iterator[Case]:
@@ -40,6 +61,14 @@ def _nm_cases(device: str) -> Iterator[Case]:
 def _row_cases(device: str) -> Iterator[Case]:
     for variant in ("rows", "rows-factor", "rows-half-pruned", "columns"):
         yield from _each(Case("rows", variant, device))
+
+
+def _block_cases(device: str) -> Iterator[Case]:
+    for variant in _BLOCKS:
+        yield from _each(Case("blocks", variant, device))
+    four = Case("blocks", "tied", device, shapes=(CENTRE,) * len(_TIED))
+    yield four
+    yield replace(four, dtype="bfloat16")
 
 
 @dataclass(frozen=True)
@@ -150,5 +179,89 @@ def _build_rows(case: Case) -> Workload:
     return _workload(case, data, ours, theirs, theirs)
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """A weight cut into blocks, each of which is a unit."""
+
+    weight: Tensor
+    block: tuple[int, int]
+
+    def blocks(self) -> Tensor:
+        """Of shape [down, height, across, width]."""
+        height, width = self.block
+        return self.weight.unflatten(1, (-1, width)).unflatten(0, (-1, height))
+
+    def norms(self) -> Tensor:
+        """In one reduction."""
+        return torch.linalg.vector_norm(self.blocks(), dim=(1, 3))
+
+    def pooled(self) -> Tensor:
+        """Means of squares, as torchao has them: faster than the norms for some blocks."""
+        squares = (self.weight * self.weight).unsqueeze(0)
+        return torch.nn.functional.avg_pool2d(squares, self.block)
+
+    def multiplied(self, pruned: Tensor) -> Pair:
+        """The mask without the units of these indices, and its product."""
+        height, width = self.block
+        down, across = (n // b for n, b in zip(self.weight.shape, self.block, strict=True))
+        units = self.weight.new_ones(down * across).scatter_(0, pruned, 0).view(down, across)
+        mask = units.repeat_interleave(height, 0).repeat_interleave(width, 1)
+        return mask, self.weight * mask
+
+
+def _cut(case: Case, weights: list[Tensor]) -> list[_Cut]:
+    """The weights of a case; the first units of all of them are one, and so are all others."""
+    if case.variant != "tied":
+        return [_Cut(weight, _BLOCKS[case.variant]) for weight in weights]
+    rows, cols = case.shapes[0]
+    heads = {0: (rows // _HEADS, cols), 1: (rows, cols // _HEADS)}
+    return [_Cut(weight, heads[dim]) for weight, dim in zip(weights, _TIED, strict=True)]
+
+
+def _build_blocks(case: Case) -> Workload:
+    weights = make_data(case)
+    cuts = _cut(case, weights)
+
+    def prune(_: ModuleType, modules: Modules) -> None:
+        if case.variant == "tied":
+            size = case.shapes[0][0] // _HEADS
+            tied = [(module, "weight", dim) for module, dim in zip(modules, _TIED, strict=True)]
+            fastprune.tied_structured(tied, case.amount, size)
+        else:
+            (module,) = modules
+            fastprune.block_structured(module, "weight", case.amount, _BLOCKS[case.variant])
+
+    def composed(norms: Callable[[_Cut], Tensor]) -> list[Pair]:
+        scores = torch.stack([norms(cut).flatten() for cut in cuts]).sum(0)
+        pruned = scores.topk(round(case.amount * len(scores)), largest=False).indices
+        return [cut.multiplied(pruned) for cut in cuts]
+
+    def expected() -> list[Pair]:  # in float64, and topk has another order among equals
+        means = [cut.blocks().double().square().mean((1, 3)).sqrt().flatten() for cut in cuts]
+        scores = torch.stack(means).sum(0)
+        pruned = scores.sort(stable=True).indices[: round(case.amount * len(scores))]
+        return [cut.multiplied(pruned) for cut in cuts]
+
+    ours, _ = on_modules(weights, [None] * len(weights), prune)
+
+    def check() -> None:
+        modules = ours.once()
+        for mask, (due, _) in zip(masks_of(modules), expected(), strict=True):
+            check_equal(mask, due, case.variant)
+        check_products(modules, weights)
+
+    # Read once; norms and product read a weight that no cache holds twice.
+    bytes_moved = 3 * case.itemsize * case.numel
+    contenders = [
+        ours,
+        Contender(UPSTREAM, lambda _: composed(_Cut.norms)),
+        floor_of(case, bytes_moved, clones(weights)),
+    ]
+    if case.variant != "tied":  # a sum of norms, not of squares
+        contenders.append(Contender("avg_pool2d", lambda _: composed(_Cut.pooled)))
+    return Workload(contenders, bytes_moved, check)
+
+
 NM = Family(_nm_cases, _build_nm)
 ROWS = Family(_row_cases, _build_rows)
+BLOCKS = Family(_block_cases, _build_blocks)

@@ -317,6 +317,50 @@ def test_check_of_channels(module: Callable[[str], ModuleType]) -> None:
         checks.check_channels(norms, mask.flip(1), 0.5, 1)
 
 
+SMALL_GROUPS = [
+    *((family, variant) for family in ("nm", "rows") for variant in ("plain", "factor")),
+    *(("blocks", variant) for variant in ("16x16", "4x4", "1x4", "tied")),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("family", "variant"), SMALL_GROUPS)
+def test_cases_of_groups(
+    module: Callable[[str], ModuleType], family: str, variant: str, dtype: str
+) -> None:
+    """Each passes its check, and what others compose prunes as much."""
+    cases: Any = module("suite.cases")
+    shapes = ((64, 64),) * (4 if variant == "tied" else 1)
+    case = cases.Case(family, variant, "cpu", dtype=dtype, shapes=shapes)
+    workload = module("suite.families").build(case)
+    workload.check()
+    assert workload.bytes == 3 * case.itemsize * case.numel
+    half = case.numel // 2
+    for contender in workload.contenders[1:]:  # the first is ours
+        result = contender.once()
+        if contender.name != "floor":
+            pairs = [result] if isinstance(result, tuple) else result
+            assert sum(int((mask == 0).sum()) for mask, _ in pairs) == half, contender.name
+
+
+def test_a_wrong_block_is_found(
+    module: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fastprune: Any = import_module("fastprune")
+    cases: Any = module("suite.cases")
+    workload = module("suite.families").build(
+        cases.Case("blocks", "4x4", "cpu", shapes=((64, 64),))
+    )
+    right = fastprune.block_structured
+
+    def wrong(layer: torch.nn.Module, name: str, amount: float, block: tuple[int, int]) -> None:
+        right(layer, name, amount, block, norm=1)  # another norm, other blocks
+
+    monkeypatch.setattr(fastprune, "block_structured", wrong)
+    with pytest.raises(module("suite.checks").WrongResult):
+        workload.check()
+
+
 def test_peak_memory_of_a_call(module: Callable[[str], ModuleType]) -> None:
     cases: Any = module("suite.cases")
     case = cases.Case("local", "dense", "cpu", shapes=((2048, 2048),))

@@ -31,12 +31,27 @@ def test_every_page_is_listed() -> None:
     assert sorted(listed) == PAGES
 
 
+@pytest.mark.parametrize(
+    "peer", ["Wanda", "llm-compressor", "torchao", "apex", "jaxpruner", "coremltools"]
+)
+def test_the_table_has_each_library(peer: str) -> None:
+    assert re.search(rf"^\| {peer}: `", (DOCS / "README.md").read_text(), re.MULTILINE)
+
+
 def test_calls_of_the_table_run() -> None:
     rows = re.findall(r"^\| .* \| `(.*)` \|$", (DOCS / "README.md").read_text(), re.MULTILINE)
     assert len(rows) >= 10
     for call in rows:
         layer = torch.nn.Linear(8, 4)
-        names = {**vars(fastprune), "layer": layer, "norms": {layer: torch.rand(8)}}
+        layer.weight.data[:, 0] = 0  # for masks of what is there
+        layer(torch.randn(2, 8)).square().sum().backward()  # for scores that take gradients
+        names = {
+            **vars(fastprune),
+            "torch": torch,
+            "layer": layer,
+            "norms": {layer: torch.rand(8)},
+            "calculate": lambda weight: weight > weight.mean(),
+        }
         exec(call, names)
         assert fastprune.is_pruned(layer)
         assert 0 < layer.get_buffer("weight_mask").sum() < 32
