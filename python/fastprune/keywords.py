@@ -82,6 +82,7 @@ class ByKeywords(Native):
         pattern: Any = kind.pattern
         pattern.check(method, scores)
         counted = with_amount(method, scores, masks)
+        # What is ranked, for the class's own `rank`; with a factor in it if no operator takes that.
         ranks = [t if t.is_floating_point() or t.is_complex() else t.double() for t in scores]
         factors = _factors(method, ranks)
         native = _are_native(ranks, masks, factors, scores)
@@ -96,7 +97,7 @@ class ByKeywords(Native):
             pattern = _BY_VALUE[type(pattern)]
         else:
             ranks = kind.rank(counted, scores if pattern.signed else ranks, masks, True)
-        if not native and not pattern.signed:
+        if not native and not pattern.signed:  # by sorting
             largest = getattr(pattern, "largest", False)
             ranks = [-rank.abs() if largest else rank.abs() for rank in ranks]
             pattern = _BY_VALUE[type(pattern)]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .patterns import Pattern, Selection
 
 #: The attribute of an instance that says which class of ours selects for it; see keywords.py.
-KIND = "_kind"
+KIND = "_fastprune_kind"
 
 #: What a method may define; attributes of these names in a user's class may mean something else.
 _PROTOCOL = ("accepts", "pattern", "rank", "scores", "select")

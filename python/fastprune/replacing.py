@@ -31,7 +31,7 @@ from .superseded import has_round_of, is_round, keep_small, with_round
 from .tying import tied_mask
 
 #: In a method's ``__dict__``: the mask of before, of which only this file knows.
-_BASE = "_base"
+_BASE = "_fastprune_base"
 
 _IDENTITIES = (Identity, upstream.Identity)
 _GIVEN = (CustomFromMask, upstream.CustomFromMask)

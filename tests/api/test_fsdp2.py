@@ -144,7 +144,7 @@ def keywords_and_replacing_are_refused() -> None:
     fully_shard(layer)
     held, hooks = dict(layer.named_parameters()), dict(layer._forward_pre_hooks)
     for options in ({"sparsity": 0.5}, {"amount": 2, "factor": torch.ones(7)}):
-        with pytest.raises(NotImplementedError, match="L1Unstructured without (sparsity|factor)="):
+        with pytest.raises(NotImplementedError, match=r"L1Unstructured without (sparsity|factor)="):
             prune.l1_unstructured(layer, "weight", **options)
     with pytest.raises(NotImplementedError, match="for replace=True"):
         prune.l1_unstructured(layer, "weight", 2, replace=True)

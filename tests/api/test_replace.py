@@ -223,10 +223,10 @@ def test_the_mask_of_before_takes_a_bit_an_entry() -> None:
     prune.l1_unstructured(module, "weight", 100)
     prune.identity(module, "weight")
     prune.l1_unstructured(module, "weight", 100, replace=True)
-    base = vars(hook_of(module)[-1])["_base"]
+    base = vars(hook_of(module)[-1])["_fastprune_base"]
     assert base.bits.numel() * base.bits.element_size() == 64 * 64 // 8
     once = prune.l1_unstructured(layer(), "weight", 3, replace=True)
-    assert "_base" not in vars(hook_of(once))
+    assert "_fastprune_base" not in vars(hook_of(once))
 
 
 @pytest.mark.parametrize(

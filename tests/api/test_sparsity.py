@@ -6,6 +6,7 @@ import copy
 import pickle
 import random
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -309,3 +310,30 @@ def test_more_errors() -> None:
     with pytest.raises(ValueError, match="expected one sparsity, or one for each of 1 "):
         prune.local_unstructured(pairs, prune.L1Unstructured, sparsity=[0.5, 0.5])
     assert not prune.is_pruned(module)
+
+
+def test_under_patch() -> None:
+    """Our classes have the words there, too; upstream's do not."""
+    a, b = layer(4, 8), layer(4, 8, seed=1)
+    pairs = [(a, "weight"), (b, "weight")]
+    with prune.patch():
+        upstream.global_unstructured(pairs, prune.L1Unstructured, sparsity=0.25)
+        upstream.global_unstructured(pairs, prune.L1Unstructured, sparsity=0.5)
+        for words in ({"sparsity": 0.5}, {"amount": 0.5, "replace": True}):
+            with pytest.raises(TypeError, match="unexpected keyword"):
+                upstream.global_unstructured(pairs, upstream.L1Unstructured, **words)
+    flat = torch.stack([a.weight_orig, b.weight_orig]).detach().abs()
+    expected = lowest(flat, 32, torch.ones(2, 4, 8))
+    assert torch.equal(torch.stack([a.weight_mask, b.weight_mask]), expected)
+
+
+def test_many_tensors_are_one_call() -> None:
+    modules = [layer(4, 8, seed=seed) for seed in range(5)]
+    pairs = [(module, "weight") for module in modules]
+    factors = {pair: torch.rand(8) for pair in pairs}
+    for options in ({}, {"factor": factors}):
+        with mock.patch.object(prune.ops, "topk_prune", wraps=prune.ops.topk_prune) as operator:
+            prune.local_unstructured(pairs, prune.L1Unstructured, sparsity=0.5, **options)
+            prune.local_unstructured(pairs, prune.L1Unstructured, sparsity=0.75, **options)
+        assert operator.call_count == 2
+    assert all(int(module.weight_mask.sum()) == 8 for module in modules)
