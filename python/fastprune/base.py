@@ -36,7 +36,6 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
         name: str,
         *args: Any,
         importance_scores: Tensor | None = None,
-        replace: bool | None = None,
         **kwargs: Any,
     ) -> BasePruningMethod:
         """Prune ``module.<name>`` and register the hook that keeps it pruned.
@@ -48,11 +47,10 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
             name: of the parameter, on which earlier pruning is built upon.
             args: passed to the constructor.
             importance_scores: rank these instead of the parameter; of its shape.
-            replace: whether to replace the newest method of the tensor. What only that pruned may
-                return; the mask of before has to be known, as it is where the newest is the only
-                one or was itself applied with ``replace=True``. A constructor with an argument of
-                this name gets it instead.
-            kwargs: passed to the constructor.
+            kwargs: passed to the constructor, but for ``replace``, which it gets only where it has
+                an argument of this name. ``replace=True`` replaces the newest method of the tensor:
+                what only that pruned may return. The mask of before has to be known, as it is where
+                the newest is the only one or was itself applied with ``replace=True``.
 
         Returns:
             The method, or the container that holds it and its predecessors.
@@ -67,15 +65,37 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
             ValueError: to replace, where the mask before the newest method is not known.
             RuntimeError: another process that the tensor is spread over failed.
         """
-        if replace is not None:
+        if "replace" in kwargs and issubclass(cls, BasePruningMethod):  # not under `patch`
             from .replacing import asks_to_replace, replaced  # which imports this file
 
-            if not issubclass(cls, BasePruningMethod):  # under `patch`
-                kwargs["replace"] = replace
-            elif asks_to_replace(replace, cls, kwargs):
+            if asks_to_replace(cls, kwargs):
                 with transaction(module), replaced([(module, name)]):
-                    return _apply(cls, module, name, args, importance_scores, kwargs)
-        return _apply(cls, module, name, args, importance_scores, kwargs)
+                    return _apply(
+                        cls, module, name, *args, importance_scores=importance_scores, **kwargs
+                    )
+        exchange = None
+        if DTENSOR in modules:
+            get_shards([(module, name)], cls)
+            kind = kind_of(cls)
+            if kind is not None:
+                from .spread import exchange_of
+
+                exchange = exchange_of(kind, [(module, name)])
+        if exchange is not None:
+            with transaction(module), exchange.together():
+                method = cls(*args, **kwargs)
+                result: BasePruningMethod = apply_method(
+                    method, module, name, importance_scores, exchange=exchange
+                )
+            return result
+        method = cls(*args, **kwargs)
+        with transaction(module):
+            try:
+                hook: BasePruningMethod = apply_method(method, module, name, importance_scores)
+            except RuntimeError as error:
+                explain(error, method, [(module, name)])
+                raise
+        return hook
 
     def prune(
         self,
@@ -113,35 +133,4 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
         return t * self.compute_mask(scores, default_mask=default_mask)
 
 
-def _apply(
-    cls: Any,
-    module: nn.Module,
-    name: str,
-    args: tuple[Any, ...],
-    importance_scores: Tensor | None,
-    kwargs: dict[str, Any],
-) -> BasePruningMethod:
-    """What ``apply`` does where nothing is replaced."""
-    exchange = None
-    if DTENSOR in modules:
-        get_shards([(module, name)], cls)
-        kind = kind_of(cls)
-        if kind is not None:
-            from .spread import exchange_of
-
-            exchange = exchange_of(kind, [(module, name)])
-    if exchange is not None:
-        with transaction(module), exchange.together():
-            method = cls(*args, **kwargs)
-            result: BasePruningMethod = apply_method(
-                method, module, name, importance_scores, exchange=exchange
-            )
-        return result
-    method = cls(*args, **kwargs)
-    with transaction(module):
-        try:
-            hook: BasePruningMethod = apply_method(method, module, name, importance_scores)
-        except RuntimeError as error:
-            explain(error, method, [(module, name)])
-            raise
-    return hook
+_apply: Any = vars(BasePruningMethod)["apply"].__func__

@@ -15,6 +15,7 @@ from . import ops
 from .apply import apply_method
 from .budgets import check_budget, count_left
 from .groups import Groups, MagnitudeOrScore
+from .keywords import passed
 from .methods import CustomFromMask
 from .parametrization import mask_of, original_of
 from .patterns import Entries, Selection, are_plain
@@ -157,7 +158,7 @@ def block_structured(
         norm,
         sparsity=sparsity,
         importance_scores=importance_scores,
-        replace=replace or None,
+        **passed(replace=replace),
     )
     return module
 

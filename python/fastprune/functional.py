@@ -17,7 +17,7 @@ from .apply import apply_method
 from .caching import is_cached, resumed
 from .container import PruningContainer
 from .dtensors import DTENSOR
-from .keywords import choose_factors, has_keywords
+from .keywords import choose_factors, has_keywords, passed
 from .lazy import no_shape
 from .lookup import IN_PLACE, SUSPENDED, is_in_place, parameters_of
 from .masking import forget, let_go
@@ -77,7 +77,7 @@ def identity(module: _Module, name: str, *, replace: bool = False) -> _Module:
         TypeError: what it has is no parameter.
         ValueError, NotImplementedError: to replace, as :func:`l1_unstructured`.
     """
-    Identity.apply(module, name, replace=replace or None)
+    Identity.apply(module, name, **passed(replace=replace))
     return module
 
 
@@ -110,7 +110,7 @@ def random_unstructured(
             mask before a method to replace is not known.
         NotImplementedError: as :func:`l1_unstructured`.
     """
-    RandomUnstructured.apply(module, name, amount, sparsity=sparsity, replace=replace or None)
+    RandomUnstructured.apply(module, name, amount, **passed(sparsity, replace))
     return module
 
 
@@ -170,10 +170,7 @@ def l1_unstructured(
         name,
         amount,
         importance_scores,
-        sparsity=sparsity,
-        factor=factor,
-        score=score,
-        replace=replace or None,
+        **passed(sparsity, replace, factor, score),
     )
     return module
 
@@ -213,7 +210,7 @@ def random_structured(
     """
     if dim is None:
         raise TypeError("random_structured() missing 1 required argument: 'dim'")
-    RandomStructured.apply(module, name, amount, dim, sparsity=sparsity, replace=replace or None)
+    RandomStructured.apply(module, name, amount, dim, **passed(sparsity, replace))
     return module
 
 
@@ -272,10 +269,7 @@ def ln_structured(
         n,
         dim,
         importance_scores,
-        sparsity=sparsity,
-        factor=factor,
-        score=score,
-        replace=replace or None,
+        **passed(sparsity, replace, factor, score),
     )
     return module
 
@@ -356,7 +350,7 @@ def custom_from_mask(module: _Module, name: str, mask: Tensor, *, replace: bool 
         RuntimeError: the parameter is under ``fully_shard``, and a forward or backward uses it.
         ValueError, NotImplementedError: to replace, as :func:`l1_unstructured`.
     """
-    CustomFromMask.apply(module, name, mask, replace=replace or None)
+    CustomFromMask.apply(module, name, mask, **passed(replace=replace))
     return module
 
 
@@ -366,7 +360,6 @@ def global_unstructured(
     importance_scores: Mapping[tuple[nn.Module, str], Tensor] | None = None,
     *,
     group: Any = None,
-    replace: bool | None = None,
     **kwargs: Any,
 ) -> None:
     """Prune many parameters with one budget over all of them.
@@ -382,10 +375,10 @@ def global_unstructured(
             Of several pairs of one Parameter, those of the first that has any.
         group: a process group: one budget over the parameters of all its processes, each of which
             passes its own. Not needed for DTensors, of which all processes pass the same.
-        replace: in place of the newest method of each parameter, as in :func:`l1_unstructured`. A
-            method whose constructor has an argument of this name gets it instead.
         kwargs: passed to the method, such as ``amount``. With ``sparsity``, absolute, all entries
             of all parameters count; a ``factor`` is one tensor for all, or a mapping from pairs.
+            ``replace=True`` is not passed, unless the constructor has an argument of this name:
+            in place of the newest method of each parameter, as in :func:`l1_unstructured`.
 
     Raises:
         TypeError: ``parameters`` is no iterable, ``importance_scores`` no mapping, the method is
@@ -401,7 +394,7 @@ def global_unstructured(
     """
     if group is not None and not is_group(group):  # an argument of a user's method
         kwargs["group"], group = group, None
-    replaces = replace is not None and asks_to_replace(replace, pruning_method, kwargs)
+    replaces = asks_to_replace(pruning_method, kwargs)
     prune_globally(
         parameters,
         pruning_method,

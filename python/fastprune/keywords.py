@@ -49,6 +49,19 @@ def keep(
     setattr(method, KIND, ByKeywords)
 
 
+def passed(
+    sparsity: float | None = None,
+    replace: bool = False,
+    factor: Tensor | None = None,
+    score: Score | None = None,
+) -> dict[str, Any]:
+    """The keywords that a call has; mostly none, which then costs nothing."""
+    if sparsity is None and factor is None and score is None and not replace:
+        return {}
+    words = {"sparsity": sparsity, "factor": factor, "score": score, "replace": replace or None}
+    return {word: value for word, value in words.items() if value is not None}
+
+
 def has_keywords(method: Any) -> bool:
     """Whether ``keep`` gave it any."""
     return getattr(method, "__dict__", {}).get(KIND) is ByKeywords

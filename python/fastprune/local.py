@@ -43,7 +43,6 @@ def local_unstructured(
     importance_scores: Mapping[_Pair, Tensor] | None = None,
     *,
     sparsity: _Amounts | None = None,
-    replace: bool | None = None,
     **kwargs: Any,
 ) -> None:
     """Prune many parameters, each with a budget and a threshold of its own.
@@ -65,10 +64,10 @@ def local_unstructured(
         importance_scores: by pair, what to rank instead of the parameter; of its shape.
         sparsity: in place of ``amount``, the fractions of all entries of the parameters that are
             pruned in the end; one, a sequence or a mapping as well.
-        replace: in place of the newest method of each parameter, as in :func:`l1_unstructured`. A
-            method whose constructor has an argument of this name gets it instead.
         kwargs: passed to the method, beside ``amount``. A ``factor`` is one tensor for all, or a
-            mapping from pairs.
+            mapping from pairs. ``replace=True`` is not passed, unless the constructor has an
+            argument of this name: in place of the newest method of each parameter, as in
+            :func:`l1_unstructured`.
 
     Raises:
         TypeError: ``parameters`` is no iterable, the method is not unstructured, or there is
@@ -90,7 +89,7 @@ def local_unstructured(
         get_shards(pairs, kind)
         exchange = exchange_of_each(kind_of(kind), pairs)
     with nullcontext() if exchange is None else exchange.together():
-        replaces = replace is not None and asks_to_replace(replace, kind, kwargs)
+        replaces = asks_to_replace(kind, kwargs)
         options = _options(kind, pairs, kwargs, amount=amount, sparsity=sparsity)
         made = [make_unstructured(kind, each) for each in options]
         if exchange is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from . import ops
 from .groups import Factored, RankedGroups, lowest
+from .keywords import passed
 from .scores import Score
 
 __all__ = ["NMStructured", "check_nm", "nm_structured"]
@@ -130,7 +131,7 @@ def nm_structured(
         dim,
         factor=factor,
         importance_scores=importance_scores,
-        replace=replace or None,
+        **passed(replace=replace),
     )
     return module
 

@@ -37,17 +37,14 @@ _IDENTITIES = (Identity, upstream.Identity)
 _GIVEN = (CustomFromMask, upstream.CustomFromMask)
 
 
-def asks_to_replace(replace: bool | None, kind: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether a call with this argument, None if there is none, replaces.
+def asks_to_replace(kind: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether the keywords of a call ask to replace; ``replace`` is taken out of them.
 
     Where the constructor of a user's class takes an argument of that name, that is meant.
     """
-    if replace is None:
+    if "replace" not in kwargs or "replace" in inspect.signature(kind.__init__).parameters:
         return False
-    if "replace" in inspect.signature(kind.__init__).parameters:
-        kwargs["replace"] = replace
-        return False
-    return bool(replace)
+    return bool(kwargs.pop("replace"))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from . import ops
 from .budgets import check_budget
 from .groups import Factored, RankedGroups, lowest
+from .keywords import passed
 from .scores import Score
 
 __all__ = ["RowUnstructured", "row_unstructured"]
@@ -147,6 +148,6 @@ def row_unstructured(
         sparsity=sparsity,
         factor=factor,
         importance_scores=importance_scores,
-        replace=replace or None,
+        **passed(replace=replace),
     )
     return module
