@@ -141,7 +141,10 @@ class L1Unstructured(Native, upstream.L1Unstructured, BasePruningMethod):
         score: Score | None = None,
     ) -> None:
         if amount is not None and sparsity is None and factor is None and score is None:
-            super().__init__(amount)
+            if type(self) is L1Unstructured and type(amount) is float and 0.0 <= amount <= 1.0:
+                self.amount = amount  # as upstream's, which asks an ABC
+            else:
+                super().__init__(amount)
         else:
             keep(self, amount, sparsity, factor, score)
 
@@ -252,7 +255,10 @@ class LnStructured(Native, upstream.LnStructured, BasePruningMethod):
         if n is None and score is None:
             raise TypeError(f"{type(self).__name__}() missing 1 required argument: 'n'")
         if amount is not None and sparsity is None and factor is None and score is None:
-            super().__init__(amount, n, dim)
+            if type(self) is LnStructured and type(amount) is float and 0.0 <= amount <= 1.0:
+                self.amount, self.n, self.dim = amount, n, dim  # as upstream's, which asks an ABC
+            else:
+                super().__init__(amount, n, dim)
         else:
             keep(self, amount, sparsity, factor, score)
             self.n, self.dim = n, dim
