@@ -20,7 +20,7 @@ from .hook import Hook, applies_as_ours
 from .lazy import no_shape
 from .lookup import SUSPENDED, is_in_place, pruning_hooks
 from .native import native_kind, ranks_original, select_one
-from .reading import READ_BY_PARENT, start_reading
+from .reading import READ_BY_PARENT, ReadsProducts, start_reading, stop_reading
 from .sharded import on_other_mesh, prepare
 from .slots import add_buffer, add_parameter, original_and_mask, store
 from .superseded import make_room
@@ -160,6 +160,19 @@ def attach(
         store(module, name, product, was_parameter=original is not None)  # type: ignore[arg-type]
     module.register_forward_pre_hook(hook)
     remember_module(hook, module, original)
+
+
+def detach(module: nn.Module, key: int, hook: Any) -> Tensor:
+    """Undo what :func:`attach` and :func:`take_over` did; the parameter, which has no name then."""
+    name = hook._tensor_name
+    del module._forward_pre_hooks[key]
+    if isinstance(module, ReadsProducts):
+        stop_reading(module, hook)
+    module.__dict__.pop(name, None)
+    orig: Any = module._parameters.pop(name + "_orig")
+    del module._buffers[name + "_mask"]
+    module._non_persistent_buffers_set.discard(name + "_mask")
+    return orig  # type: ignore[no-any-return]
 
 
 def select(

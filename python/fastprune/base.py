@@ -47,7 +47,10 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
             name: of the parameter, on which earlier pruning is built upon.
             args: passed to the constructor.
             importance_scores: rank these instead of the parameter; of its shape.
-            kwargs: passed to the constructor.
+            kwargs: passed to the constructor, but for ``replace``, which it gets only where it has
+                an argument of this name. ``replace=True`` replaces the newest method of the tensor:
+                what only that pruned may return. The mask of before has to be known, as it is where
+                the newest is the only one or was itself applied with ``replace=True``.
 
         Returns:
             The method, or the container that holds it and its predecessors.
@@ -57,9 +60,19 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
             TypeError: what it has is no parameter.
             AssertionError: the scores' shape differs, or two hooks prune the same tensor.
             RuntimeError: the scores are on another device.
-            NotImplementedError: entries of a DTensor cannot be selected.
+            NotImplementedError: entries of a DTensor cannot be selected; or to replace, where the
+                tensor is pruned in place or spread over processes.
+            ValueError: to replace, where the mask before the newest method is not known.
             RuntimeError: another process that the tensor is spread over failed.
         """
+        if "replace" in kwargs and issubclass(cls, BasePruningMethod):  # not under `patch`
+            from .replacing import asks_to_replace, replaced  # which imports this file
+
+            if asks_to_replace(cls, kwargs):
+                with transaction(module), replaced([(module, name)]):
+                    return _apply(
+                        cls, module, name, *args, importance_scores=importance_scores, **kwargs
+                    )
         exchange = None
         if DTENSOR in modules:
             get_shards([(module, name)], cls)
@@ -118,3 +131,6 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
         if default_mask is None:
             default_mask = torch.ones_like(t)
         return t * self.compute_mask(scores, default_mask=default_mask)
+
+
+_apply: Any = vars(BasePruningMethod)["apply"].__func__

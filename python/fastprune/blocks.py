@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -14,11 +15,14 @@ from . import ops
 from .apply import apply_method
 from .budgets import check_budget, count_left
 from .groups import Groups, MagnitudeOrScore
+from .keywords import passed
 from .methods import CustomFromMask
 from .parametrization import mask_of, original_of
 from .patterns import Entries, Selection, are_plain
+from .replacing import replaced
 from .rollback import transaction
-from .scored import Score, has_score
+from .scored import has_score
+from .scores import Score
 
 __all__ = ["BlockStructured", "block_structured", "tied_structured"]
 
@@ -113,6 +117,7 @@ def block_structured(
     *,
     sparsity: float | None = None,
     importance_scores: Tensor | None = None,
+    replace: bool = False,
 ) -> _Module:
     """Prune the blocks of ``module.<name>`` of smallest norm.
 
@@ -131,6 +136,7 @@ def block_structured(
         norm: its order, any number or infinity.
         sparsity: in place of ``amount``, the fraction of all blocks that is pruned in the end.
         importance_scores: take norms of these instead of the parameter; of its shape.
+        replace: in place of the newest method, as in :func:`l1_unstructured`.
 
     Returns:
         The module; ``<name>_mask`` has the parameter's shape and dtype.
@@ -142,6 +148,7 @@ def block_structured(
             positive numbers.
         AssertionError: the scores have another shape than the parameter.
         RuntimeError: the scores are on another device.
+        NotImplementedError: to replace, as :func:`l1_unstructured`; ValueError also as there.
     """
     BlockStructured.apply(
         module,
@@ -151,6 +158,7 @@ def block_structured(
         norm,
         sparsity=sparsity,
         importance_scores=importance_scores,
+        **passed(replace=replace),
     )
     return module
 
@@ -162,6 +170,7 @@ def tied_structured(
     norm: float = 2,
     *,
     sparsity: float | None = None,
+    replace: bool = False,
 ) -> None:
     """Prune units that several tensors share, such as attention heads (Michel et al., "Are Sixteen
     Heads Really Better than One?", arXiv:1905.10650).
@@ -183,10 +192,12 @@ def tied_structured(
         size: indices of a unit.
         norm: its order, any number or infinity.
         sparsity: in place of ``amount``, the fraction of all units that is pruned in the end.
+        replace: in place of the newest method of each tensor, as in :func:`l1_unstructured`.
 
     Raises:
         ValueError: there are no parameters; they have different numbers of units; the amount is out
-            of range, or exceeds the active units.
+            of range, or exceeds the active units; the mask before a method to replace is not known.
+        NotImplementedError: to replace, as :func:`l1_unstructured`.
         TypeError: there is neither amount nor sparsity.
         IndexError: a dim is neither 0 nor 1.
     """
@@ -198,7 +209,8 @@ def tied_structured(
     total: Any = None
     active: Any = None
     found = []
-    with transaction(*dict.fromkeys(module for module, _, _ in tied)):
+    replacing = replaced((m, name) for m, name, _ in tied) if replace else nullcontext()
+    with transaction(*dict.fromkeys(module for module, _, _ in tied)), replacing:
         for module, name, dim in tied:
             t, old = original_of(module, name), mask_of(module, name)
             if not -t.dim() <= dim < t.dim() or dim % t.dim() > 1:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import torch.nn.utils.prune as upstream
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .patterns import Pattern
 
 
 def check_budget(name: str, amount: int | float | None, sparsity: float | None) -> None:
@@ -23,3 +30,22 @@ def check_budget(name: str, amount: int | float | None, sparsity: float | None) 
 def count_left(sparsity: float, units: int, left: int) -> int:
     """How many more of some units to prune, of which some are left."""
     return max(0, round(sparsity * units) - (units - left))
+
+
+def amount_left(
+    sparsity: float,
+    pattern: Pattern,
+    method: Any,
+    ts: Sequence[Tensor],
+    masks: Sequence[Tensor | None],
+) -> int | float:
+    """What a sparsity of all units of some tensors is as an amount of those that are left.
+
+    With an old mask a number, which is read back to the host; without one the fraction itself.
+    """
+    old = [mask for mask in masks if mask is not None]
+    if not old:
+        return sparsity
+    units = sum(pattern.units(method, t) for t in ts)
+    pruned = sum(pattern.pruned(method, mask).to(old[0].device) for mask in old)
+    return count_left(sparsity, units, units - int(pruned))

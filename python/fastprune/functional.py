@@ -17,6 +17,7 @@ from .apply import apply_method
 from .caching import is_cached, resumed
 from .container import PruningContainer
 from .dtensors import DTENSOR
+from .keywords import choose_factors, has_keywords, passed
 from .lazy import no_shape
 from .lookup import IN_PLACE, SUSPENDED, is_in_place, parameters_of
 from .masking import forget, let_go
@@ -32,7 +33,9 @@ from .native import kind_of, native_kind, ranks_original
 from .parametrization import find_masked, mask_of, masks_in, original_of, remove_masked
 from .parts import are_parts, common_dtype
 from .patterns import Entries
+from .replacing import asks_to_replace, replaced
 from .rollback import transaction
+from .scores import Score
 from .sharded import check_selection, explain, get_shards, is_group
 from .superseded import mark_round, share_round
 from .tying import by_parameter, holders
@@ -56,7 +59,7 @@ _REMOVE: Any = upstream.remove
 _IS_PRUNED: Any = upstream.is_pruned
 
 
-def identity(module: _Module, name: str) -> _Module:
+def identity(module: _Module, name: str, *, replace: bool = False) -> _Module:
     """Register mask and hook for ``module.<name>`` without pruning.
 
     As :func:`torch.nn.utils.prune.identity`.
@@ -64,6 +67,7 @@ def identity(module: _Module, name: str) -> _Module:
     Args:
         module: holds the tensor.
         name: of the parameter, of any shape and dtype.
+        replace: in place of the newest method, see :func:`l1_unstructured`.
 
     Returns:
         The module, with a mask of ones, ``<name>_mask``, of the parameter's shape and dtype.
@@ -71,12 +75,20 @@ def identity(module: _Module, name: str) -> _Module:
     Raises:
         AttributeError: the module has nothing of that name.
         TypeError: what it has is no parameter.
+        ValueError, NotImplementedError: to replace, as :func:`l1_unstructured`.
     """
-    Identity.apply(module, name)
+    Identity.apply(module, name, **passed(replace=replace))
     return module
 
 
-def random_unstructured(module: _Module, name: str, amount: int | float) -> _Module:
+def random_unstructured(
+    module: _Module,
+    name: str,
+    amount: int | float | None = None,
+    *,
+    sparsity: float | None = None,
+    replace: bool = False,
+) -> _Module:
     """Prune random entries of ``module.<name>``, those upstream prunes with the same seed.
 
     As :func:`torch.nn.utils.prune.random_unstructured`.
@@ -85,49 +97,93 @@ def random_unstructured(module: _Module, name: str, amount: int | float) -> _Mod
         module: holds the tensor to prune.
         name: of the parameter, of any shape; float64, float32, float16 and bfloat16 natively.
         amount: a float in [0, 1] is a fraction of the active entries, an int their number.
+        sparsity: in place of ``amount``, as in :func:`l1_unstructured`.
+        replace: in place of the newest method, as in :func:`l1_unstructured`.
 
     Returns:
         The module; ``<name>_mask`` has the parameter's shape and dtype.
 
     Raises:
-        AttributeError, TypeError: the module has nothing of that name, or no parameter.
-        ValueError: the amount is out of range, or exceeds the active entries.
+        AttributeError, TypeError: the module has nothing of that name, or no parameter; there is
+            neither amount nor sparsity.
+        ValueError: the amount is out of range, or exceeds the active entries; there are both; the
+            mask before a method to replace is not known.
+        NotImplementedError: as :func:`l1_unstructured`.
     """
-    RandomUnstructured.apply(module, name, amount)
+    RandomUnstructured.apply(module, name, amount, **passed(sparsity, replace))
     return module
 
 
 def l1_unstructured(
     module: _Module,
     name: str,
-    amount: int | float,
+    amount: int | float | None = None,
     importance_scores: Tensor | None = None,
+    *,
+    sparsity: float | None = None,
+    factor: Tensor | None = None,
+    score: Score | None = None,
+    replace: bool = False,
 ) -> _Module:
     """Prune the entries of ``module.<name>`` of smallest magnitude.
 
     As :func:`torch.nn.utils.prune.l1_unstructured`; among equal magnitudes the lowest index is
     pruned first.
 
+    >>> m = prune.l1_unstructured(nn.Linear(8, 4), "weight", sparsity=0.75)
+    >>> m.weight_mask.sum()
+    tensor(8.)
+    >>> prune.l1_unstructured(m, "weight", sparsity=0.5, replace=True).weight_mask.sum()
+    tensor(16.)
+
     Args:
         module: holds the tensor to prune.
         name: of the parameter, of any shape; float64, float32, float16 and bfloat16 natively.
         amount: a float in [0, 1] is a fraction of the active entries, an int their number.
         importance_scores: rank these instead of the parameter; of its shape.
+        sparsity: in place of ``amount``, the fraction of all entries that is pruned in the end,
+            those pruned before included. Upon an old mask these are counted, on CUDA too, and one
+            number is read back to the host.
+        factor: broadcasts to the parameter, and multiplies the magnitudes that are ranked.
+        score: called in place of ranking magnitudes, as in :class:`Unstructured`.
+        replace: put the method in the place of the newest one of this tensor: what only that pruned
+            may return, what others pruned does not. The mask of before has to be known: the newest
+            is the only one, was applied with ``replace=True`` itself or is :func:`identity`, or the
+            others have given masks, as :func:`custom_from_mask` and :func:`global_unstructured`
+            leave them.
 
     Returns:
         The module; ``<name>_mask`` has the parameter's shape and dtype.
 
     Raises:
-        AttributeError, TypeError: the module has nothing of that name, or no parameter.
-        ValueError: the amount is out of range, or exceeds the active entries.
+        AttributeError, TypeError: the module has nothing of that name, or no parameter; there is
+            neither amount nor sparsity; there are a factor and a score.
+        ValueError: the amount is out of range, or exceeds the active entries; there are both; the
+            mask before a method to replace is not known.
         AssertionError: the scores have another shape than the parameter.
-        RuntimeError: the scores are on another device.
+        RuntimeError: the scores are on another device; the factor does not broadcast.
+        NotImplementedError: a parameter is spread over processes, and there is a sparsity, a factor
+            or a score, or a method to replace; or it is pruned in place, and there is one.
     """
-    L1Unstructured.apply(module, name, amount=amount, importance_scores=importance_scores)
+    L1Unstructured.apply(
+        module,
+        name,
+        amount,
+        importance_scores,
+        **passed(sparsity, replace, factor, score),
+    )
     return module
 
 
-def random_structured(module: _Module, name: str, amount: int | float, dim: int) -> _Module:
+def random_structured(
+    module: _Module,
+    name: str,
+    amount: int | float | None = None,
+    dim: int | None = None,
+    *,
+    sparsity: float | None = None,
+    replace: bool = False,
+) -> _Module:
     """Prune random channels of ``module.<name>``, those upstream prunes with the same seed.
 
     As :func:`torch.nn.utils.prune.random_structured`.
@@ -138,26 +194,38 @@ def random_structured(module: _Module, name: str, amount: int | float, dim: int)
             natively.
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.
         dim: the dim that counts channels.
+        sparsity: in place of ``amount``, as in :func:`ln_structured`.
+        replace: in place of the newest method, as in :func:`l1_unstructured`.
 
     Returns:
         The module; ``<name>_mask`` has the parameter's shape and dtype.
 
     Raises:
-        AttributeError, TypeError: the module has nothing of that name, or no parameter.
-        ValueError: the amount is out of range, or exceeds the active channels; under two dims.
+        AttributeError, TypeError: the module has nothing of that name, or no parameter; there is
+            neither amount nor sparsity, or no dim.
+        ValueError: the amount is out of range, or exceeds the active channels; there are both;
+            under two dims; the mask before a method to replace is not known.
         IndexError: ``dim`` is out of range.
+        NotImplementedError: as :func:`l1_unstructured`.
     """
-    RandomStructured.apply(module, name, amount, dim)
+    if dim is None:
+        raise TypeError("random_structured() missing 1 required argument: 'dim'")
+    RandomStructured.apply(module, name, amount, dim, **passed(sparsity, replace))
     return module
 
 
 def ln_structured(
     module: _Module,
     name: str,
-    amount: int | float,
-    n: int | float | str,
-    dim: int,
+    amount: int | float | None = None,
+    n: int | float | str | None = None,
+    dim: int | None = None,
     importance_scores: Tensor | None = None,
+    *,
+    sparsity: float | None = None,
+    factor: Tensor | None = None,
+    score: Score | None = None,
+    replace: bool = False,
 ) -> _Module:
     """Prune the channels of ``module.<name>`` of smallest ``n``-norm.
 
@@ -172,18 +240,37 @@ def ln_structured(
         n: order of the norm: a number, infinity, 'fro' or 'nuc'; see :func:`torch.linalg.norm`.
         dim: the dim that counts channels.
         importance_scores: take norms of these instead of the parameter; of its shape.
+        sparsity: in place of ``amount``, the fraction of all channels that is pruned in the end,
+            those of which nothing is left included; otherwise as in :func:`l1_unstructured`.
+        factor: broadcasts to the parameter; norms are those of ``|t| * |factor|``.
+        score: gives a number for each channel in place of its norm, as in :class:`Structured`;
+            there need be no ``n`` then.
+        replace: in place of the newest method, as in :func:`l1_unstructured`.
 
     Returns:
         The module; ``<name>_mask`` has the parameter's shape and dtype.
 
     Raises:
-        AttributeError, TypeError: the module has nothing of that name, or no parameter.
-        ValueError: the amount is out of range, or exceeds the active channels; under two dims.
+        AttributeError, TypeError: the module has nothing of that name, or no parameter; there is
+            neither amount nor sparsity, no ``n`` or dim; there are a factor and a score.
+        ValueError: the amount is out of range, or exceeds the active channels; there are both;
+            under two dims; the mask before a method to replace is not known.
         IndexError: ``dim`` is out of range.
         AssertionError: the scores have another shape than the parameter.
-        RuntimeError: the scores are on another device.
+        RuntimeError: the scores are on another device; the factor does not broadcast.
+        NotImplementedError: as :func:`l1_unstructured`.
     """
-    LnStructured.apply(module, name, amount, n, dim, importance_scores=importance_scores)
+    if dim is None:
+        raise TypeError("ln_structured() missing 1 required argument: 'dim'")
+    LnStructured.apply(
+        module,
+        name,
+        amount,
+        n,
+        dim,
+        importance_scores,
+        **passed(sparsity, replace, factor, score),
+    )
     return module
 
 
@@ -242,7 +329,7 @@ def _is_pruned_otherwise(module: nn.Module) -> bool:
     return IN_PLACE in module.__dict__ or bool(masks_in(module))
 
 
-def custom_from_mask(module: _Module, name: str, mask: Tensor) -> _Module:
+def custom_from_mask(module: _Module, name: str, mask: Tensor, *, replace: bool = False) -> _Module:
     """Prune what ``mask`` prunes of ``module.<name>``.
 
     As :func:`torch.nn.utils.prune.custom_from_mask`.
@@ -252,6 +339,7 @@ def custom_from_mask(module: _Module, name: str, mask: Tensor) -> _Module:
         name: of the parameter, of any shape.
         mask: of the parameter's shape, of any dtype; multiplied with the mask of earlier pruning.
             For a DTensor a DTensor too, or the whole mask, the same in all processes.
+        replace: in place of the newest method, as in :func:`l1_unstructured`.
 
     Returns:
         The module; ``<name>_mask`` has the parameter's shape and dtype, and its placements.
@@ -260,8 +348,9 @@ def custom_from_mask(module: _Module, name: str, mask: Tensor) -> _Module:
         AttributeError, TypeError: the module has nothing of that name, or no parameter.
         AssertionError: the mask has another shape than the parameter.
         RuntimeError: the parameter is under ``fully_shard``, and a forward or backward uses it.
+        ValueError, NotImplementedError: to replace, as :func:`l1_unstructured`.
     """
-    CustomFromMask.apply(module, name, mask)
+    CustomFromMask.apply(module, name, mask, **passed(replace=replace))
     return module
 
 
@@ -286,20 +375,26 @@ def global_unstructured(
             Of several pairs of one Parameter, those of the first that has any.
         group: a process group: one budget over the parameters of all its processes, each of which
             passes its own. Not needed for DTensors, of which all processes pass the same.
-        kwargs: passed to the method, such as ``amount``.
+        kwargs: passed to the method, such as ``amount``. With ``sparsity``, absolute, all entries
+            of all parameters count; a ``factor`` is one tensor for all, or a mapping from pairs.
+            ``replace=True`` is not passed, unless the constructor has an argument of this name:
+            in place of the newest method of each parameter, as in :func:`l1_unstructured`.
 
     Raises:
         TypeError: ``parameters`` is no iterable, ``importance_scores`` no mapping, the method is
             not unstructured, or only some of the parameters are on meta, or are DTensors.
-        ValueError: there are no parameters; the amount exceeds the active entries of all; or the
-            processes of a group prune different DTensors.
+        ValueError: there are no parameters; the amount exceeds the active entries of all; the
+            processes of a group prune different DTensors; a mapping has no factor for a parameter;
+            or the mask before a method to replace is not known.
         AssertionError: importance scores have another shape than their parameter.
         NotImplementedError: the method cannot select over processes, and there is a group or a
-            parameter is a DTensor.
+            parameter is a DTensor; or a parameter is a DTensor or pruned in place, and there is a
+            method to replace.
         RuntimeError: another process of the group failed; nothing is pruned in any.
     """
     if group is not None and not is_group(group):  # an argument of a user's method
         kwargs["group"], group = group, None
+    replaces = asks_to_replace(pruning_method, kwargs)
     prune_globally(
         parameters,
         pruning_method,
@@ -308,6 +403,7 @@ def global_unstructured(
         CustomFromMask,
         PruningContainer,
         group,
+        replaces,
     )
 
 
@@ -319,6 +415,7 @@ def prune_globally(
     from_mask: Any,
     container: Any,
     group: Any = None,
+    replaces: bool = False,
 ) -> None:
     """:func:`global_unstructured` with classes of ours or upstream's.
 
@@ -330,6 +427,7 @@ def prune_globally(
         from_mask: ``CustomFromMask``, which becomes the hook.
         container: ``PruningContainer``, for methods that no operator decides.
         group: as there.
+        replaces: ``replace`` there.
     """
     if not isinstance(parameters, Iterable):
         raise TypeError("global_unstructured(): parameters is not an Iterable")
@@ -346,7 +444,8 @@ def prune_globally(
         exchange = exchange_of(kind_of(pruning_method), pairs, group)
     # The last message of an exchange comes while everything can still be undone.
     together = nullcontext() if exchange is None else exchange.together()
-    with transaction(*(module for module, _ in pairs)), together:
+    replacing = replaced(pairs) if replaces else nullcontext()
+    with transaction(*(module for module, _ in pairs)), together, replacing:
         method = make_unstructured(pruning_method, options)
         hooks = _prune_globally(
             pairs, method, importance_scores or {}, from_mask, container, exchange
@@ -358,7 +457,8 @@ def prune_globally(
 def make_unstructured(kind: Any, options: dict[str, Any]) -> Any:
     """A method of this class, which has to be an unstructured one."""
     method = kind(**options)
-    if method.PRUNING_TYPE != "unstructured":
+    of_class = has_keywords(method) and type(method).PRUNING_TYPE == "unstructured"
+    if method.PRUNING_TYPE != "unstructured" and not of_class:
         raise TypeError(
             'Only "unstructured" PRUNING_TYPE supported for the `pruning_method`. '
             f"Found method {kind} of type {method.PRUNING_TYPE}"
@@ -379,6 +479,7 @@ def _prune_globally(
         check_selection(method, pairs)
     of_pairs = _scores_of(method, pairs, given)
     groups = by_parameter(pairs)
+    choose_factors(method, [[pairs[i] for i in group] for group in groups])
     scores = [of_pairs[_first_given(group, pairs, given)] for group in groups]
     old = [_old_mask([pairs[i] for i in group]) for group in groups]
     originals = _originals([pairs[group[0]] for group in groups])

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from . import _C
 from .patterns import Pattern, Selection, are_plain
-from .scored import Score, Scored, has_score
+from .scored import Scored, has_score
+from .scores import Score, weighted
 
 
 class Groups(Pattern):
@@ -156,6 +157,5 @@ def _is_integer(t: Tensor) -> bool:
 def ranked_values(rank: Tensor, factor: Tensor | None, is_signed: bool) -> Tensor:
     """What an operator ranks, as a tensor."""
     if factor is not None:
-        wide = torch.float64 if rank.dtype == torch.float64 else torch.float32
-        return rank.abs().to(wide) * factor.abs().to(wide)
+        return weighted(rank, factor)
     return rank if is_signed else rank.abs()

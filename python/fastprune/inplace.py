@@ -16,7 +16,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .apply import check_scores, decides, select, stack
+from .apply import check_scores, decides, detach, select, stack
 from .caching import is_cached
 from .copying import remember_module
 from .dtensors import is_dtensor
@@ -36,7 +36,7 @@ from .masking import (
 )
 from .native import ranks_original
 from .packing import packed
-from .reading import READ_BY_PARENT, ReadsProducts, start_reading, stop_reading
+from .reading import READ_BY_PARENT, start_reading
 from .rollback import after_success, transaction
 from .slots import store
 
@@ -264,16 +264,9 @@ def _check_tied(model: nn.Module, found: list[tuple[nn.Module, Any]], kept: list
 
 def _convert(module: nn.Module, hook: Any, kept: Tensor, *, bits: bool, persistent: bool) -> None:
     name = hook._tensor_name
-    orig = module._parameters[name + "_orig"]
     dtype = getattr(module, name + "_mask").dtype
-    for key in [key for key, other in pruning_hooks(module) if other is hook]:
-        del module._forward_pre_hooks[key]
-    if isinstance(module, ReadsProducts):
-        stop_reading(module, hook)
-    module.__dict__.pop(name, None)
-    del module._parameters[name + "_orig"]
-    del module._buffers[name + "_mask"]
-    setattr(module, name, orig)  # an RNN's list of weights, too
+    key = next(key for key, other in pruning_hooks(module) if other is hook)
+    setattr(module, name, detach(module, key, hook))  # an RNN's list of weights, too
     module.register_buffer(name + "_mask", packed(kept) if bits else kept, persistent)
     entries = module.__dict__.get(IN_PLACE, {})
     module.__dict__[IN_PLACE] = {**entries, name: Entry(hook, bits, persistent, dtype)}

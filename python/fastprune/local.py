@@ -12,16 +12,18 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from . import _C
+from . import _C, methods
 from .apply import apply_method, attach, check_scores, decides, find_hook, take_over
 from .base import BasePruningMethod
 from .dtensors import DTENSOR
 from .fsdp2 import is_managed
 from .functional import make_unstructured
+from .keywords import factor_of, has_keywords, kind_by_amount, with_amount
 from .lookup import SUSPENDED, is_in_place
 from .native import kind_of, native_kind, ranks_original
 from .parametrization import mask_of
 from .patterns import Entries
+from .replacing import asks_to_replace, replaced
 from .rollback import transaction
 from .sharded import check_selection, get_shards
 from .slots import original_and_mask
@@ -31,13 +33,16 @@ __all__ = ["local_unstructured"]
 
 _Pair: TypeAlias = tuple[nn.Module, str]
 _Amount: TypeAlias = int | float
+_Amounts: TypeAlias = _Amount | Sequence[_Amount] | Mapping[_Pair, _Amount]
 
 
 def local_unstructured(
     parameters: Iterable[_Pair],
     pruning_method: type[upstream.BasePruningMethod],
-    amount: _Amount | Sequence[_Amount] | Mapping[_Pair, _Amount],
+    amount: _Amounts | None = None,
     importance_scores: Mapping[_Pair, Tensor] | None = None,
+    *,
+    sparsity: _Amounts | None = None,
     **kwargs: Any,
 ) -> None:
     """Prune many parameters, each with a budget and a threshold of its own.
@@ -57,12 +62,19 @@ def local_unstructured(
         amount: a float in [0, 1] is a fraction of a parameter's active entries, an int their
             number. One for all parameters, a sequence with one for each, or a mapping from pairs.
         importance_scores: by pair, what to rank instead of the parameter; of its shape.
-        kwargs: passed to the method, beside ``amount``.
+        sparsity: in place of ``amount``, the fractions of all entries of the parameters that are
+            pruned in the end; one, a sequence or a mapping as well.
+        kwargs: passed to the method, beside ``amount``. A ``factor`` is one tensor for all, or a
+            mapping from pairs. ``replace=True`` is not passed, unless the constructor has an
+            argument of this name: in place of the newest method of each parameter, as in
+            :func:`l1_unstructured`.
 
     Raises:
-        TypeError: ``parameters`` is no iterable, or the method is not unstructured.
-        ValueError: the number of amounts is not that of the parameters, or a pair has none; an
-            amount is out of range, or exceeds the active entries of its parameter.
+        TypeError: ``parameters`` is no iterable, the method is not unstructured, or there is
+            neither amount nor sparsity.
+        ValueError: the number of amounts is not that of the parameters, or a pair has none, or no
+            factor; an amount is out of range, or exceeds the active entries of its parameter; there
+            are amounts and sparsities; the mask before a method to replace is not known.
         AttributeError, AssertionError, RuntimeError, NotImplementedError: as the method's
             ``apply``.
     """
@@ -77,21 +89,23 @@ def local_unstructured(
         get_shards(pairs, kind)
         exchange = exchange_of_each(kind_of(kind), pairs)
     with nullcontext() if exchange is None else exchange.together():
-        options = [{"amount": each, **kwargs} for each in _amounts(amount, pairs)]
-        methods = [make_unstructured(kind, each) for each in options]
+        replaces = asks_to_replace(kind, kwargs)
+        options = _options(kind, pairs, kwargs, amount=amount, sparsity=sparsity)
+        made = [make_unstructured(kind, each) for each in options]
         if exchange is not None:
             exchange.start(0, [])
-        elif methods and kind_of(kind) is None:
-            check_selection(methods[0], pairs)
+        elif made and kind_of(kind) is None:
+            check_selection(made[0], pairs)
     given = importance_scores or {}
     batch = _Batch() if _applies_as_ours(kind) else None
-    with transaction(*dict.fromkeys(module for module, _ in pairs)):
+    replacing = replaced(pairs) if replaces else nullcontext()
+    with transaction(*dict.fromkeys(module for module, _ in pairs)), replacing:
         for i, *others in by_parameter(pairs):
             if others and pairs[i] not in given:
                 i = next((j for j in others if pairs[j] in given), i)
             module, name = pairs[i]
             scores = given.get((module, name))
-            if batch is None or others or not batch.take(methods[i], module, name, scores):
+            if batch is None or others or not batch.take(made[i], module, name, scores):
                 if batch is not None:
                     batch.flush()
                 if scores is not None:
@@ -99,27 +113,40 @@ def local_unstructured(
                 kind.apply(module, name, **options[i])
             for j in others:
                 if pairs[j] != (module, name):
-                    _take_mask_of(module, name, methods[j], *pairs[j])
+                    _take_mask_of(module, name, made[j], *pairs[j])
         if batch is not None:
             batch.flush()
 
 
-def _amounts(
-    amount: _Amount | Sequence[_Amount] | Mapping[_Pair, _Amount], pairs: Sequence[_Pair]
-) -> list[_Amount]:
+def _options(
+    kind: Any, pairs: Sequence[_Pair], kwargs: dict[str, Any], **budgets: _Amounts | None
+) -> list[dict[str, Any]]:
+    """What the constructor gets for each pair."""
+    options = [dict(kwargs) for _ in pairs]
+    if kind_of(kind) is not None and isinstance(kwargs.get("factor"), Mapping):
+        for pair, each in zip(pairs, options, strict=True):
+            each["factor"] = factor_of(kwargs["factor"], pair)
+    for word, given in budgets.items():
+        if given is not None:
+            for value, each in zip(_amounts(word, given, pairs), options, strict=True):
+                each[word] = value
+    return options
+
+
+def _amounts(word: str, given: _Amounts, pairs: Sequence[_Pair]) -> list[_Amount]:
     """One for each pair."""
-    if isinstance(amount, Mapping):
+    if isinstance(given, Mapping):
         for module, name in pairs:
-            if (module, name) not in amount:
-                raise ValueError(f"expected amount to have one for {name} of {module}, got none")
-        return [amount[pair] for pair in pairs]
-    if not isinstance(amount, Sequence):
-        return [amount] * len(pairs)
-    if len(amount) != len(pairs):
+            if (module, name) not in given:
+                raise ValueError(f"expected {word} to have one for {name} of {module}, got none")
+        return [given[pair] for pair in pairs]
+    if not isinstance(given, Sequence):
+        return [given] * len(pairs)
+    if len(given) != len(pairs):
         raise ValueError(
-            f"expected one amount, or one for each of {len(pairs)} parameters, got {len(amount)}"
+            f"expected one {word}, or one for each of {len(pairs)} parameters, got {len(given)}"
         )
-    return list(amount)
+    return list(given)
 
 
 def _applies_as_ours(kind: type) -> bool:
@@ -128,7 +155,7 @@ def _applies_as_ours(kind: type) -> bool:
         function = getattr(vars(base).get("apply"), "__func__", None)
         if function is BasePruningMethod.apply.__func__:  # type: ignore[attr-defined]
             return True
-        if "apply" in vars(base) and base.__module__ != upstream.__name__:
+        if "apply" in vars(base) and base.__module__ not in (upstream.__name__, methods.__name__):
             return False
     return False
 
@@ -164,7 +191,7 @@ class _Batch:
             or "parametrizations" in attributes["_modules"]
             or is_in_place(module, name)
             or is_managed(module)
-            or _pattern_of(method) is None
+            or _kind_of(method) is None
         ):
             return False
         mask: Tensor | None = None
@@ -208,18 +235,22 @@ class _Batch:
         if not self.places:
             return
         methods = [place[0] for place in self.places]
-        rank = native_kind(methods[0]).rank
+        kind = _kind_of(methods[0])
+        factors: list[Tensor | None] = []
+        if has_keywords(methods[0]):
+            each = zip(methods, self.scores, self.masks, strict=True)
+            methods = [with_amount(method, (s,), (m,)) for method, s, m in each]
+            if methods[0].factor is not None:
+                factors = [method.factor for method in methods]
         each = zip(methods, self.scores, self.masks, strict=True)
-        ranks = [rank(method, (s,), (m,), True)[0] for method, s, m in each]
+        ranks = [kind.rank(method, (s,), (m,), True)[0] for method, s, m in each]
         amounts = SimpleNamespace(amount=[method.amount for method in methods])
-        pattern = _pattern_of(methods[0])
-        assert pattern is not None
         try:
-            new, products = pattern.decide(
-                amounts, ranks, self.scores, self.masks, self.originals, True
+            new, products = kind.pattern.decide(
+                amounts, ranks, self.scores, self.masks, self.originals, True, factors
             )
         except ValueError as error:
-            self._name_tensor(error)
+            self._name_tensor(error, amounts.amount)
             raise
         for i, (method, module, name, old) in enumerate(self.places):
             original = self.originals[i]
@@ -228,18 +259,21 @@ class _Batch:
             attach(hook, module, name, selected, original if old is None else None)
         self.clear()
 
-    def _name_tensor(self, error: ValueError) -> None:
+    def _name_tensor(self, error: ValueError, amounts: Sequence[_Amount]) -> None:
         """Raise the error of a count that does not fit with the name of its tensor."""
-        for (method, module, name, _), mask, t in zip(
-            self.places, self.masks, self.originals, strict=True
+        for (_, module, name, _), amount, mask, t in zip(
+            self.places, amounts, self.masks, self.originals, strict=True
         ):
             active = t.numel() if mask is None else int((mask == 1).sum())
-            if not isinstance(method.amount, float) and method.amount > active:
+            if not isinstance(amount, float) and amount > active:
                 raise ValueError(f"{error}, for {name} of {module}") from None
 
 
-def _pattern_of(method: Any) -> Entries | None:
-    """How the method groups entries, if an operator selects them by its ranks."""
+def _kind_of(method: Any) -> Any:
+    """The class that ranks for the method, if an operator selects single entries by its ranks."""
     kind = native_kind(method)
-    pattern = None if kind is None or is_compiling() else kind.pattern
-    return pattern if isinstance(pattern, Entries) else None
+    if kind is None or is_compiling():
+        return None
+    if has_keywords(method):
+        kind = kind_by_amount(method)
+    return kind if isinstance(getattr(kind, "pattern", None), Entries) else None

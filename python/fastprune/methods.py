@@ -5,18 +5,19 @@ Tensors that the operators do not take (see native.py) go to upstream's own ``co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.utils.prune as upstream
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import _C, ops
 from .base import BasePruningMethod
+from .keywords import keep
 from .native import Native
 from .patterns import Channels, Entries, Pattern, Selection
-from .scores import channel_norms, random_channels, random_entries
+from .scores import Score, channel_norms, random_channels, random_entries
 from .superseded import GivenMask
 
 __all__ = [
@@ -33,6 +34,10 @@ class Identity(Native, upstream.Identity, BasePruningMethod):
     """Prunes nothing, but registers mask and hook; see :class:`torch.nn.utils.prune.Identity`."""
 
     pattern = Pattern("unstructured")
+
+    @classmethod
+    def apply(cls, module: nn.Module, name: str, **keywords: Any) -> Any:  # type: ignore[override]
+        return super(upstream.Identity, cls).apply(module, name, **keywords)
 
     @classmethod
     def select(
@@ -68,6 +73,12 @@ class CustomFromMask(Native, upstream.CustomFromMask, BasePruningMethod):
     pattern = Pattern("global")
 
     @classmethod
+    def apply(  # type: ignore[override]
+        cls, module: nn.Module, name: str, mask: Tensor, **keywords: Any
+    ) -> Any:
+        return super(upstream.CustomFromMask, cls).apply(module, name, mask=mask, **keywords)
+
+    @classmethod
     def select(
         cls,
         method: Any,
@@ -97,15 +108,59 @@ class L1Unstructured(Native, upstream.L1Unstructured, BasePruningMethod):
 
     Ties go by the lowest index. Integer scores are ranked as float64.
 
+    With a keyword it builds upon the mask that it is given, of which it counts and ranks what is
+    active, also by itself and in upstream's container.
+
     Args:
         amount: a float in [0, 1] is a fraction of the active entries, an int their number.
+        sparsity: in place of ``amount``, the fraction of all entries that is pruned in the end,
+            those pruned before included. Upon an old mask these are counted, on CUDA too, and one
+            number is read back to the host.
+        factor: broadcasts to the tensor; what is ranked is ``|t| * |factor|``, which is not stored.
+            For :func:`global_unstructured` and :func:`local_unstructured` also a mapping from
+            (module, name).
+        score: called in place of ranking magnitudes, as in :class:`Unstructured`.
 
     Raises:
-        ValueError: the amount is out of range, or exceeds the active entries.
+        ValueError: the amount or the sparsity is out of range, or the amount exceeds the active
+            entries; amount and sparsity are given.
+        TypeError: neither is given; the sparsity is no float; there are a factor and a score.
+        RuntimeError: the factor does not broadcast to the tensor.
+        NotImplementedError: a keyword is given for a tensor that is spread over processes.
     """
 
     pattern = Entries()
     _ranks_integers = True
+
+    def __init__(
+        self,
+        amount: int | float | None = None,
+        *,
+        sparsity: float | None = None,
+        factor: Tensor | Mapping[Any, Tensor] | None = None,
+        score: Score | None = None,
+    ) -> None:
+        if amount is not None and sparsity is None and factor is None and score is None:
+            if type(self) is L1Unstructured and type(amount) is float and 0.0 <= amount <= 1.0:
+                self.amount = amount  # as upstream's, which asks an ABC
+            else:
+                super().__init__(amount)
+        else:
+            keep(self, amount, sparsity, factor, score)
+
+    @classmethod
+    def apply(  # type: ignore[override]
+        cls,
+        module: nn.Module,
+        name: str,
+        amount: int | float | None = None,
+        importance_scores: Tensor | None = None,
+        **keywords: Any,
+    ) -> Any:
+        # Past upstream's, which knows no keywords.
+        return super(upstream.L1Unstructured, cls).apply(
+            module, name, amount=amount, importance_scores=importance_scores, **keywords
+        )
 
     @classmethod
     def rank(
@@ -125,12 +180,30 @@ class RandomUnstructured(Native, upstream.RandomUnstructured, BasePruningMethod)
 
     Args:
         amount: a float in [0, 1] is a fraction of the active entries, an int their number.
+        sparsity: in place of ``amount``, as in :class:`L1Unstructured`.
 
     Raises:
-        ValueError: the amount is out of range, or exceeds the active entries.
+        ValueError: the amount or the sparsity is out of range, or the amount exceeds the active
+            entries; amount and sparsity are given.
+        TypeError: neither is given; the sparsity is no float.
+        NotImplementedError: a sparsity is given for a tensor that is spread over processes.
     """
 
     pattern = Entries(largest=True)
+
+    def __init__(self, amount: int | float | None = None, *, sparsity: float | None = None) -> None:
+        if amount is not None and sparsity is None:
+            super().__init__(amount)
+        else:
+            keep(self, amount, sparsity)
+
+    @classmethod
+    def apply(  # type: ignore[override]
+        cls, module: nn.Module, name: str, amount: int | float | None = None, **keywords: Any
+    ) -> Any:
+        return super(upstream.RandomUnstructured, cls).apply(
+            module, name, amount=amount, **keywords
+        )
 
     @classmethod
     def rank(
@@ -152,13 +225,64 @@ class LnStructured(Native, upstream.LnStructured, BasePruningMethod):
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.
         n: order of the norm: a number, infinity, 'fro' or 'nuc'.
         dim: the dim that counts channels.
+        sparsity: in place of ``amount``, the fraction of all channels that is pruned in the end,
+            those of which nothing is left included; otherwise as in :class:`L1Unstructured`.
+        factor: broadcasts to the tensor; norms are those of ``|t| * |factor|``.
+        score: gives a number for each channel in place of its norm, as in :class:`Structured`.
 
     Raises:
-        ValueError: the amount is out of range, or exceeds the active channels; under two dims.
+        ValueError: the amount or the sparsity is out of range, or the amount exceeds the active
+            channels; amount and sparsity are given; under two dims.
+        TypeError: neither is given; the sparsity is no float; there is no ``n``; there are a factor
+            and a score.
         IndexError: ``dim`` is out of range.
+        RuntimeError: the factor does not broadcast to the tensor.
+        NotImplementedError: a keyword is given for a tensor that is spread over processes.
     """
 
     pattern = Channels()
+
+    def __init__(
+        self,
+        amount: int | float | None = None,
+        n: int | float | str | None = None,
+        dim: int = -1,
+        *,
+        sparsity: float | None = None,
+        factor: Tensor | None = None,
+        score: Score | None = None,
+    ) -> None:
+        if n is None and score is None:
+            raise TypeError(f"{type(self).__name__}() missing 1 required argument: 'n'")
+        if amount is not None and sparsity is None and factor is None and score is None:
+            if type(self) is LnStructured and type(amount) is float and 0.0 <= amount <= 1.0:
+                self.amount, self.n, self.dim = amount, n, dim  # as upstream's, which asks an ABC
+            else:
+                super().__init__(amount, n, dim)
+        else:
+            keep(self, amount, sparsity, factor, score)
+            self.n, self.dim = n, dim
+
+    @classmethod
+    def apply(  # type: ignore[override]
+        cls,
+        module: nn.Module,
+        name: str,
+        amount: int | float | None = None,
+        n: int | float | str | None = None,
+        dim: int = -1,
+        importance_scores: Tensor | None = None,
+        **keywords: Any,
+    ) -> Any:
+        return super(upstream.LnStructured, cls).apply(
+            module,
+            name,
+            amount=amount,
+            n=n,
+            dim=dim,
+            importance_scores=importance_scores,
+            **keywords,
+        )
 
     def scores(self, t: Tensor, mask: Tensor | None) -> Tensor:
         return channel_norms(t, self.n, self.dim)
@@ -172,13 +296,43 @@ class RandomStructured(Native, upstream.RandomStructured, BasePruningMethod):
     Args:
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.
         dim: the dim that counts channels.
+        sparsity: in place of ``amount``, as in :class:`LnStructured`.
 
     Raises:
-        ValueError: the amount is out of range, or exceeds the active channels; under two dims.
+        ValueError: the amount or the sparsity is out of range, or the amount exceeds the active
+            channels; amount and sparsity are given; under two dims.
+        TypeError: neither is given; the sparsity is no float.
         IndexError: ``dim`` is out of range.
+        NotImplementedError: a sparsity is given for a tensor that is spread over processes.
     """
 
     pattern = Channels()
+
+    def __init__(
+        self,
+        amount: int | float | None = None,
+        dim: int = -1,
+        *,
+        sparsity: float | None = None,
+    ) -> None:
+        if amount is not None and sparsity is None:
+            super().__init__(amount, dim)
+        else:
+            keep(self, amount, sparsity)
+            self.dim = dim
+
+    @classmethod
+    def apply(  # type: ignore[override]
+        cls,
+        module: nn.Module,
+        name: str,
+        amount: int | float | None = None,
+        dim: int = -1,
+        **keywords: Any,
+    ) -> Any:
+        return super(upstream.RandomStructured, cls).apply(
+            module, name, amount=amount, dim=dim, **keywords
+        )
 
     @classmethod
     def rank(

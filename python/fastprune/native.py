@@ -22,6 +22,9 @@ from .dtensors import DTENSOR, is_dtensor
 if TYPE_CHECKING:
     from .patterns import Pattern, Selection
 
+#: The attribute of an instance that says which class of ours selects for it; see keywords.py.
+KIND = "_fastprune_kind"
+
 #: What a method may define; attributes of these names in a user's class may mean something else.
 _PROTOCOL = ("accepts", "pattern", "rank", "scores", "select")
 
@@ -46,6 +49,11 @@ class Native:
     _ranks_integers: ClassVar[bool] = False
     #: Whether a class derived from one of upstream's names has attributes named as the protocol's.
     _hides_protocol: ClassVar[bool] = False
+    #: What an instance may have by keyword, as keywords.py reads it. In others, attributes of these
+    #: names may mean something else.
+    sparsity: float | None = None
+    factor: Any = None
+    score: Any = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -111,7 +119,7 @@ class Native:
         Raises:
             ValueError: the amount exceeds the number of entries (or channels).
         """
-        kind = type(self)
+        kind = self.__dict__.get(KIND) or type(self)
         if DTENSOR in modules and is_dtensor(t):
             selected = select_one(self, t, default_mask, None, False)
             if selected is not None:
@@ -143,13 +151,11 @@ def native_kind(method: Any) -> Any:
         kind = stand_ins.get(id(compute_mask))
         if kind is None:
             return None
-    if (
-        "compute_mask" not in method.__dict__
-        and not kind._hides_protocol
-        and kind.pattern.pruning_type == method.PRUNING_TYPE
-    ):
+    if "compute_mask" in method.__dict__ or kind._hides_protocol:
+        return None
+    if kind.pattern.pruning_type == method.PRUNING_TYPE:
         return kind
-    return None
+    return method.__dict__.get(KIND)
 
 
 def kind_of(cls: Any) -> Any:

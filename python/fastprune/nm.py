@@ -11,8 +11,9 @@ from torch.compiler import is_compiling
 
 from . import _C, ops
 from .groups import Factored, RankedGroups, lowest
+from .keywords import passed
 from .patterns import Selection
-from .scored import Score
+from .scores import Score
 from .squares import check_squares, kept_in_squares
 
 __all__ = ["NMStructured", "check_nm", "nm_structured"]
@@ -131,6 +132,7 @@ def nm_structured(
     factor: Tensor | None = None,
     importance_scores: Tensor | None = None,
     both: bool = False,
+    replace: bool = False,
 ) -> _Module:
     """Keep, of each run of ``m`` entries of ``module.<name>``, the ``n`` of largest magnitude.
 
@@ -149,6 +151,7 @@ def nm_structured(
         factor: broadcasts to the parameter, and multiplies what is ranked.
         importance_scores: rank these instead of the parameter; of its shape.
         both: 2:4 in rows and columns at once; ``dim`` is 0 or 1, which is the same.
+        replace: in place of the newest method, as in :func:`l1_unstructured`.
 
     Returns:
         The module; ``<name>_mask`` has the parameter's shape and dtype.
@@ -160,9 +163,18 @@ def nm_structured(
         IndexError: ``dim`` is out of range.
         AssertionError: the scores have another shape than the parameter.
         RuntimeError: the scores are on another device, or the factor does not broadcast.
+        NotImplementedError: to replace, as :func:`l1_unstructured`; ValueError also as there.
     """
     NMStructured.apply(
-        module, name, n, m, dim, factor=factor, importance_scores=importance_scores, both=both
+        module,
+        name,
+        n,
+        m,
+        dim,
+        factor=factor,
+        importance_scores=importance_scores,
+        both=both,
+        **passed(replace=replace),
     )
     return module
 

@@ -29,11 +29,12 @@ class Masked(nn.Module):
 
     def __init__(self, method: upstream.BasePruningMethod, mask: Tensor) -> None:
         super().__init__()
-        self.method = method
+        #: None while its only method is replaced.
+        self.method: Any = method
         self.register_buffer("mask", mask)
 
     def forward(self, original: Tensor) -> Tensor:
-        if applies_as_ours(self.method):
+        if self.method is None or applies_as_ours(self.method):
             return masked_mul(original, self.mask)
         name = self.method._tensor_name
         module: Any = SimpleNamespace(**{name + "_orig": original, name + "_mask": self.mask})
@@ -110,7 +111,7 @@ def add_method(
     method._tensor_name = name
     masked = find_masked(module, name)
     hook, ours, mask = method, True, None
-    if masked is not None:
+    if masked is not None and masked.method is not None:
         hook = stack(copy.copy(masked.method), method)
         ours = decides(hook)
         mask = masked.mask.detach()
@@ -120,7 +121,7 @@ def add_method(
             scores = original_of(module, name) if ranks_original(method) else value
         t = value.detach()
         ranked = method if ours else None
-        selected = select(hook, ranked, scores, mask, t, t, repeated=masked is not None)
+        selected = select(hook, ranked, scores, mask, t, t, repeated=mask is not None)
     if masked is None:
         parametrize.register_parametrization(module, name, Masked(hook, selected[0]))
     else:

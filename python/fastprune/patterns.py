@@ -34,6 +34,14 @@ class Pattern:
         """The shape of the ranks of ``t``."""
         return t.shape
 
+    def units(self, method: Any, t: Tensor) -> int:
+        """How many of what is counted ``t`` has."""
+        return t.numel()
+
+    def pruned(self, method: Any, mask: Tensor) -> Tensor:
+        """How many of them a mask has pruned."""
+        return (mask == 0).sum()
+
     def decide(
         self,
         method: Any,
@@ -70,7 +78,11 @@ class Entries(Pattern):
         masks: Sequence[Tensor | None],
         ts: Sequence[Tensor] | None,
         active_only: bool,
+        factors: Sequence[Tensor | None] = (),
     ) -> Selection:
+        """As in ``Pattern``; magnitudes are multiplied with those of ``factors``, where there are
+        any, of ranks of one dtype and device.
+        """
         dtype = ranks[0].dtype
         if not self.signed and parts.are_parts(ranks):
             return parts.topk_masks(
@@ -89,7 +101,7 @@ class Entries(Pattern):
                 dtype = torch.float64
             ranks = [rank if rank.dtype == dtype else rank.to(dtype) for rank in ranks]
         if self.signed:
-            if not are_plain(masks, ranks):
+            if not are_plain(masks, ranks) or any(like.is_complex() for like in likes):
                 return _lowest_by_sorting(method.amount, ranks, likes, masks, active_only), None
             if ts is not None and not are_plain([None] * len(ts), ts):
                 ts = None
@@ -108,7 +120,9 @@ class Entries(Pattern):
             masks = ()  # much less work for the dispatcher than a list of None
             new_dtype = likes[0].dtype
         if ts is not None and not self.largest and (new_dtype is None or new_dtype == dtype):
-            return ops.topk_prune(ranks, masks, ts, method.amount, active_only=active_only)
+            return ops.topk_prune(
+                ranks, masks, ts, method.amount, active_only=active_only, factors=factors
+            )
         new = ops.topk_masks(
             ranks,
             masks,
@@ -116,6 +130,7 @@ class Entries(Pattern):
             active_only=active_only,
             largest=self.largest,
             dtype=new_dtype,
+            factors=factors,
         )
         return new, None
 
@@ -160,6 +175,12 @@ class Channels(Pattern):
 
     def rank_shape(self, method: Any, t: Tensor) -> torch.Size:
         return torch.Size([t.shape[method.dim]])
+
+    def units(self, method: Any, t: Tensor) -> int:
+        return t.shape[method.dim]
+
+    def pruned(self, method: Any, mask: Tensor) -> Tensor:
+        return (~active_channels(mask, method.dim)).sum()
 
     def amount(self, method: Any) -> int | float:
         """``method.amount``, as the operator takes it."""

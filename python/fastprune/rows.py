@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from . import ops
 from .budgets import check_budget
 from .groups import Factored, RankedGroups, lowest
-from .scored import Score
+from .keywords import passed
+from .scores import Score
 
 __all__ = ["RowUnstructured", "row_unstructured"]
 
@@ -106,6 +107,7 @@ def row_unstructured(
     sparsity: float | None = None,
     factor: Tensor | None = None,
     importance_scores: Tensor | None = None,
+    replace: bool = False,
 ) -> _Module:
     """Prune, in each row of ``module.<name>``, the entries of smallest magnitude.
 
@@ -124,6 +126,7 @@ def row_unstructured(
         sparsity: in place of ``amount``, the fraction of a row that is pruned in the end.
         factor: broadcasts to the parameter, and multiplies what is ranked.
         importance_scores: rank these instead of the parameter; of its shape.
+        replace: in place of the newest method, as in :func:`l1_unstructured`.
 
     Returns:
         The module; ``<name>_mask`` has the parameter's shape and dtype.
@@ -135,6 +138,7 @@ def row_unstructured(
         IndexError: ``dim`` is out of range.
         AssertionError: the scores have another shape than the parameter.
         RuntimeError: the scores are on another device, or the factor does not broadcast.
+        NotImplementedError: to replace, as :func:`l1_unstructured`; ValueError also as there.
     """
     RowUnstructured.apply(
         module,
@@ -144,5 +148,6 @@ def row_unstructured(
         sparsity=sparsity,
         factor=factor,
         importance_scores=importance_scores,
+        **passed(replace=replace),
     )
     return module

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
-import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor
 
 from .base import BasePruningMethod
+from .keywords import keep
 from .native import Native
 from .patterns import Channels, Entries
+from .scores import Score, scored_by
 
 __all__ = ["Structured", "Unstructured"]
-
-#: Of a tensor and its old mask (None for ones): how important each entry or channel is.
-Score: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class Scored(Native, BasePruningMethod):
@@ -24,13 +22,22 @@ class Scored(Native, BasePruningMethod):
 
     _ranks_original = True
 
-    def __init__(self, amount: int | float, *, score: Score | None = None) -> None:
-        upstream._validate_pruning_amount_init(amount)
+    def __init__(
+        self,
+        amount: int | float | None = None,
+        *,
+        sparsity: float | None = None,
+        score: Score | None = None,
+    ) -> None:
+        if amount is not None and sparsity is None:
+            upstream._validate_pruning_amount_init(amount)
+            self.amount: Any = amount
+        else:
+            keep(self, amount, sparsity)
         self.score = score
         if not has_score(self):
             name = type(self).__name__
             raise TypeError(f"{name}() needs score=, or a subclass that defines scores(t, mask)")
-        self.amount = amount
 
     def scores(self, t: Tensor, mask: Tensor | None) -> Tensor:
         """How important each entry (or channel) of ``t`` is; the least important are pruned first.
@@ -61,28 +68,12 @@ class Scored(Native, BasePruningMethod):
         masks: Sequence[Tensor | None],
         active_only: bool,
     ) -> Sequence[Tensor]:
-        with torch.no_grad():
-            return [method._rank_one(t, mask) for t, mask in zip(ts, masks, strict=True)]
+        return [method._rank_one(t, mask) for t, mask in zip(ts, masks, strict=True)]
 
     def _rank_one(self, t: Tensor, mask: Tensor | None) -> Tensor:
-        rank = self.scores(t, mask)
-        name = f"{type(self).__name__}.scores()"
-        if not isinstance(rank, Tensor):
-            raise TypeError(f"{name} should return a Tensor, got {type(rank).__name__}")
-        if rank.is_complex():
-            raise TypeError(f"{name} should return real numbers, got {rank.dtype}")
-        shape = self.pattern.rank_shape(self, t)
-        if rank.shape != shape:
-            raise AssertionError(
-                f"{name} should return a tensor of shape {list(shape)} for one of shape "
-                f"{list(t.shape)}, got {list(rank.shape)}"
-            )
-        if rank.device != t.device:
-            raise RuntimeError(
-                f"{name} should return a tensor on the device of its argument, {t.device}, "
-                f"got {rank.device}"
-            )
-        return rank.detach()
+        return scored_by(
+            self.scores, type(self).__name__, t, mask, self.pattern.rank_shape(self, t)
+        )
 
 
 def has_score(method: Any) -> bool:
@@ -108,14 +99,18 @@ class Unstructured(Scored):
 
     Args:
         amount: a float in [0, 1] is a fraction of the active entries, an int their number.
+        sparsity: in place of ``amount``, the fraction of all entries that is pruned in the end, as
+            in :class:`L1Unstructured`.
         score: called in place of ``scores``.
 
     Raises:
         TypeError: there is neither ``score`` nor a ``scores`` of a subclass's own, or what it
-            returns is not a Tensor of real numbers.
+            returns is not a Tensor of real numbers; or neither amount nor sparsity.
         AssertionError: what it returns has another shape than ``t``.
         RuntimeError: what it returns is on another device than ``t``.
-        ValueError: the amount is out of range, or exceeds the active entries.
+        ValueError: the amount is out of range, or exceeds the active entries; or there are amount
+            and sparsity.
+        NotImplementedError: a sparsity is given for a tensor that is spread over processes.
     """
 
     PRUNING_TYPE = "unstructured"
@@ -136,16 +131,26 @@ class Structured(Scored):
     Args:
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.
         dim: the dim that counts channels.
+        sparsity: in place of ``amount``, the fraction of all channels that is pruned in the end, as
+            in :class:`LnStructured`.
         score: called in place of ``scores``.
 
     Raises:
-        TypeError, AssertionError, RuntimeError, ValueError: as :class:`Unstructured`.
+        TypeError, AssertionError, RuntimeError, ValueError, NotImplementedError: as
+            :class:`Unstructured`.
         IndexError: ``dim`` is out of range.
     """
 
     PRUNING_TYPE = "structured"
     pattern = Channels(signed=True)
 
-    def __init__(self, amount: int | float, dim: int = -1, *, score: Score | None = None) -> None:
-        super().__init__(amount, score=score)
+    def __init__(
+        self,
+        amount: int | float | None = None,
+        dim: int = -1,
+        *,
+        sparsity: float | None = None,
+        score: Score | None = None,
+    ) -> None:
+        super().__init__(amount, sparsity=sparsity, score=score)
         self.dim = dim

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.utils.prune as upstream
@@ -11,6 +12,48 @@ from torch import Tensor
 
 from . import ops
 from .parts import common_dtype
+
+#: Of a tensor and its old mask (None for ones): how important each entry or channel is.
+Score: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
+
+
+def scored_by(
+    score: Callable[[Tensor, Tensor | None], Any],
+    who: str,
+    t: Tensor,
+    mask: Tensor | None,
+    shape: torch.Size,
+) -> Tensor:
+    """What a user's ``score`` says of ``t``, without a graph.
+
+    Raises:
+        TypeError, AssertionError, RuntimeError: it is not real numbers of this shape, on the device
+            of ``t``; ``who`` is the method that has it.
+    """
+    with torch.no_grad():
+        rank = score(t, mask)
+    name = f"{who}.scores()"
+    if not isinstance(rank, Tensor):
+        raise TypeError(f"{name} should return a Tensor, got {type(rank).__name__}")
+    if rank.is_complex():
+        raise TypeError(f"{name} should return real numbers, got {rank.dtype}")
+    if rank.shape != shape:
+        raise AssertionError(
+            f"{name} should return a tensor of shape {list(shape)} for one of shape "
+            f"{list(t.shape)}, got {list(rank.shape)}"
+        )
+    if rank.device != t.device:
+        raise RuntimeError(
+            f"{name} should return a tensor on the device of its argument, {t.device}, "
+            f"got {rank.device}"
+        )
+    return rank.detach()
+
+
+def weighted(t: Tensor, factor: Tensor) -> Tensor:
+    """``|t| * |factor|``, as the operators rank it, in the shape of ``t``."""
+    wide = torch.float64 if t.dtype in (torch.float64, torch.complex128) else torch.float32
+    return t.abs().to(wide) * factor.abs().to(wide).expand(t.shape)
 
 
 def random_entries(

@@ -20,6 +20,7 @@ from . import _C, ops, ranks
 from .dtensors import is_dtensor
 from .exchange import DTYPES, GroupExchange
 from .fsdp2 import ShardingError, is_managed
+from .keywords import has_keywords, said
 from .lookup import parameters_of
 from .patterns import Channels, Entries
 from .ranks import Piece, indices_along
@@ -74,6 +75,15 @@ def selects(kind: Any) -> bool:
     return isinstance(pattern, (Entries, Channels)) and not pattern.signed
 
 
+def _refuse_keywords(method: Any) -> None:
+    if has_keywords(method):
+        raise ShardingError(
+            f"expected {type(method).__name__} without {said(method)} for tensors that are spread "
+            "over processes, got it. Compute the mask from the full tensor, and give it to "
+            "custom_from_mask."
+        )
+
+
 def _is_for_us(kind: Any, ts: Sequence[Any], pairs: Sequence[tuple[nn.Module, str]]) -> bool:
     """Whether a method is applied to these DTensors over processes, or else upstream's way."""
     if kind is not None and issubclass(kind, (upstream.CustomFromMask, upstream.Identity)):
@@ -104,6 +114,7 @@ def select_one(
     if issubclass(kind, (upstream.CustomFromMask, upstream.Identity)):
         (given,), _ = kind.select(method, (scores,), (mask,), active_only=active_only)
         return given.to(scores.dtype) if active_only else given, None
+    _refuse_keywords(method)
     if not selects(kind) or not _is_for_us(kind, [scores], []):
         return None
     about = f"a DTensor of {scores.dtype}, {list(scores.shape)}, {scores.placements}"
@@ -125,6 +136,7 @@ def select(
 ) -> list[Any]:
     """New masks, placed as ``likes``, by default the scores; the rest as in ``Native.select``."""
     pattern: Any = getattr(kind, "pattern", None)
+    _refuse_keywords(method)
     if not selects(kind):
         raise NotImplementedError(
             f"expected L1Unstructured or RandomUnstructured to select over the processes of a "

@@ -7,6 +7,7 @@ once another follows it, and rounds of ``global_unstructured`` share the mask of
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,6 +78,33 @@ def mark_round(method: Any) -> None:
         method.__dict__[_NAME] = _Round(method.mask)
 
 
+def is_round(method: Any) -> bool:
+    """Whether the method's mask is that of a round, or of a later one of the same tensor."""
+    return type(method.__dict__.get(_NAME)) is _Round
+
+
+def has_round_of(method: Any, other: Any) -> bool:
+    """Whether both are rounds that share a mask."""
+    return is_round(method) and method.__dict__[_NAME] is other.__dict__.get(_NAME)
+
+
+def with_round(methods: Sequence[Any], other: Any, mask: Tensor) -> list[Any]:
+    """The methods, of which copies that have ``mask`` replace those that share a round's."""
+    of_its_own = _Round(mask)
+    found = []
+    for method in methods:
+        shares = has_round_of(method, other)
+        found.append(copy.copy(method) if shares else method)
+        if shares:
+            found[-1].__dict__[_NAME] = of_its_own
+    return found
+
+
+def keep_small(mask: Tensor) -> _Packed | _Kept:
+    """A mask of 0 and 1 as one bit an entry, any other as it is."""
+    return _Packed(packed(mask), mask) if _is_binary(mask) else _Kept(mask)
+
+
 def make_room(methods: Sequence[Any], method: Any) -> None:
     """Pack the masks that were given to ``methods`` if ``method`` brings another.
 
@@ -93,8 +121,7 @@ def make_room(methods: Sequence[Any], method: Any) -> None:
         if isinstance(kept, (_Packed, _Kept)):
             return  # and so are those before it
         if id(kept) not in packs:
-            mask = earlier.mask
-            packs[id(kept)] = _Packed(packed(mask), mask) if _is_binary(mask) else _Kept(mask)
+            packs[id(kept)] = keep_small(earlier.mask)
         earlier.__dict__[_NAME] = packs[id(kept)]
 
 

@@ -136,6 +136,24 @@ def ways(size: int) -> Iterator[tuple[str, Callable[[Any], None]]]:
 
 
 @check
+def keywords_and_replacing_are_refused() -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    layer = nn.Linear(7, 9)
+    prune.identity(layer, "weight")
+    fully_shard(layer)
+    held, hooks = dict(layer.named_parameters()), dict(layer._forward_pre_hooks)
+    for options in ({"sparsity": 0.5}, {"amount": 2, "factor": torch.ones(7)}):
+        with pytest.raises(NotImplementedError, match=r"L1Unstructured without (sparsity|factor)="):
+            prune.l1_unstructured(layer, "weight", **options)
+    with pytest.raises(NotImplementedError, match="for replace=True"):
+        prune.l1_unstructured(layer, "weight", 2, replace=True)
+    assert dict(layer.named_parameters()) == held and dict(layer._forward_pre_hooks) == hooks
+    prune.l1_unstructured(layer, "weight", 2)
+    layer(torch.ones(2, 7)).sum().backward()
+
+
+@check
 def pruned_after_fully_shard() -> None:
     for _, shard in ways(dist.get_world_size()):
         for warm in ("new", "after a forward", "trained"):

@@ -60,6 +60,40 @@ def each_of_many(module: nn.Linear) -> Tensor:
     return lowest(scores(), 32)
 
 
+def by_an_upstream_name(module: nn.Linear) -> Tensor:
+    prune.l1_unstructured(module, "weight", 0.5, score=taylor)
+    return lowest(scores(), 64)
+
+
+def globally_by_an_upstream_name(module: nn.Linear) -> Tensor:
+    other = layer()
+    pairs = [(module, "weight"), (other, "weight")]
+    prune.global_unstructured(pairs, prune.L1Unstructured, sparsity=0.5, score=taylor)
+    both = lowest(torch.stack([scores(), scores()]), 128)
+    assert torch.equal(other.weight_mask, both[1])
+    return both[0]
+
+
+def each_of_many_by_an_upstream_name(module: nn.Linear) -> Tensor:
+    prune.local_unstructured([(module, "weight")], prune.L1Unstructured, 0.25, score=taylor)
+    return lowest(scores(), 32)
+
+
+def by_channel(module: nn.Linear) -> Tensor:
+    def of_channels(t: Tensor, mask: Tensor | None) -> Tensor:
+        return taylor(t, mask).sum(1)
+
+    prune.ln_structured(module, "weight", 3, dim=0, score=of_channels)
+    return lowest(scores().sum(1), 3)[:, None].expand(8, 16)
+
+
+def an_upstream_name_in_a_container(module: nn.Linear) -> Tensor:
+    prune.random_unstructured(module, "weight", 0.3)
+    old = module.weight_mask.clone()
+    prune.l1_unstructured(module, "weight", sparsity=0.75, score=taylor)
+    return lowest(scores(), 96 - int((old == 0).sum()), old)
+
+
 def by_row(module: nn.Linear) -> Tensor:
     prune.RowUnstructured.apply(module, "weight", 0.5, score=taylor)
     return reference.row_masks([scores()], [], 0.5, 0, is_signed=True)[0]
@@ -96,6 +130,11 @@ def in_the_container_of_upstream(module: nn.Linear) -> Tensor:
         locally,
         globally,
         each_of_many,
+        by_an_upstream_name,
+        globally_by_an_upstream_name,
+        each_of_many_by_an_upstream_name,
+        by_channel,
+        an_upstream_name_in_a_container,
         by_row,
         two_of_four,
         by_block,

@@ -150,6 +150,57 @@ def a_whole_mask_is_placed_without_communication() -> None:
 
 
 @check
+def keywords_and_replacing_are_refused() -> None:
+    """By a name, in all processes, and nothing is changed."""
+    mesh = mesh_of()
+    for first in (False, True):
+        layer = Scale(distributed(WEIGHT, mesh, placements(1)[0]))
+        if first:
+            prune.identity(layer, "weight")
+        pairs = [(layer, "weight")]
+        held = dict(layer.named_parameters())
+        hooks = dict(layer._forward_pre_hooks)
+        words: dict[str, Any] = {
+            "sparsity": 0.5,
+            "factor": torch.ones(3),
+            "score": lambda t, mask: t,
+        }
+        for word, given in words.items():
+            amounts = {} if word == "sparsity" else {"amount": 2}
+            options = {word: given, **amounts}
+            with refused("L1Unstructured without " + word):
+                prune.l1_unstructured(layer, "weight", **options)
+            with refused("LnStructured without " + word):
+                prune.ln_structured(layer, "weight", n=2, dim=0, **options)
+            with refused("L1Unstructured without " + word):
+                prune.global_unstructured(pairs, prune.L1Unstructured, **options)
+            with refused("L1Unstructured without " + word):
+                prune.local_unstructured(pairs, prune.L1Unstructured, **options)
+        with refused("Unstructured without sparsity"):
+            prune.Unstructured.apply(layer, "weight", sparsity=0.5, score=lambda t, mask: t)
+        if first:
+            with refused("for replace=True"):
+                prune.l1_unstructured(layer, "weight", 2, replace=True)
+            with refused("for replace=True"):
+                prune.global_unstructured(pairs, prune.L1Unstructured, amount=2, replace=True)
+        assert dict(layer.named_parameters()) == held
+        assert dict(layer._forward_pre_hooks) == hooks
+        prune.l1_unstructured(layer, "weight", 2)
+        assert int(whole(layer.weight_mask).sum()) == 13
+
+
+@check
+def keywords_are_refused_for_a_group() -> None:
+    layer = Scale(WEIGHT)
+    group = torch.distributed.group.WORLD
+    with refused("L1Unstructured without sparsity="):
+        prune.global_unstructured(
+            [(layer, "weight")], prune.L1Unstructured, sparsity=0.5, group=group
+        )
+    assert not prune.is_pruned(layer)
+
+
+@check
 def a_whole_mask_gets_its_gradient() -> None:
     mesh = mesh_of()
     for placed in placements(1):

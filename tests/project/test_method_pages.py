@@ -15,7 +15,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "methods"
 PAGES = sorted(path.name for path in DOCS.glob("*.md") if path.name != "README.md")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", ["README.md", *PAGES])
 def test_snippets_run(page: str) -> None:
     blocks = re.findall(
         r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE
