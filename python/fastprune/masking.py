@@ -174,8 +174,8 @@ _KEEPS_ZEROS = frozenset(
 )
 
 
-#: Classes by whose ``step`` a framework calls that of the optimizer in their ``optimizer``. Known by
-#: name, as others that hold an optimizer, such as Lookahead, write to the parameters themselves.
+#: Classes that pass their ``step`` on to that of their ``optimizer`` and do no more. Known by name,
+#: as others that hold an optimizer, such as Lookahead, write to the parameters themselves.
 _WRAPPERS = frozenset(
     {
         "accelerate.optimizer.AcceleratedOptimizer",

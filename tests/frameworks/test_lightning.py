@@ -71,9 +71,7 @@ def fit(module: nn.Module, folder: Path, *more: Any, epochs: int = 2, **kwargs: 
 def trained(folder: Path, pruning_fn: Any, **options: Any) -> tuple[Net, Any, Masks]:
     torch.manual_seed(3)
     net, masks = Net(), Masks()
-    pruning = callbacks.ModelPruning(
-        pruning_fn, parameter_names=["weight"], amount=0.4, **options
-    )
+    pruning = callbacks.ModelPruning(pruning_fn, parameter_names=["weight"], amount=0.4, **options)
     return net, fit(net, folder, pruning, masks), masks
 
 
