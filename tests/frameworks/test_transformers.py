@@ -185,6 +185,36 @@ def test_parameters_of_a_users(tmp_path: Path) -> None:
     assert (second.weight == 0).sum() == second.weight.numel() // 2
 
 
+def test_a_head_inside_of_the_base_model(tmp_path: Path) -> None:
+    config = transformers.T5Config(
+        vocab_size=SIZE,
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_heads=2,
+        decoder_start_token_id=0,
+    )
+    model = transformers.T5ForConditionalGeneration(config)
+    assert model.base_model is model
+    trainer(model, PruningCallback(0.5), tmp_path, steps=1).train()
+    assert not hasattr(model.lm_head, "weight_mask")
+    assert hasattr(model.decoder.block[0].layer[0].SelfAttention.q, "weight_mask")
+
+
+def test_wrong_parameters_change_nothing(tmp_path: Path) -> None:
+    model = gpt2()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    h = model.transformer.h[0]
+    callback = PruningCallback(0.5, [(h.mlp.c_fc, "weight"), (h.mlp.c_proj, "wait")])
+    with pytest.raises(AttributeError, match="wait"):
+        trainer(model, callback, tmp_path, steps=1).train()
+    assert not prune.is_pruned(model)
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], t) for name, t in before.items())
+
+
 def test_a_model_without_base_model(tmp_path: Path) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:

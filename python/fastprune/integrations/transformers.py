@@ -20,6 +20,7 @@ from ..inplace import in_place
 from ..local import local_unstructured
 from ..lookup import is_in_place
 from ..methods import L1Unstructured
+from ..rollback import transaction
 
 __all__ = ["PruningCallback"]
 
@@ -54,7 +55,7 @@ class PruningCallback(TrainerCallback):
             nothing.
         parameters: (module, name) pairs, or a function of the model that returns them. Without it
             the weights of all Linear and Conv1D layers of ``model.base_model``, so that heads are
-            not pruned, or of the model, if it has none.
+            not pruned, or of the model, if it has none; but for its output embeddings.
         method: an unstructured method that takes a ``sparsity``.
         every: how many steps lie between two times the schedule is asked.
         local: each parameter has the sparsity, in place of all together.
@@ -103,11 +104,12 @@ class PruningCallback(TrainerCallback):
         model = kwargs["model"]
         self._pairs = self._find(model)
         self._reached = -1.0
-        for module, name in self._pairs:
-            if state.global_step:
-                custom_from_mask(module, name, getattr(module, name).detach() != 0)
-            elif not is_in_place(module, name) and find_hook(module, name) is None:
-                identity(module, name)
+        with transaction(*dict.fromkeys(module for module, _ in self._pairs)):
+            for module, name in self._pairs:
+                if state.global_step:
+                    custom_from_mask(module, name, getattr(module, name).detach() != 0)
+                elif not is_in_place(module, name) and find_hook(module, name) is None:
+                    identity(module, name)
         # With its optimizer a gradient would be masked in the step, after clipping has counted it.
         in_place(model, None if args.max_grad_norm else kwargs["optimizer"], persistent=False)
         self._prune(state.global_step)
@@ -129,8 +131,10 @@ class PruningCallback(TrainerCallback):
         if self.parameters is not None:
             return self.parameters
         base: Any = getattr(model, "base_model", model)  # a property of PreTrainedModel
+        head: Any = getattr(model, "get_output_embeddings", lambda: None)()
         kinds = (nn.Linear, Conv1D)
-        return [(module, "weight") for module in base.modules() if isinstance(module, kinds)]
+        found = [m for m in base.modules() if isinstance(m, kinds) and m is not head]
+        return [(module, "weight") for module in found]
 
     def _prune(self, step: int) -> None:
         if step % self.every:
