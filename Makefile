@@ -13,6 +13,8 @@
 #   make sdist       an sdist, unpacked elsewhere, built there and tested; SDIST_TESTS for a part
 #   make clients     the pruning tests of PyTorch, Lightning and coremltools with fastprune, in an
 #                    environment with these; PYTORCH=, LIGHTNING=, COREMLTOOLS= name checkouts
+#   make frameworks  tests of pruning in Lightning, transformers and accelerate, with these packages in
+#                    the same environment
 #   make cuda-build  a second environment with a CUDA torch: compile, link, run the CPU tests
 #   make cuda-report registers, shared memory and width of accesses of every compiled CUDA kernel
 #
@@ -39,7 +41,8 @@ CLIENTS_VENV := .venv-clients
 BUILD_TOOLS := setuptools>=77,<82 wheel ninja pybind11 numpy build
 TEST_TOOLS := pytest>=8 pytest-xdist>=3.6 tomli>=2;python_version<"3.11" hypothesis>=6 \
   expecttest rich>=13 onnx>=1.19 onnxscript>=0.5 safetensors>=0.4
-CLIENTS := pytest>=8 expecttest hypothesis>=6 lightning>=2.5 coremltools>=9
+CLIENTS := pytest>=8 expecttest hypothesis>=6 lightning>=2.5 coremltools>=9 \
+  transformers>=5 accelerate>=1.10
 LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.*
 # A suite in several processes, each test file in one of them. OpenMP's threads sleep while they wait,
 # as other processes need the cores.
@@ -69,7 +72,7 @@ $(if $(SYSTEM_TORCH),,$(1)/bin/python -m pip check --disable-pip-version-check)
 touch $(1)/.tools
 endef
 
-.PHONY: test demo demo-methods bench sdist broken compatibility clients races sanitize sanitize-cases cuda-build cuda-report lint format clean
+.PHONY: test demo demo-methods bench sdist broken compatibility clients frameworks races sanitize sanitize-cases cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
 	cd tests && ../$(VENV)/bin/python -m cuda_on_host.build  # once, not in each process
@@ -99,6 +102,11 @@ clients: $(CLIENTS_VENV)/.built
 	$(CLIENTS_VENV)/bin/python tests/clients/run.py --logs build/clients \
 	  $(if $(PYTORCH),--pytorch '$(PYTORCH)') $(if $(LIGHTNING),--lightning '$(LIGHTNING)') \
 	  $(if $(COREMLTOOLS),--coremltools '$(COREMLTOOLS)')
+
+# A test of a package that is not there would be skipped.
+frameworks: $(CLIENTS_VENV)/.built
+	$(CLIENTS_VENV)/bin/python -c 'import accelerate, lightning, transformers'
+	HF_HUB_OFFLINE=1 $(WITH_OTHERS) $(CLIENTS_VENV)/bin/python -m pytest tests/frameworks $(PYTEST_ARGS)
 
 races: $(VENV)/.built
 	cd tests && ../$(VENV)/bin/python -m cuda_on_host.edges

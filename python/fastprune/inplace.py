@@ -24,12 +24,12 @@ from .hook import applies_as_ours
 from .lookup import IN_PLACE, pruning_hooks
 from .masking import (
     Entry,
-    check_optimizer,
     forget,
     let_go,
     mask_gradients_of,
     mask_of,
     pairs_in,
+    unwrapped,
     watch,
     zero_everything,
     zero_pruned,
@@ -80,7 +80,8 @@ def in_place(
 
     Args:
         model: pruned, with all its submodules; masks of 0 and 1.
-        optimizer: any, of the parameters of ``model``.
+        optimizer: any, of the parameters of ``model``; as it is, or as accelerate or Lightning wrap
+            it.
         mask_dtype: torch.bool, or ``"bits"`` for one bit an entry; see :mod:`fastprune.packing`.
         persistent: whether masks are in the state dict, as ``<name>_mask``.
 
@@ -96,7 +97,7 @@ def in_place(
             the optimizer, which is to be passed in a second call.
     """
     if optimizer is not None:
-        check_optimizer(optimizer)
+        optimizer = unwrapped(optimizer)
     if mask_dtype not in (torch.bool, "bits"):
         raise ValueError(f'expected mask_dtype to be torch.bool or "bits", got {mask_dtype!r}')
     found = [pair for module in model.modules() for pair in _hooked(module)]

@@ -174,10 +174,32 @@ _KEEPS_ZEROS = frozenset(
 )
 
 
-def check_optimizer(optimizer: Any) -> None:
-    """Raise TypeError unless hooks of its steps run."""
-    if not isinstance(optimizer, Optimizer) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
-        raise TypeError(f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
+#: Classes that pass their ``step`` on to that of their ``optimizer`` and do no more. Known by name,
+#: as others that hold an optimizer, such as Lookahead, write to the parameters themselves.
+_WRAPPERS = frozenset(
+    {
+        "accelerate.optimizer.AcceleratedOptimizer",
+        "lightning.fabric.wrappers._FabricOptimizer",
+        "lightning.pytorch.core.optimizer.LightningOptimizer",
+        "lightning_fabric.wrappers._FabricOptimizer",
+        "pytorch_lightning.core.optimizer.LightningOptimizer",
+    }
+)
+
+
+def unwrapped(optimizer: Any) -> Optimizer:
+    """The optimizer whose steps run hooks, out of the wrappers of frameworks.
+
+    Raises:
+        TypeError: there is none.
+    """
+    found = optimizer
+    while any(f"{c.__module__}.{c.__qualname__}" in _WRAPPERS for c in type(found).__mro__):
+        found = found.optimizer
+    if not isinstance(found, Optimizer) or not hasattr(found, "_optimizer_step_pre_hooks"):
+        inside = "" if found is optimizer else f" in a {type(optimizer).__name__}"
+        raise TypeError(f"expected a torch.optim.Optimizer, got {type(found).__name__}{inside}")
+    return found
 
 
 def watch(modules: list[nn.Module], optimizer: Optimizer | None) -> None:

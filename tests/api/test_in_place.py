@@ -525,6 +525,31 @@ def test_an_optimizer_without_hooks_changes_nothing() -> None:
     assert_unchanged(layer, before)
 
 
+class Holding(torch.optim.SGD):
+    """Passes its steps on to the optimizer that it holds, as frameworks' wrappers do."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        super().__init__([nn.Parameter(torch.zeros(1))], lr=0.1)
+        self.optimizer = optimizer
+
+
+@pytest.mark.parametrize(
+    "name", ["accelerate.optimizer.AcceleratedOptimizer", "somewhere.Lookahead"]
+)
+def test_only_known_wrappers_are_taken_off(name: str) -> None:
+    """`make frameworks` tries the real ones."""
+    module, _, kind = name.rpartition(".")
+    layer = nn.Linear(6, 9)
+    inner = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    step(layer, inner)
+    prune.l1_unstructured(layer, "weight", 0.5)
+    made = type(kind, (Holding,), {"__module__": module, "__qualname__": kind})(inner)
+    prune.in_place(layer, type("Derived", (type(made),), {})(made))
+    pruned = ~layer.get_buffer("weight_mask")
+    momentum = inner.state[layer.weight]["momentum_buffer"]
+    assert bool(momentum[pruned].any()) == ("Lookahead" in name)
+
+
 def test_tied_parameters_that_are_pruned_one_after_the_other() -> None:
     first, second = nn.Linear(6, 6), nn.Linear(6, 6)
     second.weight = first.weight

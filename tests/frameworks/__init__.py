@@ -1,0 +1,1 @@
+"""Training loops of others, with the real packages; `make frameworks` runs them."""
