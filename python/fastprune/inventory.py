@@ -50,7 +50,7 @@ def whole(t: Any) -> Tensor:
 
 
 def held_in(model: nn.Module) -> list[list[Held]]:
-    """By parameter, in the model's order, every place that holds it; pruned ones first."""
+    """By parameter, in the order of modules, every place that holds it; pruned ones first."""
     groups: dict[int, list[Held]] = {}
     known: set[tuple[int, str]] = set()  # of a module that is there twice
     chains: set[int] = set()  # of parametrizations, whose originals their module has named
@@ -68,14 +68,11 @@ def held_in(model: nn.Module) -> list[list[Held]]:
 
 def _held_by(module: nn.Module, prefix: str) -> Iterator[tuple[str, Held]]:
     pruned = dict(_pruned_of(module, prefix))
-    originals = {name + "_orig": name for name, held in pruned.items()}
-    for own, parameter in module._parameters.items():
-        name = originals.get(own, own)
-        if name in pruned:
-            yield name, pruned.pop(name)
-        elif parameter is not None:
-            yield name, Held(prefix + name, (parameter,), parameter)
-    yield from pruned.items()
+    yield from pruned.items()  # pruning has put them behind the others
+    for name, parameter in module._parameters.items():
+        if parameter is None or name in pruned or name.removesuffix("_orig") in pruned:
+            continue
+        yield name, Held(prefix + name, (parameter,), parameter)
 
 
 def _pruned_of(module: nn.Module, prefix: str) -> Iterator[tuple[str, Held]]:

@@ -113,7 +113,7 @@ class Report:
     model.
 
     Args:
-        tensors: one for each parameter, in the model's order.
+        tensors: one for each parameter, in the order of modules, of each the pruned ones first.
         model: where plots look for entries; a weak reference, or None.
 
     Raises:

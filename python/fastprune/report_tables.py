@@ -108,7 +108,7 @@ def text(report: Report) -> str:
     out = io.StringIO()
     width = max(_NARROWEST, shutil.get_terminal_size((_WIDTH, 0)).columns)
     Console(file=out, width=width, color_system=None).print(report.table())
-    return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
 
 
 def plain_text(report: Report) -> str:
