@@ -122,8 +122,14 @@ def _histogram(axes: Axes, held: Held) -> None:
     axes.set_xlabel("magnitude" + (" (those of pruned entries are lost)" if lost else ""))
     axes.set_ylabel("entries")
     axes.set_title(held.name, fontsize=10, loc="left")
-    above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3}
-    axes.legend(frameon=False, fontsize=8, borderaxespad=0.2, **above)
+    axes.legend(
+        loc="lower right",  # of it, at the upper right corner: above the bars
+        bbox_to_anchor=(1, 1),
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+        borderaxespad=0.2,
+    )
     axes.spines[["top", "right"]].set_visible(False)
 
 

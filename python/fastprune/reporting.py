@@ -25,11 +25,12 @@ _NM = ((2, 4),)
 def report(model: nn.Module, *, nm: Iterable[tuple[int, int]] = _NM) -> Report:
     """Count what is pruned of ``model``: by tensor, by method, by pattern and in total.
 
-    Every parameter is there once, also one that modules share, whatever prunes it: our hooks, those
-    of :mod:`torch.nn.utils.prune`, :func:`parametrized`, :func:`in_place`, inside of
-    :class:`cached` or nothing. What :func:`remove` has pruned for good has zeros, but no mask.
-    Counts of all tensors are read back from a device at once, so that the model waits for it once.
-    The model stays as it is.
+    Where :func:`torch.nn.utils.prune.is_pruned` says whether, this says how much, and how. Every
+    parameter is there once, also one that modules share, whatever prunes it: our hooks, those of
+    :mod:`torch.nn.utils.prune`, :func:`parametrized`, :func:`in_place`, inside of :class:`cached`
+    or nothing. What :func:`remove` has pruned for good has zeros, but no mask. Counts of all
+    tensors are read back from a device at once: a model on one device waits for it once. The model
+    stays as it is.
 
     Patterns are read from the masks, whatever method made them: whole channels of dim 0 and 1, N:M
     along both dims, and the blocks of each :class:`BlockStructured` that was applied.
