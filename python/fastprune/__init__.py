@@ -37,6 +37,7 @@ from . import (
     ops,
     parametrization,
     patching,
+    reporting,
     rows,
     scored,
 )
@@ -55,6 +56,7 @@ from .nm import *  # noqa: F403
 from .packing import packed, unpacked
 from .parametrization import *  # noqa: F403
 from .patching import *  # noqa: F403
+from .reporting import *  # noqa: F403
 from .rows import *  # noqa: F403
 from .scored import *  # noqa: F403
 
@@ -73,5 +75,6 @@ __all__ += methods.__all__
 __all__ += nm.__all__
 __all__ += parametrization.__all__
 __all__ += patching.__all__
+__all__ += reporting.__all__
 __all__ += rows.__all__
 __all__ += scored.__all__

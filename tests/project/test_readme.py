@@ -62,6 +62,13 @@ def test_example_of_rows(ran: dict[str, Any]) -> None:
     assert by_row.weight_mask.sum() == by_row.weight_mask.numel() // 2
 
 
+def test_example_of_reports(ran: dict[str, Any]) -> None:
+    mixed, found = ran["mixed"], ran["found"]
+    assert found["1.weight"].patterns == ("2:4 along dim 1",)
+    pruned = sum(int((layer.weight_mask == 0).sum()) for layer in mixed)
+    assert found.total.sparsity == pruned / sum(p.numel() for p in mixed.parameters())
+
+
 def test_example_of_checkpoints(ran: dict[str, Any]) -> None:
     layer, fresh, dense = ran["layer"], ran["fresh"], ran["dense"]
     assert torch.equal(fresh.weight_mask, layer.weight_mask)
