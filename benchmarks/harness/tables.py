@@ -70,11 +70,14 @@ _WHAT = {
     "hook/layer": "forward of a pruned linear layer",
     "life/eval-batch1": "forward in `cached`, batch 1",
     "life/eval-batch32": "forward in `cached`, batch 32",
+    "life/eval-compiled-batch1": "forward in `cached`, compiled, batch 1",
     "life/eval-compiled-batch32": "forward in `cached`, compiled, batch 32",
     "life/train-sgd-batch32": "training step in place, SGD, batch 32",
     "life/train-sgd-batch256": "training step in place, SGD, batch 256",
-    "life/train-adamw-batch32": "training step in place, AdamW, batch 32",
-    "life/train-adamw-batch256": "training step in place, AdamW, batch 256",
+    "life/train-adamw-batch32": "training step in place, AdamW (fused), batch 32",
+    "life/train-adamw-batch256": "training step in place, AdamW (fused), batch 256",
+    "life/train-adamw-unfused-batch32": "training step in place, AdamW (not fused), batch 32",
+    "life/train-adamw-unfused-batch256": "training step in place, AdamW (not fused), batch 256",
 }
 
 #: The family whose other contenders, what a user could write instead, have a table of their own.

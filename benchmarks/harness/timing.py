@@ -38,12 +38,14 @@ class Contender:
         run: the work that is timed, on what ``setup`` made.
         setup: makes what one call needs and may change; not timed.
         scale: what to multiply times by, where the call moves another number of bytes.
+        main: whether it gets as much time as fastprune, upstream and the floor.
     """
 
     name: str
     run: Callable[[Any], Any]
     setup: Callable[[], Any] = _nothing
     scale: float = 1.0
+    main: bool = False
 
     def once(self) -> Any:
         """The result of one call."""
@@ -51,7 +53,7 @@ class Contender:
 
     @property
     def is_alternative(self) -> bool:
-        return self.name not in (FASTPRUNE, UPSTREAM, FLOOR)
+        return not self.main and self.name not in (FASTPRUNE, UPSTREAM, FLOOR)
 
 
 @dataclass(frozen=True)

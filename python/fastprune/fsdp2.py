@@ -13,7 +13,7 @@ from __future__ import annotations
 import operator
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -130,6 +130,24 @@ class ManagedParameter:
         ]
         self.name = name
         _managed_of.pop(module, None)
+
+
+def is_flattened(module: nn.Module, name: str) -> bool:
+    """Whether FSDP1 (``FullyShardedDataParallel``) has made the parameter a part of a flat one.
+
+    With ``use_orig_params=True`` the module keeps a parameter, which is a marked piece of the flat
+    one, and otherwise a plain tensor.
+    """
+    param = module._parameters.get(name)
+    if param is None:
+        return isinstance(module.__dict__.get(name), Tensor)
+    return bool(getattr(param, "_fsdp_flattened", False))
+
+
+def is_part_of(module: nn.Module, params: Iterable[Any]) -> bool:
+    """Whether one of these parameters is a flat one of FSDP1 with tensors of the module."""
+    infos = (info for param in params for info in getattr(param, "_param_infos", ()))
+    return any(info.module is module for info in infos)
 
 
 def is_used() -> bool:

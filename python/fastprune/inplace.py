@@ -29,6 +29,7 @@ from .masking import (
     mask_gradients_of,
     mask_of,
     pairs_in,
+    refuse_flattened,
     unwrapped,
     watch,
     zero_everything,
@@ -63,6 +64,12 @@ def in_place(
     once. So they stay exactly zero, with momentum, weight decay, Adam's moments and gradient
     accumulation. Without an optimizer each gradient is masked as it is accumulated.
 
+    Under DDP the order is, with an optimizer: backward, the reduction over processes, then, once a
+    step and in every process, the masks. After ``backward`` pruned entries still have gradients.
+    Without an optimizer each process masks a gradient as soon as it has accumulated it, and the
+    masked ones are reduced: after ``backward`` gradients of pruned entries are zero. Both come to
+    the same as long as all processes have the same masks (:func:`check_ranks`).
+
     Parameters are the same objects as before: optimizers, DDP and compilers see ordinary ones.
     :func:`l1_unstructured` and the other functions, :func:`global_unstructured`, :func:`is_pruned`
     and :func:`remove` know this form and keep it; :func:`restore` brings the ordinary form back.
@@ -93,13 +100,17 @@ def in_place(
             modules that share a parameter have different masks of it.
         TypeError: a method has an ``apply_mask`` of its own; ``optimizer`` is none.
         RuntimeError: inside of :class:`cached`.
-        NotImplementedError: a parameter is a DTensor. ``fully_shard`` may come afterwards, and then
-            the optimizer, which is to be passed in a second call.
+        NotImplementedError: a parameter is a DTensor, or FSDP1 (``FullyShardedDataParallel``) has
+            flattened it; if that comes afterwards, the optimizer's step raises this.
+            ``fully_shard`` may come afterwards, and then the optimizer, which is to be passed in a
+            second call.
     """
     if optimizer is not None:
         optimizer = unwrapped(optimizer)
     if mask_dtype not in (torch.bool, "bits"):
         raise ValueError(f'expected mask_dtype to be torch.bool or "bits", got {mask_dtype!r}')
+    for module, name in pairs_in(model.modules()):
+        refuse_flattened(module, name, name)
     found = [pair for module in model.modules() for pair in _hooked(module)]
     kept = [_check(module, hook) for module, hook in found]
     _check_tied(model, found, kept)
@@ -222,6 +233,7 @@ def _refuse_cached(module: nn.Module) -> None:
 def _check(module: nn.Module, hook: Any) -> Tensor:
     """The mask as bool, in the layout of the parameter."""
     name = hook._tensor_name
+    refuse_flattened(module, name + "_orig", name)
     orig: Tensor = getattr(module, name + "_orig")
     mask: Tensor = getattr(module, name + "_mask")
     if is_dtensor(orig):

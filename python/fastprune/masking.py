@@ -118,9 +118,20 @@ def _apply_masks(pairs: Iterable[Pair], tensors_of: Callable[[Tensor], list[Tens
         masked_muls_(ts, masks)
 
 
+def refuse_flattened(module: nn.Module, held: str, name: str) -> None:
+    """Raise NotImplementedError where FSDP1 has ``module.<held>``, that is the tensor ``name``."""
+    if fsdp2.is_flattened(module, held):
+        raise NotImplementedError(
+            f"expected {name} of {module}, to be pruned in place, to be a parameter of its own, "
+            "got one that FullyShardedDataParallel has flattened: use fully_shard, after in_place"
+        )
+
+
 def _trained(module: nn.Module, name: str) -> tuple[Any, Any]:
     """The parameter that is trained, under FSDP2 a shard, and what FSDP2 knows of it or None."""
     param = module._parameters.get(name)
+    if fsdp2.is_flattened(module, name):
+        return param, None
     if param is None or module._buffers.get(name + "_mask") is None:
         raise RuntimeError(
             f"expected {name} of {module}, which is pruned in place, to be a parameter with the "
@@ -132,6 +143,7 @@ def _trained(module: nn.Module, name: str) -> tuple[Any, Any]:
 
 def _parameter_and_mask(module: nn.Module, name: str) -> tuple[Tensor, Tensor]:
     """The parameter that is trained, and its mask; under FSDP2 the mask of its shard."""
+    refuse_flattened(module, name, name)
     param, managed = _trained(module, name)
     mask: Any = module._buffers[name + "_mask"]
     if managed is not None:
@@ -226,8 +238,14 @@ def _held_by(optimizer: Optimizer) -> list[Pair]:
     """The tensors pruned in place that are parameters of the optimizer."""
     if not _modules:
         return []
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    return [pair for pair in pairs_in(list(_modules)) if id(_trained(*pair)[0]) in held]
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    held = {id(p) for p in params}
+
+    def is_held(module: nn.Module, name: str) -> bool:
+        param = _trained(module, name)[0]
+        return fsdp2.is_part_of(module, params) if param is None else id(param) in held
+
+    return [pair for pair in pairs_in(list(_modules)) if is_held(*pair)]
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:

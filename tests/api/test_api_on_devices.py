@@ -67,6 +67,53 @@ def test_training_step(device: str) -> None:
     assert gradient[module.weight_mask == 1].all()
 
 
+@pytest.mark.parametrize("mask_dtype", [torch.bool, "bits"], ids=str)
+def test_training_in_place(device: str, mask_dtype: torch.dtype | str) -> None:
+    module = nn.Linear(6, 4).to(device)
+    fastprune.l1_unstructured(module, "weight", 0.5)
+    pruned = module.weight_mask == 0
+    optimizer = torch.optim.AdamW(module.parameters(), 0.1)
+    fastprune.in_place(module, optimizer, mask_dtype=mask_dtype)
+    for _ in range(2):
+        module(torch.randn(3, 6, device=device)).square().sum().backward()
+        optimizer.step()
+        assert not module.weight[pruned].any()
+        assert module.weight[~pruned].all()
+    fastprune.restore(module)
+    assert torch.equal(module.weight_mask == 0, pruned)
+
+
+def test_cached(device: str) -> None:
+    module = fastprune.l1_unstructured(nn.Linear(6, 4).to(device), "weight", 0.5)
+    x = torch.randn(3, 6, device=device)
+    expected = module(x)
+    with torch.no_grad(), fastprune.cached(module):
+        assert torch.equal(module(x), expected)
+
+
+def test_products_after_loading(device: str) -> None:
+    saved = fastprune.l1_unstructured(nn.Linear(6, 4).to(device), "weight", 0.5)
+    fresh = fastprune.attach(nn.Linear(6, 4).to(device), saved.state_dict())
+    fresh.load_state_dict(saved.state_dict())
+    assert torch.equal(fresh.weight, saved.weight)
+    assert fresh.weight.device.type == device
+
+
+def test_a_product_whose_memory_is_held_stays(device: str) -> None:
+    """Large enough for its memory to be used again, if nothing holds it."""
+    module = nn.Linear(3000, 3000, bias=False, device=device)
+    fastprune.l1_unstructured(module, "weight", 0.5)
+    x = torch.ones(1, 3000, device=device)
+    with torch.no_grad():
+        module(x)
+        held = module.weight
+        kept = held.clone()
+        module.weight_orig.add_(1)
+        module(x)
+        assert torch.equal(held, kept)
+        assert torch.equal(module.weight, module.weight_orig * module.weight_mask)
+
+
 def test_copies_move_between_devices(device: str) -> None:
     module = fastprune.l1_unstructured(nn.Linear(6, 4), "weight", 0.5)
     x = torch.randn(3, 6)

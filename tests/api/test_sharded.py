@@ -715,13 +715,103 @@ def in_place_of_a_dtensor_is_refused() -> None:
         prune.in_place(ours)
 
 
-@check
-def pruned_then_replicated_or_flattened() -> None:
+def flattened(layers: nn.Module, use_orig_params: bool = True) -> nn.Module:
     from torch.distributed.fsdp import FullyShardedDataParallel
 
-    def flattened(layers: nn.Module) -> nn.Module:
-        return FullyShardedDataParallel(layers, use_orig_params=True, device_id=torch.device("cpu"))
+    cpu = torch.device("cpu")
+    return FullyShardedDataParallel(layers, use_orig_params=use_orig_params, device_id=cpu)
 
+
+@check
+def in_place_of_a_flattened_parameter_is_refused() -> None:
+    """By name, whatever came first."""
+    said = "weight of Linear", "FullyShardedDataParallel has flattened: use fully_shard"
+    for use_orig_params in (True, False):
+        ours = model_pruned()
+        wrapped = flattened(ours, use_orig_params)
+        for layers in (ours, wrapped):
+            with refused(*said):
+                prune.in_place(layers)
+        assert prune.is_pruned(ours)
+        Training(wrapped).steps()  # in the ordinary form
+
+        ours = prune.in_place(model_pruned())
+        training = Training(flattened(ours, use_orig_params))
+        for optimizer in (None, training.optimizer):
+            with refused(*said):
+                prune.in_place(ours, optimizer)
+        with refused(*said):
+            training.steps()
+        with refused(*said):
+            prune.mask_gradients(ours)
+
+
+class Inputs(nn.Module):
+    """Of each process its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 + torch.distributed.get_rank())
+
+
+def masking_under_ddp(optimizer: bool) -> tuple[list[list[Tensor]], list[Tensor], list[Tensor]]:
+    """For two steps: gradients that calls of the operator get, those after backward, and masks."""
+    from fastprune import masking
+
+    layers = prune.in_place(model_pruned())
+    training = Training(nn.parallel.DistributedDataParallel(nn.Sequential(Inputs(), *layers)))
+    if optimizer:
+        prune.in_place(layers, training.optimizer)
+    weights, masks = zip(*((m.weight, m.weight_mask) for m in (layers[0], layers[2])), strict=True)
+    called: list[list[Tensor]] = []
+    after: list[Tensor] = []
+
+    def counted(ts: list[Tensor], masks: Any) -> None:
+        called.append(sorted((t.clone() for t in ts), key=lambda t: -len(t)))  # as the layers
+        prune.ops.masked_muls_(ts, masks)
+
+    with mock.patch.object(masking, "masked_muls_", counted):
+        for _ in range(2):
+            training.model(X).square().mean().backward()
+            after += [weight.grad.clone() for weight in weights]
+            training.optimizer.step()
+            assert not any(weight.grad[~mask].any() for weight, mask in zip(weights, masks))  # noqa: B905
+            assert not any(weight[~mask].any() for weight, mask in zip(weights, masks))  # noqa: B905
+            training.optimizer.zero_grad()
+    return called, after, [*masks, *masks]
+
+
+def same_on_all(t: Tensor) -> bool:
+    others = [torch.empty_like(t) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(others, t)
+    return all(torch.equal(other, t) for other in others)
+
+
+@check
+def with_an_optimizer_gradients_are_masked_once_after_the_reduction() -> None:
+    called, after, masks = masking_under_ddp(optimizer=True)
+    assert [len(ts) for ts in called] == [2, 2]  # a call a step, for both weights
+    for grad, got, mask in zip(after, itertools.chain(*called), masks, strict=True):
+        assert torch.equal(grad, got)
+        assert same_on_all(got)
+        assert got[~mask].any()
+
+
+@check
+def without_an_optimizer_gradients_are_masked_before_the_reduction() -> None:
+    called, after, masks = masking_under_ddp(optimizer=False)
+    # Each as it is accumulated; then both, before and after the step of an optimizer that has not
+    # been passed: gradients, and the parameters.
+    assert [len(ts) for ts in called] == [1, 1, 2, 2] * 2
+    for grads in called:
+        assert same_on_all(grads[0]) == (len(grads) == 2)
+    for grad, mask in zip(after, masks, strict=True):
+        assert same_on_all(grad)
+        assert not grad[~mask].any()
+        assert grad[mask].any()
+
+
+@check
+def pruned_then_replicated_or_flattened() -> None:
     for wrap in (nn.parallel.DistributedDataParallel, flattened):
         ours, expected = Training(wrap(model_pruned())), Training(model_pruned())
         for _ in range(2):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -341,6 +342,57 @@ def test_cases_of_groups(
         if contender.name != "floor":
             pairs = [result] if isinstance(result, tuple) else result
             assert sum(int((mask == 0).sum()) for mask, _ in pairs) == half, contender.name
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "eval-batch1",
+        "eval-compiled-batch32",
+        "train-sgd-batch32",
+        "train-adamw-batch32",
+        "train-adamw-unfused-batch32",
+    ],
+)
+def test_cases_of_the_life_of_a_pruned_model(
+    module: Callable[[str], ModuleType], variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # no code
+    cases: Any = module("suite.cases")
+    workload = module("suite.families").build(
+        cases.Case("life", variant, "cpu", shapes=((64, 64),) * 4)
+    )
+    workload.check()
+    names = [contender.name for contender in workload.contenders]
+    forms = ["in place, bits"] if variant.startswith("train") else []
+    assert names == ["fastprune", "upstream", "ordinary form", *forms, "dense again", "floor"]
+    assert not any(contender.is_alternative for contender in workload.contenders)
+    results = [contender.once() for contender in workload.contenders]
+    if variant.startswith("eval"):
+        assert torch.allclose(results[1], results[0], atol=1e-6)
+        assert torch.equal(results[-1], results[-2])
+        assert not torch.allclose(results[-1], results[0], atol=1e-6)
+
+
+def test_evaluation_and_training_at_every_size(module: Callable[[str], ModuleType]) -> None:
+    pytest.importorskip("numpy")
+    life = [c for c in module("suite.families").all_cases("cpu") if c.family == "life"]
+    variants = {case.variant for case in life}
+    assert variants >= {f"eval-{how}batch{n}" for how in ("", "compiled-") for n in (1, 32)}
+    assert variants >= {
+        f"train-{optimizer}-batch{n}"
+        for optimizer in ("sgd", "adamw", "adamw-unfused")
+        for n in (32, 256)
+    }
+    assert len(life) == 3 * len(variants)  # widths
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_case_has_a_name_in_words(module: Callable[[str], ModuleType], device: str) -> None:
+    pytest.importorskip("numpy")
+    words = module("harness.tables")._WHAT
+    cases = [c for c in module("suite.families").all_cases(device) if c.family != "model"]
+    assert {f"{c.family}/{c.variant}" for c in cases} <= words.keys()
 
 
 def test_a_wrong_block_is_found(

@@ -119,6 +119,28 @@ def test_figures_of_the_sentences() -> None:
         assert f"{what} {pair[0]} ms instead of {pair[1]} ms" in text
 
 
+def of_a_dense_model(kind: str, contender: str) -> str:
+    """The lowest and the highest time of a pruned model over a dense one's."""
+    found = [
+        case["contenders"][contender]["median"] / case["contenders"]["floor"]["median"]
+        for name, case in cases("amd-epyc-0.1.0.jsonl").items()
+        if name.startswith(f"cpu/life/{kind}-") and "unfused" not in name
+    ]
+    return f"{min(found):.2f} to {max(found):.2f}"
+
+
+def test_figures_of_a_pruned_model() -> None:
+    text = " ".join(README.split())
+    for kind, what in (("eval", "a forward"), ("train", "a training step")):
+        ours, ordinary, theirs = (
+            of_a_dense_model(kind, name) for name in ("fastprune", "ordinary form", "upstream")
+        )
+        first = "inside of `cached` took" if kind == "eval" else "in place"
+        assert f"{what} {first} {ours} times" in text
+        second = "times as long in the ordinary form" if kind == "eval" else ""
+        assert re.search(rf"{what} (took )?{ordinary} {second} ?and {theirs} times", text)
+
+
 @pytest.mark.parametrize("target", re.findall(r"^make ([\w-]+)", README, re.MULTILINE))
 def test_make_targets_exist(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

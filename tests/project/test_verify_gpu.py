@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,16 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def rehearse(out: Path, fault: str, *steps: str) -> tuple[int, list[dict[str, Any]]]:
+def rehearse(out: Path, fault: str, *steps: str, **env: object) -> tuple[int, list[dict[str, Any]]]:
     """The exit status, and the lines of the result file."""
     command = [sys.executable, "scripts/verify_gpu.py", str(out), *steps, "--rehearse", fault]
     done = subprocess.run(
-        [*command, "--commit", "1a2b3c"], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [*command, "--commit", "1a2b3c"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **{name: str(value) for name, value in env.items()}},
     )
     print(done.stdout, done.stderr)
     return done.returncode, [json.loads(line) for line in (out / "verify.jsonl").open()]
@@ -94,6 +103,71 @@ def test_a_build_that_fails(tmp_path: Path) -> None:
     assert status == 1
     assert statuses(lines) == {"build": 1, "bench": 0}
     assert "no C++ compiler was found" in (tmp_path / "build.log").read_text()
+
+
+#: A compiler for which every source is empty, so that a build takes seconds.
+EMPTY_CXX = """#!/bin/bash
+arguments=()
+for argument; do
+  case "$argument" in
+    *.cpp) arguments+=(-x c++ /dev/null) ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+exec c++ "${arguments[@]}"
+"""
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_a_build_that_succeeds(tmp_path: Path) -> None:
+    """With all that a build does but to compile what is in the sources."""
+    compiler = tmp_path / "empty-c++"
+    compiler.write_text(EMPTY_CXX)
+    compiler.chmod(0o755)
+    objects = tmp_path / "objects"  # not those of other builds
+    status, lines = rehearse(
+        tmp_path / "out", "none", "build", CXX=compiler, FASTPRUNE_BUILD_BASE=objects
+    )
+    assert status == 0
+    assert statuses(lines) == {"build": 0}
+    assert lines[1]["spill_bytes"] == 0
+    assert lines[1]["most_registers"] is None  # of no CUDA kernel
+    installed = tmp_path / "out" / "site" / "fastprune"
+    assert (installed / "__init__.py").exists()
+    assert list(installed.glob("_C*.so"))
+    sources = {f.stem for f in (ROOT / "csrc").rglob("*.cpp")}
+    assert {f.stem for f in objects.rglob("*.o")} == sources
+
+
+def test_limits_fit_into_a_quarter_of_an_hour(verify_gpu: Any) -> None:
+    page = (ROOT / "docs" / "gpu.md").read_text()
+    limits = verify_gpu.LIMITS_S
+    assert sum(limits.values()) <= 900 - 120  # a machine takes minutes to start
+    for step, seconds in limits.items():
+        assert re.search(rf"^\| `{step}` \|.*\| {seconds} s( each)? \|", page, re.MULTILINE), step
+    assert f"add up to {sum(limits.values())} seconds" in page
+
+
+def test_every_test_on_a_device_runs_on_a_gpu(verify_gpu: Any) -> None:
+    """A test that takes `device` or `target` is among those that the step `test` runs."""
+    found = set()
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        file = path.relative_to(ROOT).as_posix()
+        functions = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, FUNCTIONS))
+        taken = {a.arg for f in functions if f.name.startswith("test_") for a in f.args.args}
+        if taken & {"device", "target"} and not file.startswith("tests/project/"):
+            found.add(file)
+    assert "tests/api/test_api_on_devices.py" in found
+    assert not [file for file in found if not file.startswith(verify_gpu.CUDA_TESTS)]
+
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@pytest.fixture
+def verify_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return import_module("verify_gpu")
 
 
 def test_steps_add_to_what_is_there(tmp_path: Path) -> None:
