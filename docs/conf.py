@@ -54,7 +54,7 @@ html_copy_source = False
 html_show_sphinx = False
 html_theme_options: dict[str, Any] = {"navigation_with_keys": True}
 pygments_style = "default"
-pygments_dark_style = "monokai"
+pygments_dark_style = "github-dark"
 
 
 def _public_bases(app: object, name: str, obj: object, options: object, bases: list[type]) -> None:
