@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
+
+import torch.nn.utils.prune as upstream
 
 import fastprune
 
@@ -57,12 +58,15 @@ pygments_style = "default"
 pygments_dark_style = "github-dark"
 
 
-def _public_bases(app: object, name: str, obj: object, options: object, bases: list[type]) -> None:
-    """Of a class's bases show those that have a name of their own, ours or upstream's."""
+def _public_bases(app: object, name: str, obj: type, options: object, bases: list[object]) -> None:
+    """The nearest classes above one that have a name of their own, ours and upstream's."""
     public = {getattr(fastprune, name) for name in fastprune.__all__}
-    found = [base for base in bases if base in public or base.__module__.startswith("torch.")]
-    if not found and inspect.isclass(obj):
-        found = [base for base in obj.__mro__[1:] if base in public][:1]
+    above = obj.__mro__[1:]
+    ours = next((base for base in above if base in public), None)
+    theirs = next((base for base in above if base.__module__ == upstream.__name__), None)
+    found: list[object] = [] if ours is None else [ours]
+    if theirs is not None and (ours is None or not issubclass(ours, theirs)):
+        found.append(f":class:`{theirs.__module__}.{theirs.__qualname__}`")
     bases[:] = found or [object]
 
 
