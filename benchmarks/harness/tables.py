@@ -56,6 +56,7 @@ _WHAT = {
     "rows/rows-factor": "`row_prune`, with a factor",
     "rows/rows-half-pruned": "`row_prune`, half pruned before",
     "rows/columns": "`row_prune`, columns",
+    "rows/entries-factor": "`topk_prune`, with a factor",
     "blocks/16x16": "`block_structured`, 16 x 16",
     "blocks/4x4": "`block_structured`, 4 x 4",
     "blocks/1x4": "`block_structured`, 1 x 4",

@@ -49,6 +49,9 @@ _TIED = (0, 0, 0, 1)
 _HEADS = 16
 
 
+#: One budget over the tensor, by topk_prune.
+_ENTRIES = "entries-factor"
+
 #: 2:4 in rows and columns.
 _BOTH = "2:4-both"
 
@@ -65,7 +68,7 @@ def _nm_cases(device: str) -> Iterator[Case]:
 
 
 def _row_cases(device: str) -> Iterator[Case]:
-    for variant in ("rows", "rows-factor", "rows-half-pruned", "columns"):
+    for variant in ("rows", "rows-factor", "rows-half-pruned", "columns", _ENTRIES):
         yield from _each(Case("rows", variant, device))
 
 
@@ -183,7 +186,33 @@ def _build_nm(case: Case) -> Workload:
     return _workload(case, data, ours, theirs, expected)
 
 
+def _build_entries(case: Case) -> Workload:
+    data = _data(case)
+    due = round(case.amount * data.weight.numel())
+
+    def ours() -> Pair:
+        (mask,), (product,) = fastprune.ops.topk_prune(
+            [data.weight], [], [data.weight], case.amount, data.factors()
+        )
+        return mask, product
+
+    def without(lowest: Tensor) -> Pair:
+        mask = torch.ones_like(data.weight)
+        mask.view(-1)[lowest] = 0
+        return data.multiplied(mask)
+
+    def theirs() -> Pair:
+        return without(data.scores().view(-1).topk(due, largest=False).indices)
+
+    def expected() -> Pair:  # topk has another order among equals
+        return without(data.scores().view(-1).sort(stable=True).indices[:due])
+
+    return _workload(case, data, ours, theirs, expected)
+
+
 def _build_rows(case: Case) -> Workload:
+    if case.variant == _ENTRIES:
+        return _build_entries(case)
     data = _data(case)
     dim = 1 if case.variant == "columns" else 0
 

@@ -23,6 +23,7 @@ from .replacing import replaced
 from .rollback import transaction
 from .scored import has_score
 from .scores import Score
+from .tying import holders
 
 __all__ = ["BlockStructured", "block_structured", "tied_structured"]
 
@@ -236,15 +237,21 @@ def tied_structured(
                 )
             total = norms if total is None else total + norms
             active = there if active is None else active | there
-            found.append((module, name, t, block, native, shape))
+            found.append((module, name, t, old, block, native, shape))
         kept = _kept_units(budget, total, active, by_value=False)
-        for module, name, t, block, native, shape in found:
+        for module, name, t, old, block, native, shape in found:
             units = kept.to(t.device).view(shape)
-            if native:
-                (mask,) = ops.block_masks([units], [], [t.detach()], block)
+            selected: Any = None
+            if native and (old is None or old.dtype == t.dtype):
+                (mask,), (product,) = ops.block_prune(
+                    [units], [] if old is None else [old], [t], block
+                )
+                # Of a Parameter that other modules have as well, apply_method combines their masks.
+                if id(module._parameters.get(name)) not in holders:
+                    selected = mask, product
             else:
                 mask = _expanded(units, t, block).to(t.dtype)
-            apply_method(CustomFromMask(mask), module, name)
+            apply_method(CustomFromMask(mask), module, name, selected=selected)
 
 
 def _kept_blocks(

@@ -17,7 +17,7 @@ from .apply import apply_method
 from .caching import is_cached, resumed
 from .container import PruningContainer
 from .dtensors import DTENSOR
-from .keywords import choose_factors, has_keywords, passed
+from .keywords import MISSING, choose_factors, has_keywords, passed
 from .lazy import no_shape
 from .lookup import IN_PLACE, SUSPENDED, is_in_place, parameters_of
 from .masking import forget, let_go
@@ -230,7 +230,7 @@ def ln_structured(
     module: _Module,
     name: str,
     amount: int | float | None = None,
-    n: int | float | str | None = None,
+    n: int | float | str | None = MISSING,
     dim: int | None = None,
     importance_scores: Tensor | None = None,
     *,

@@ -19,6 +19,9 @@ from .native import KIND, Native
 from .patterns import Channels, Entries, Pattern, Selection, are_plain
 from .scores import Score, scored_by, weighted
 
+#: Of an argument without which there has to be a keyword, and that may be None.
+MISSING: Any = ...
+
 #: The patterns that rank by value, and sort where the operators do not take a tensor.
 _BY_VALUE: dict[type[Pattern], Pattern] = {
     Entries: Entries(signed=True),

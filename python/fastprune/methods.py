@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from . import _C, ops
 from .base import BasePruningMethod
-from .keywords import keep
+from .keywords import MISSING, keep
 from .native import Native
 from .patterns import Channels, Entries, Pattern, Selection
 from .scores import Score, channel_norms, random_channels, random_entries
@@ -273,14 +273,14 @@ class LnStructured(Native, upstream.LnStructured, BasePruningMethod):
     def __init__(
         self,
         amount: int | float | None = None,
-        n: int | float | str | None = None,
+        n: int | float | str | None = MISSING,
         dim: int = -1,
         *,
         sparsity: float | None = None,
         factor: Tensor | None = None,
         score: Score | None = None,
     ) -> None:
-        if n is None and score is None:
+        if n is MISSING and score is None:
             raise TypeError(f"{type(self).__name__}() missing 1 required argument: 'n'")
         if amount is not None and sparsity is None and factor is None and score is None:
             if type(self) is LnStructured and type(amount) is float and 0.0 <= amount <= 1.0:
@@ -289,7 +289,7 @@ class LnStructured(Native, upstream.LnStructured, BasePruningMethod):
                 super().__init__(amount, n, dim)
         else:
             keep(self, amount, sparsity, factor, score)
-            self.n, self.dim = n, dim
+            self.n, self.dim = None if n is MISSING else n, dim
 
     @classmethod
     def apply(  # type: ignore[override]
@@ -297,7 +297,7 @@ class LnStructured(Native, upstream.LnStructured, BasePruningMethod):
         module: nn.Module,
         name: str,
         amount: int | float | None = None,
-        n: int | float | str | None = None,
+        n: int | float | str | None = MISSING,
         dim: int = -1,
         importance_scores: Tensor | None = None,
         **keywords: Any,

@@ -337,3 +337,10 @@ def test_many_tensors_are_one_call() -> None:
             prune.local_unstructured(pairs, prune.L1Unstructured, sparsity=0.75, **options)
         assert operator.call_count == 2
     assert all(int(module.weight_mask.sum()) == 8 for module in modules)
+
+
+def test_an_order_of_none_is_given() -> None:
+    """torch.norm's p may be None, as upstream's n."""
+    t = torch.randn(3, 4)
+    ours, theirs = (kind.LnStructured(1, None, 0).prune(t) for kind in (prune, upstream))
+    assert torch.equal(ours, theirs)
