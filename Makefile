@@ -10,6 +10,7 @@
 #   make sanitize-cases   of the former, the cases of scripts/kernel_cases.py alone, within minutes
 #   make races       every operator test of the CUDA kernels on the host under the race detector, with
 #                    more seeds, and docs/races.md anew; of both make test takes a share
+#   make docs        the site, into build/docs: warnings are errors, every local link is followed
 #   make sdist       an sdist, unpacked elsewhere, built there and tested; SDIST_TESTS for a part
 #   make clients     the pruning tests of PyTorch, Lightning and coremltools with fastprune, in an
 #                    environment with these; PYTORCH=, LIGHTNING=, COREMLTOOLS= name checkouts
@@ -43,6 +44,7 @@ TEST_TOOLS := pytest>=8 pytest-xdist>=3.6 tomli>=2;python_version<"3.11" hypothe
   expecttest rich>=13 matplotlib>=3.8 onnx>=1.19 onnxscript>=0.5 safetensors>=0.4
 CLIENTS := pytest>=8 expecttest hypothesis>=6 lightning>=2.5 coremltools>=9 \
   transformers>=5 accelerate>=1.10
+DOCS_TOOLS := sphinx==9.* furo==2025.* myst-parser==5.*
 LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.*
 # A suite in several processes, each test file in one of them. OpenMP's threads sleep while they wait,
 # as other processes need the cores.
@@ -50,7 +52,7 @@ PYTEST := -m pytest -n $(JOBS) --dist loadfile
 WITH_OTHERS := OMP_WAIT_POLICY=passive
 SOURCES := setup.py pyproject.toml $(shell find csrc python -type f -not -path '*/__pycache__/*')
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
-PY_SOURCES := setup.py python tests benchmarks examples scripts
+PY_SOURCES := setup.py python tests benchmarks examples scripts docs
 INSTALL := -m pip install --quiet --disable-pip-version-check
 BUILD := -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps .
 
@@ -72,7 +74,7 @@ $(if $(SYSTEM_TORCH),,$(1)/bin/python -m pip check --disable-pip-version-check)
 touch $(1)/.tools
 endef
 
-.PHONY: test demo demo-methods bench sdist broken compatibility clients frameworks races sanitize sanitize-cases cuda-build cuda-report lint format clean
+.PHONY: test demo demo-methods bench docs sdist broken compatibility clients frameworks races sanitize sanitize-cases cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
 	cd tests && ../$(VENV)/bin/python -m cuda_on_host.build  # once, not in each process
@@ -94,6 +96,11 @@ broken: $(VENV)/.built
 
 compatibility: $(VENV)/.built
 	cd tests && ../$(VENV)/bin/python -m parity.table
+
+# -E: a docstring that changed is read anew, as the package is installed elsewhere.
+docs: $(VENV)/.built $(VENV)/.docs
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -E -j auto -d build/doctrees docs build/docs
+	$(VENV)/bin/python scripts/check_links.py build/docs
 
 PYTORCH ?=
 LIGHTNING ?=
@@ -178,7 +185,7 @@ clean:
 	rm -rf build $(VENV) $(CUDA_VENV) $(CLIENTS_VENV)
 
 # The stamps: .torch is the environment, .tools what building and testing need, anew when this file
-# changes, .built the extension, .demo, .bench and .lint what those need.
+# changes, .built the extension, .demo, .bench, .docs and .lint what those need.
 $(VENV)/.torch:
 	$(call install_torch,$(VENV),$(TORCH))
 
@@ -197,6 +204,10 @@ $(VENV)/.demo: examples/requirements.txt $(VENV)/.torch
 
 $(VENV)/.bench: benchmarks/requirements.txt $(VENV)/.torch
 	$(VENV)/bin/python $(INSTALL) -r $<
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.torch Makefile
+	$(VENV)/bin/python $(INSTALL) $(foreach tool,$(DOCS_TOOLS),'$(tool)')
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.torch

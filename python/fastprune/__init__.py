@@ -1,7 +1,9 @@
 """A faster torch.nn.utils.prune: the same API, the same masks, kernels of our own.
 
 >>> import fastprune as prune
->>> prune.l1_unstructured(module, "weight", amount=0.5)
+>>> module = prune.l1_unstructured(torch.nn.Linear(8, 4), "weight", amount=0.5)
+>>> module.weight_mask.sum()
+tensor(16.)
 """
 
 import torch  # _C links against torch's libraries, which must be loaded first

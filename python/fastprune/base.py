@@ -27,6 +27,18 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
     Subclasses define ``compute_mask(t, default_mask)`` and ``PRUNING_TYPE`` as they do upstream.
     A method that has only a score of its own is shorter, and faster, as an
     :class:`~fastprune.Unstructured` or :class:`~fastprune.Structured`.
+
+    >>> class EverySecond(prune.BasePruningMethod):
+    ...     PRUNING_TYPE = "unstructured"
+    ...     def compute_mask(self, t, default_mask):
+    ...         mask = default_mask.clone()
+    ...         mask.view(-1)[::2] = 0
+    ...         return mask
+    >>> layer = nn.Linear(4, 2)
+    >>> method = EverySecond.apply(layer, "weight")
+    >>> layer.weight_mask
+    tensor([[0., 1., 0., 1.],
+            [0., 1., 0., 1.]])
     """
 
     @classmethod
@@ -41,6 +53,11 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
         """Prune ``module.<name>`` and register the hook that keeps it pruned.
 
         A transaction: if anything fails, the module is as it was, an earlier hook included.
+
+        >>> layer = nn.Linear(8, 4)
+        >>> method = prune.L1Unstructured.apply(layer, "weight", amount=0.5)
+        >>> type(method).__name__, layer.weight_mask.shape
+        ('L1Unstructured', torch.Size([4, 8]))
 
         Args:
             module: holds the tensor to prune.
@@ -104,6 +121,9 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
         importance_scores: Tensor | None = None,
     ) -> Tensor:
         """``t`` times its mask, without a module.
+
+        >>> prune.L1Unstructured(amount=2).prune(torch.tensor([3.0, 1.0, 2.0, -4.0]))
+        tensor([ 3.,  0.,  0., -4.])
 
         Args:
             t: the tensor to prune, of any shape.

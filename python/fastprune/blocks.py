@@ -73,7 +73,10 @@ class BlockStructured(MagnitudeOrScore):
     A ``score``, or the ``scores`` of a subclass, gives a number for each entry; a block ranks by
     the mean of them.
 
-    >>> prune.BlockStructured.apply(module, "weight", amount=0.5, block=(4, 4))
+    >>> layer = nn.Linear(8, 4)
+    >>> method = prune.BlockStructured.apply(layer, "weight", amount=0.5, block=(4, 4))
+    >>> layer.weight_mask.sum()  # one of two blocks
+    tensor(16.)
 
     Args:
         amount: of what remains: a float in [0, 1] is a fraction of the active blocks, an int their

@@ -129,9 +129,12 @@ class cached:
 
     Tensors pruned by :func:`parametrized` have :func:`torch.nn.utils.parametrize.cached`.
 
+    >>> model = prune.l1_unstructured(nn.Linear(8, 4), "weight", amount=0.5)
     >>> with torch.no_grad(), prune.cached(model):
-    ...     for inputs in loader:
+    ...     for inputs in torch.randn(10, 2, 8):
     ...         outputs = model(inputs)
+    >>> outputs.shape
+    torch.Size([2, 4])
 
     Args:
         model: with all its submodules.

@@ -28,6 +28,8 @@ def input_norms(modules: nn.Module | Iterable[nn.Module]) -> Iterator[Mapping[nn
     >>> layer = nn.Linear(8, 4)
     >>> with prune.input_norms([layer]) as norms:
     ...     y = layer(torch.randn(2, 5, 8))
+    >>> norms[layer].shape
+    torch.Size([1, 8])
     >>> m = prune.row_unstructured(layer, "weight", 0.5, factor=norms[layer])
 
     Args:

@@ -34,8 +34,12 @@ def check_ranks(model: nn.Module, group: Any = None) -> None:
     differ. A mask that is a DTensor is compared among the processes that have copies of the same
     part of it, those along a ``Replicate`` dim.
 
-    >>> prune.random_unstructured(model.module.fc, "weight", 0.5)  # of a DDP model
+    >>> from torch import distributed as dist
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    >>> model = nn.parallel.DistributedDataParallel(nn.Linear(8, 4))
+    >>> m = prune.l1_unstructured(model.module, "weight", amount=0.5)
     >>> prune.check_ranks(model)
+    >>> dist.destroy_process_group()
 
     Args:
         model: with all its submodules, pruned in any form.

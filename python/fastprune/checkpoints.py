@@ -30,8 +30,12 @@ def attach(model: _Module, state_dict: Mapping[str, Any]) -> _Module:
     with a mask of ones, of the dtype of the mask to be loaded. It reads no values. Parameters that
     are pruned already stay as they are. A transaction: if anything fails, the model is as it was.
 
-    >>> model = prune.attach(Model(), state_dict)
+    >>> state_dict = prune.l1_unstructured(nn.Linear(8, 4), "weight", 0.5).state_dict()
+    >>> model = prune.attach(nn.Linear(8, 4), state_dict)
     >>> model.load_state_dict(state_dict)
+    <All keys matched successfully>
+    >>> model.weight_mask.sum()
+    tensor(16.)
 
     A model on the meta device takes ``load_state_dict(state_dict, assign=True)``.
 
@@ -168,7 +172,12 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
     ``<name>_orig`` stands in ``model.state_dict()``; masks are left out. So it loads strictly into
     an unpruned model. The model itself is untouched; see :func:`torch.nn.utils.prune.remove`.
 
-    >>> torch.save(prune.dense_state_dict(model), "model.pt")
+    >>> model = prune.l1_unstructured(nn.Linear(8, 4), "weight", amount=0.5)
+    >>> dense = prune.dense_state_dict(model)
+    >>> sorted(dense), int((dense["weight"] == 0).sum())
+    (['bias', 'weight'], 16)
+    >>> nn.Linear(8, 4).load_state_dict(dense)
+    <All keys matched successfully>
 
     Args:
         model: pruned by fastprune or by torch, in whole, in part or not at all.

@@ -17,6 +17,15 @@ class PruningContainer(upstream.PruningContainer, BasePruningMethod):  # type: i
 
     See :class:`torch.nn.utils.prune.PruningContainer`.
     The last one decides on what the earlier ones left active.
+
+    >>> layer = nn.Linear(8, 4)
+    >>> for amount in (0.5, 0.25):
+    ...     layer = prune.l1_unstructured(layer, "weight", amount)
+    >>> (container,) = layer._forward_pre_hooks.values()
+    >>> type(container).__name__, [method.amount for method in container]
+    ('PruningContainer', [0.5, 0.25])
+    >>> layer.weight_mask.sum()  # half of 32, then a quarter of those 16
+    tensor(12.)
     """
 
     def __init__(self, *methods: upstream.BasePruningMethod) -> None:

@@ -64,6 +64,10 @@ def identity(module: _Module, name: str, *, replace: bool = False) -> _Module:
 
     As :func:`torch.nn.utils.prune.identity`.
 
+    >>> m = prune.identity(nn.Linear(4, 2), "weight")
+    >>> list(m.state_dict()), m.weight_mask.shape
+    (['bias', 'weight_orig', 'weight_mask'], torch.Size([2, 4]))
+
     Args:
         module: holds the tensor.
         name: of the parameter, of any shape and dtype.
@@ -92,6 +96,10 @@ def random_unstructured(
     """Prune random entries of ``module.<name>``, those upstream prunes with the same seed.
 
     As :func:`torch.nn.utils.prune.random_unstructured`.
+
+    >>> m = prune.random_unstructured(nn.Linear(8, 4), "weight", amount=10)
+    >>> m.weight_mask.sum()
+    tensor(22.)
 
     Args:
         module: holds the tensor to prune.
@@ -188,6 +196,10 @@ def random_structured(
 
     As :func:`torch.nn.utils.prune.random_structured`.
 
+    >>> m = prune.random_structured(nn.Linear(8, 4), "weight", amount=2, dim=1)
+    >>> (m.weight_mask == 0).all(dim=0).sum()
+    tensor(2)
+
     Args:
         module: holds the tensor to prune.
         name: of the parameter, of two dims at least; float64, float32, float16 and bfloat16
@@ -231,6 +243,10 @@ def ln_structured(
 
     As :func:`torch.nn.utils.prune.ln_structured`; among equal norms the lowest channel is pruned
     first.
+
+    >>> m = prune.ln_structured(nn.Conv2d(3, 8, 5), "weight", amount=0.25, n=2, dim=0)
+    >>> m.weight_mask.shape, int((m.weight_mask == 0).flatten(1).all(dim=1).sum())
+    (torch.Size([8, 3, 5, 5]), 2)
 
     Args:
         module: holds the tensor to prune.
@@ -279,6 +295,11 @@ def remove(module: _Module, name: str) -> _Module:
 
     As :func:`torch.nn.utils.prune.remove`; pruning is not undone.
 
+    >>> m = prune.l1_unstructured(nn.Linear(8, 4), "weight", amount=0.5)
+    >>> m = prune.remove(m, "weight")
+    >>> type(m.weight).__name__, int((m.weight == 0).sum()), list(m.state_dict())
+    ('Parameter', 16, ['bias', 'weight'])
+
     Args:
         module: holds the pruned tensor.
         name: of the tensor.
@@ -307,6 +328,13 @@ def is_pruned(module: nn.Module) -> bool:
 
     As :func:`torch.nn.utils.prune.is_pruned`.
 
+    >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU())
+    >>> prune.is_pruned(model)
+    False
+    >>> m = prune.l1_unstructured(model[0], "weight", amount=0.5)
+    >>> prune.is_pruned(model)
+    True
+
     Args:
         module: with all its submodules.
 
@@ -333,6 +361,11 @@ def custom_from_mask(module: _Module, name: str, mask: Tensor, *, replace: bool 
     """Prune what ``mask`` prunes of ``module.<name>``.
 
     As :func:`torch.nn.utils.prune.custom_from_mask`.
+
+    >>> mask = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1]])
+    >>> prune.custom_from_mask(nn.Linear(4, 2), "weight", mask).weight_mask
+    tensor([[1., 0., 1., 0.],
+            [0., 1., 0., 1.]])
 
     Args:
         module: holds the tensor to prune.
@@ -367,6 +400,12 @@ def global_unstructured(
     As :func:`torch.nn.utils.prune.global_unstructured`, but a Parameter that is listed several
     times, because modules share it, counts once. Its old mask is the product of theirs, and all of
     them get its new mask. A transaction over all modules: if anything fails, each is as it was.
+
+    >>> up, down = nn.Linear(8, 16), nn.Linear(16, 8)
+    >>> parameters = [(up, "weight"), (down, "weight")]
+    >>> prune.global_unstructured(parameters, prune.L1Unstructured, amount=0.5)
+    >>> up.weight_mask.sum() + down.weight_mask.sum()
+    tensor(128.)
 
     Args:
         parameters: (module, name) pairs; any iterable, a generator too.

@@ -79,9 +79,13 @@ def in_place(
     to be passed here before it is trained. ``AveragedModel`` averages buffers with
     ``use_buffers=True``, which masks are.
 
-    >>> prune.global_unstructured(parameters, prune.L1Unstructured, amount=0.9)
+    >>> model = prune.l1_unstructured(nn.Linear(8, 4), "weight", amount=0.75)
     >>> optimizer = torch.optim.AdamW(model.parameters())
-    >>> prune.in_place(model, optimizer)
+    >>> model = prune.in_place(model, optimizer)
+    >>> model(torch.randn(2, 8)).square().sum().backward()
+    >>> optimizer.step()
+    >>> type(model.weight).__name__, int((model.weight == 0).sum())
+    ('Parameter', 24)
 
     As the masks of :func:`torch.nn.utils.prune.remove`, but kept.
 
@@ -89,7 +93,7 @@ def in_place(
         model: pruned, with all its submodules; masks of 0 and 1.
         optimizer: any, of the parameters of ``model``; as it is, or as accelerate or Lightning wrap
             it.
-        mask_dtype: torch.bool, or ``"bits"`` for one bit an entry; see :mod:`fastprune.packing`.
+        mask_dtype: torch.bool, or ``"bits"`` for one bit an entry; see :func:`packed`.
         persistent: whether masks are in the state dict, as ``<name>_mask``.
 
     Returns:
@@ -130,6 +134,12 @@ def restore(model: _Module) -> _Module:
     zero. The methods applied so far are those of the hook. As
     :func:`torch.nn.utils.prune.custom_from_mask` leaves a module.
 
+    >>> layer = prune.in_place(prune.l1_unstructured(nn.Linear(8, 4), "weight", 0.5))
+    >>> list(layer.state_dict()), layer.weight_mask.dtype
+    (['bias', 'weight', 'weight_mask'], torch.bool)
+    >>> list(prune.restore(layer).state_dict()), layer.weight_mask.dtype
+    (['bias', 'weight_orig', 'weight_mask'], torch.float32)
+
     Args:
         model: with all its submodules; those that are not pruned in place are left alone.
 
@@ -169,8 +179,12 @@ def mask_gradients(model: nn.Module) -> None:
 
     To be called before :func:`torch.nn.utils.clip_grad_norm_`, so that pruned entries do not count:
 
+    >>> model = prune.in_place(prune.l1_unstructured(nn.Linear(8, 4), "weight", 0.5))
+    >>> model(torch.randn(2, 8)).square().sum().backward()
     >>> prune.mask_gradients(model)
-    >>> torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    >>> norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    >>> int((model.weight.grad == 0).sum())
+    16
 
     Args:
         model: with all its submodules.

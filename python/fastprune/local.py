@@ -52,9 +52,12 @@ def local_unstructured(
     modules share it, is pruned once, and all of them get its new mask. A transaction over all
     modules: if anything fails, each is as it was.
 
+    >>> up, down = nn.Linear(8, 16), nn.Linear(16, 8)
     >>> prune.local_unstructured(
-    ...     [(up, "weight"), (down, "weight")], prune.L1Unstructured, amount=[0.5, 0.8]
+    ...     [(up, "weight"), (down, "weight")], prune.L1Unstructured, amount=[0.5, 0.75]
     ... )
+    >>> up.weight_mask.sum(), down.weight_mask.sum()
+    (tensor(64.), tensor(32.))
 
     Args:
         parameters: (module, name) pairs; any iterable.

@@ -31,7 +31,13 @@ __all__ = [
 
 
 class Identity(Native, upstream.Identity, BasePruningMethod):
-    """Prunes nothing, but registers mask and hook; see :class:`torch.nn.utils.prune.Identity`."""
+    """Prunes nothing, but registers mask and hook; see :class:`torch.nn.utils.prune.Identity`.
+
+    >>> layer = nn.Linear(4, 2)
+    >>> method = prune.Identity.apply(layer, "weight")
+    >>> layer.weight_mask.sum()
+    tensor(8.)
+    """
 
     pattern = Pattern("unstructured")
 
@@ -56,6 +62,12 @@ class Identity(Native, upstream.Identity, BasePruningMethod):
 
 class CustomFromMask(Native, upstream.CustomFromMask, BasePruningMethod):
     """Prunes what a given mask prunes; see :class:`torch.nn.utils.prune.CustomFromMask`.
+
+    >>> layer = nn.Linear(4, 2, bias=False)
+    >>> method = prune.CustomFromMask.apply(layer, "weight", mask=torch.eye(2, 4))
+    >>> layer.weight_mask
+    tensor([[1., 0., 0., 0.],
+            [0., 1., 0., 0.]])
 
     Args:
         mask: of the shape of the tensor to prune, of any dtype; multiplied with the old mask.
@@ -110,6 +122,12 @@ class L1Unstructured(Native, upstream.L1Unstructured, BasePruningMethod):
 
     With a keyword it builds upon the mask that it is given, of which it counts and ranks what is
     active, also by itself and in upstream's container.
+
+    >>> prune.L1Unstructured(sparsity=0.5).prune(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    tensor([0., 0., 3., 4.])
+    >>> factor = torch.tensor([9.0, 1.0, 1.0, 1.0])
+    >>> prune.L1Unstructured(amount=2, factor=factor).prune(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    tensor([1., 0., 0., 4.])
 
     Args:
         amount: a float in [0, 1] is a fraction of the active entries, an int their number.
@@ -178,6 +196,10 @@ class RandomUnstructured(Native, upstream.RandomUnstructured, BasePruningMethod)
 
     The numbers are those upstream draws, so that the same seed gives the same mask.
 
+    >>> t = prune.RandomUnstructured(amount=3).prune(torch.ones(2, 4))
+    >>> t.shape, t.sum()
+    (torch.Size([2, 4]), tensor(5.))
+
     Args:
         amount: a float in [0, 1] is a fraction of the active entries, an int their number.
         sparsity: in place of ``amount``, as in :class:`L1Unstructured`.
@@ -220,6 +242,12 @@ class LnStructured(Native, upstream.LnStructured, BasePruningMethod):
     """Prunes the channels of smallest n-norm; see :class:`torch.nn.utils.prune.LnStructured`.
 
     Norms are accumulated in float64; ties go by the lowest channel.
+
+    >>> t = torch.tensor([[1.0, 1.0], [3.0, 0.0], [0.0, 0.5]])
+    >>> prune.LnStructured(amount=1, n=1, dim=0).prune(t)
+    tensor([[1., 1.],
+            [3., 0.],
+            [0., 0.]])
 
     Args:
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.
@@ -292,6 +320,10 @@ class RandomStructured(Native, upstream.RandomStructured, BasePruningMethod):
     """Prunes random channels; see :class:`torch.nn.utils.prune.RandomStructured`.
 
     The numbers are those upstream draws, so that the same seed gives the same mask.
+
+    >>> t = prune.RandomStructured(amount=0.5, dim=0).prune(torch.ones(4, 3))
+    >>> t.shape, t.sum()
+    (torch.Size([4, 3]), tensor(6.))
 
     Args:
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.

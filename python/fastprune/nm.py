@@ -81,7 +81,13 @@ class NMStructured(Factored):
 
     A ``score``, or the ``scores`` of a subclass, ranks as in :class:`Unstructured`.
 
-    >>> prune.NMStructured.apply(module, "weight", n=2, m=4)
+    >>> layer = nn.Linear(8, 4)
+    >>> method = prune.NMStructured.apply(layer, "weight", n=2, m=4)
+    >>> layer.weight_mask.view(4, 2, 4).sum(-1)
+    tensor([[2., 2.],
+            [2., 2.],
+            [2., 2.],
+            [2., 2.]])
 
     Args:
         n: how many entries of a run stay, 0 to ``m``.
@@ -183,6 +189,11 @@ def check_nm(tensor: Tensor, n: int, m: int, dim: int = 1) -> bool:
     """Whether each run of ``m`` entries along ``dim`` has at most ``n`` that are not zero.
 
     What :func:`torch.sparse.to_sparse_semi_structured` needs of a weight for 2:4.
+
+    >>> prune.check_nm(torch.tensor([[1, 1, 0, 0, 0, 1, 0, 1]]), 2, 4)
+    True
+    >>> prune.check_nm(torch.tensor([[1, 1, 1, 0, 0, 1, 0, 0]]), 2, 4)
+    False
 
     Args:
         tensor: a mask or a pruned tensor, of any dtype and device.

@@ -28,6 +28,9 @@ def packed(mask: Tensor) -> Tensor:
     the last entry are 0. For a mask of :func:`torch.nn.utils.prune.l1_unstructured` that is a
     thirty-second of its bytes.
 
+    >>> prune.packed(torch.tensor([[1.0, 0.0, 0.0, 1.0]]))
+    tensor([[9]], dtype=torch.uint8)
+
     Args:
         mask: of any dtype and shape, on any device.
 
@@ -48,6 +51,9 @@ def packed(mask: Tensor) -> Tensor:
 
 def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
     """The mask that :func:`packed` packed, by :func:`numpy.unpackbits`'s rule.
+
+    >>> prune.unpacked(torch.tensor([[9]], dtype=torch.uint8), [1, 4])
+    tensor([[ True, False, False,  True]])
 
     Args:
         bits: uint8, as ``packed`` returns it.

@@ -62,8 +62,8 @@ def parametrized(
     :class:`PruningContainer`. :func:`remove` and :func:`is_pruned` know it, and so does
     :func:`torch.nn.utils.parametrize.cached`.
 
-    >>> prune.parametrized(module, "weight", prune.L1Unstructured(amount=0.5))
-    >>> list(module.state_dict())
+    >>> m = prune.parametrized(nn.Linear(8, 4), "weight", prune.L1Unstructured(amount=0.5))
+    >>> list(m.state_dict())
     ['bias', 'parametrizations.weight.original', 'parametrizations.weight.0.mask']
 
     Args:

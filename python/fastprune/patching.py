@@ -42,7 +42,9 @@ def patch() -> AbstractContextManager[None]:
     It lasts until :func:`unpatch`, or as a context until the last context is left:
 
     >>> with fastprune.patch():
-    ...     torch.nn.utils.prune.l1_unstructured(module, "weight", amount=0.5)
+    ...     m = torch.nn.utils.prune.l1_unstructured(nn.Linear(8, 4), "weight", amount=0.5)
+    >>> m.weight_mask.sum()
+    tensor(16.)
 
     Safe to call from several threads; other processes are not affected. A layer pruned earlier can
     be deep-copied while it carries a gradient from its next forward on.
@@ -63,6 +65,11 @@ def unpatch() -> None:
     upstream's again, inside of a ``with`` too, whose end then does nothing. Does nothing where
     nothing is patched. Modules pruned meanwhile go on working. What others have put in place of
     ours meanwhile stays.
+
+    >>> patched = fastprune.patch()
+    >>> fastprune.unpatch()
+    >>> torch.nn.utils.prune.global_unstructured.__globals__["__name__"]
+    'torch.nn.utils.prune'
 
     Returns:
         None.

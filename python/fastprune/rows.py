@@ -61,7 +61,10 @@ class RowUnstructured(Factored):
 
     A ``score``, or the ``scores`` of a subclass, ranks as in :class:`Unstructured`.
 
-    >>> prune.RowUnstructured.apply(module, "weight", amount=0.5)
+    >>> layer = nn.Linear(8, 4)
+    >>> method = prune.RowUnstructured.apply(layer, "weight", amount=0.5)
+    >>> layer.weight_mask.sum(1)
+    tensor([4., 4., 4., 4.])
 
     Args:
         amount: of what remains: a float in [0, 1] is a fraction of a row's active entries, an int

@@ -95,7 +95,11 @@ class Unstructured(Scored):
     >>> class Taylor(prune.Unstructured):
     ...     def scores(self, t, mask):
     ...         return (t * t.grad).abs()
-    >>> Taylor.apply(module, "weight", amount=0.5)
+    >>> layer = nn.Linear(8, 4)
+    >>> layer(torch.randn(2, 8)).square().sum().backward()
+    >>> method = Taylor.apply(layer, "weight", amount=0.5)
+    >>> layer.weight_mask.sum()
+    tensor(16.)
 
     Args:
         amount: a float in [0, 1] is a fraction of the active entries, an int their number.
@@ -123,10 +127,14 @@ class Structured(Scored):
     As :class:`Unstructured`, but ``scores`` returns one number for each channel, shape
     ``[t.shape[dim]]``. Ties go by the lowest channel.
 
+    >>> activations = torch.tensor([[0.1, 0.9, 0.2, 0.4]])
     >>> class MeanActivation(prune.Structured):
     ...     def scores(self, t, mask):
     ...         return activations.mean(0)  # one for each output of a Linear layer
-    >>> MeanActivation.apply(module, "weight", amount=0.5, dim=0)
+    >>> layer = nn.Linear(8, 4)
+    >>> method = MeanActivation.apply(layer, "weight", amount=0.5, dim=0)
+    >>> layer.weight_mask.sum(1)
+    tensor([0., 8., 0., 8.])
 
     Args:
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.

@@ -24,6 +24,10 @@ def block_norms(ts: Sequence[Tensor], block: Sequence[int], p: float = 2.0) -> l
 
     On CUDA one launch for up to 16 tensors of one dtype.
 
+    >>> ops.block_norms([torch.ones(4, 8)], [2, 4])
+    [tensor([[1., 1.],
+            [1., 1.]], dtype=torch.float64)]
+
     Args:
         ts: float64, float32, float16 or bfloat16.
         block: how many indices of the first dim and of the second a block has; all other dims are
@@ -64,6 +68,11 @@ def block_masks(
 ) -> list[Tensor]:
     """Masks of entries from masks of blocks, as block sparsity has them (Gray et al., "GPU Kernels
     for Block-Sparse Weights").
+
+    >>> kept = torch.tensor([[True, False]])
+    >>> ops.block_masks([kept], [], [torch.randn(2, 4)], [2, 2])
+    [tensor([[1., 1., 0., 0.],
+            [1., 1., 0., 0.]])]
 
     Args:
         units: bool, for each of the tensors a mask of the shape of its :func:`block_norms`.
@@ -107,6 +116,12 @@ def block_prune(
     """:func:`block_masks` shaped as ``ts``, and with each mask its product with one of them.
 
     Written in one pass where dtypes and layouts allow. Blocks as Gray et al. have them.
+
+    >>> kept = torch.tensor([[True, False]])
+    >>> (mask,), (product,) = ops.block_prune([kept], [], [torch.ones(2, 4)], [2, 2])
+    >>> product
+    tensor([[1., 1., 0., 0.],
+            [1., 1., 0., 0.]])
 
     Args:
         units: as in :func:`block_masks`.

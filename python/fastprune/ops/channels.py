@@ -24,6 +24,9 @@ def channel_norms(t: Tensor, p: float, dim: int) -> Tensor:
     channels by. Sums are accumulated in float64 in one fixed order, so that the result does not
     depend on threads, nor on the device for ``p`` of 0, 1, 2 and infinity.
 
+    >>> ops.channel_norms(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), 2, 0)
+    tensor([5., 1.], dtype=torch.float64)
+
     Args:
         t: float64, float32, float16 or bfloat16, of any shape with at least one dim.
         p: order of the norm: any number or infinity.
@@ -57,6 +60,10 @@ def channel_mask(
     """A mask of the shape of ``like`` without the channels of lowest score, times the old mask.
 
     What :class:`torch.nn.utils.prune.LnStructured` decides by :func:`torch.topk` of the norms.
+
+    >>> ops.channel_mask(torch.tensor([5.0, 1.0]), torch.empty(2, 3), None, 1, 0)
+    tensor([[1., 1., 1.],
+            [0., 0., 0.]])
 
     Args:
         scores: one for each channel, shape ``[like.shape[dim]]``, ranked by magnitude; ties go by
@@ -107,6 +114,12 @@ def channel_prune(
 
     Written together where ``t`` is contiguous and of the mask's dtype. As
     :class:`torch.nn.utils.prune.LnStructured` prunes a tensor.
+
+    >>> t = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    >>> mask, product = ops.channel_prune(ops.channel_norms(t, 2, 0), t, None, 1, 0)
+    >>> product
+    tensor([[3., 4.],
+            [0., 0.]])
 
     Args:
         scores: one for each channel, shape ``[t.shape[dim]]``; see :func:`channel_mask`.

@@ -32,6 +32,9 @@ def combine_masks(old_mask: Tensor, new_mask: Tensor) -> Tensor:
 
     As :class:`torch.nn.utils.prune.CustomFromMask` combines masks.
 
+    >>> ops.combine_masks(torch.tensor([1.0, 1.0, 0.0]), torch.tensor([True, False, True]))
+    tensor([1., 0., 0.])
+
     Args:
         old_mask: floating point, bool or integer, of any shape.
         new_mask: of the shape of ``old_mask``, of any of these dtypes.
@@ -59,6 +62,9 @@ def masked_mul(t: Tensor, mask: Tensor) -> Tensor:
     ``t``, and in ``mask`` if that requires a gradient. Compilers and exporters see an ordinary
     multiplication.
 
+    >>> ops.masked_mul(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([True, False, True]))
+    tensor([1., 0., 3.])
+
     Args:
         t: of any dtype; float64, float32, float16 and bfloat16 have kernels of ours.
         mask: of the shape of ``t`` or one that broadcasts; of any dtype.
@@ -78,6 +84,12 @@ def masked_mul(t: Tensor, mask: Tensor) -> Tensor:
 def masked_mul_(t: Tensor, mask: Tensor) -> Tensor:
     """:func:`masked_mul` in place, as :meth:`torch.Tensor.mul_`.
 
+    >>> t = torch.tensor([1.0, 2.0, 3.0])
+    >>> ops.masked_mul_(t, torch.tensor([True, False, True])) is t
+    True
+    >>> t
+    tensor([1., 0., 3.])
+
     Args:
         t: changed; see :func:`masked_mul`.
         mask: of the shape of ``t`` or one that broadcasts to it; of any dtype.
@@ -96,6 +108,9 @@ def masked_mul_(t: Tensor, mask: Tensor) -> Tensor:
 
 def masked_muls(ts: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
     """:func:`masked_mul` over a list, in one launch on CUDA; as :func:`torch._foreach_mul`.
+
+    >>> ops.masked_muls([torch.ones(2), torch.ones(1, 2)], [torch.eye(2)[0], torch.eye(2)[1:]])
+    [tensor([1., 0.]), tensor([[0., 1.]])]
 
     Args:
         ts: see :func:`masked_mul`.
@@ -123,7 +138,7 @@ def masked_muls_(ts: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
 
     - bool, of the shape of ``t``;
     - packed: uint8, of shape ``[rows, ceil(cols / 8)]`` for ``t.flatten(1)`` of shape ``[rows,
-      cols]`` (a vector or a scalar is one row), as :func:`fastprune.packing.packed` makes it. Bits
+      cols]`` (a vector or a scalar is one row), as :func:`fastprune.packed` makes it. Bits
       after the last entry of a row are ignored;
     - any other dtype, of the shape of ``t``: then this is :func:`masked_mul_`. A uint8 mask of a
       ``t`` of one column is read as packed: values other than 0 and 1 count by their lowest bit.
@@ -131,6 +146,12 @@ def masked_muls_(ts: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
     By a bool or packed mask pruned entries are set to +0, whatever they are, and the others are not
     touched. A product would keep the NaN or Inf of a gradient that overflowed at a pruned entry;
     and only pruned entries need a write. Otherwise as :func:`torch._foreach_mul_`.
+
+    >>> t = torch.tensor([1.0, torch.nan, 3.0])
+    >>> ops.masked_muls_([t], [torch.tensor([True, False, True])])
+    [tensor([1., 0., 3.])]
+    >>> ops.masked_muls_([t], [prune.packed(torch.tensor([0, 1, 1]))])
+    [tensor([0., 0., 3.])]
 
     Args:
         ts: changed; of any dtypes, devices and layouts; float64, float32, float16 and bfloat16 have

@@ -34,6 +34,9 @@ def nm_masks(
     N:M sparsity (Zhou et al., arXiv:2102.04010). The last run may be shorter: of r entries
     min(r, n) stay. Each tensor is decided by itself.
 
+    >>> ops.nm_masks([torch.tensor([[4.0, 1.0, -3.0, 2.0, 1.0, 1.0, 1.0, 1.0]])], [], 2, 4, dim=1)
+    [tensor([[1., 0., 1., 0., 0., 0., 1., 1.]])]
+
     Args:
         scores: float64, float32, float16 or bfloat16.
         masks: old mask or None (all ones) for each of the scores; or an empty sequence. Entries
@@ -101,6 +104,11 @@ def nm_prune(
     """:func:`nm_masks`, and with each mask its product with one of ``ts``.
 
     Written in one pass where dtypes and layouts allow. N:M sparsity as Zhou et al. define it.
+
+    >>> t = torch.tensor([[4.0, 1.0, -3.0, 2.0]])
+    >>> (mask,), (product,) = ops.nm_prune([t], [], [t], 2, 4, dim=1)
+    >>> product
+    tensor([[ 4.,  0., -3.,  0.]])
 
     Args:
         scores: as in :func:`nm_masks`.

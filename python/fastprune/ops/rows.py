@@ -33,6 +33,10 @@ def row_masks(
     As Wanda prunes (Sun et al., arXiv:2306.11695). The entries of smallest magnitude go, lowest
     index first among equals. Each tensor, and each row, is decided by itself.
 
+    >>> ops.row_masks([torch.tensor([[1.0, 2.0], [4.0, 3.0]])], [], 0.5, dim=0)
+    [tensor([[0., 1.],
+            [1., 0.]])]
+
     Args:
         scores: float64, float32, float16 or bfloat16.
         masks: old mask or None (all ones) for each of the scores; or an empty sequence. Only
@@ -96,6 +100,12 @@ def row_prune(
     """:func:`row_masks`, and with each mask its product with one of ``ts``.
 
     Written in one pass where dtypes and layouts allow. Budgets by row as Sun et al. have them.
+
+    >>> t = torch.tensor([[1.0, 2.0], [4.0, 3.0]])
+    >>> (mask,), (product,) = ops.row_prune([t], [], [t], 1, dim=0)
+    >>> product
+    tensor([[0., 2.],
+            [4., 0.]])
 
     Args:
         scores: as in :func:`row_masks`.

@@ -35,6 +35,12 @@ def topk_masks(
     :class:`~torch.nn.utils.prune.L1Unstructured`; of one tensor, or with an amount for each, what
     :func:`~torch.nn.utils.prune.l1_unstructured` does.
 
+    >>> scores = [torch.tensor([1.0, 4.0]), torch.tensor([[2.0, 3.0]])]
+    >>> ops.topk_masks(scores, [], 3)  # of all together
+    [tensor([0., 1.]), tensor([[0., 0.]])]
+    >>> ops.topk_masks(scores, [], [1, 1], dtype=torch.bool)  # of each
+    [tensor([False,  True]), tensor([[False,  True]])]
+
     Args:
         scores: float64, float32, float16 or bfloat16, of one dtype and on one device.
         masks: old mask or None (all ones) for each of the scores; or an empty sequence. Floating
@@ -96,6 +102,11 @@ def topk_prune(
     On the CPU from one sweep, where all are float32 or all float64. As
     :func:`torch.nn.utils.prune.l1_unstructured` prunes a tensor.
 
+    >>> t = torch.tensor([1.0, -4.0, 2.0, 3.0])
+    >>> (mask,), (product,) = ops.topk_prune([t], [], [t], 0.5)
+    >>> mask, product
+    (tensor([0., 1., 0., 1.]), tensor([ 0., -4.,  0.,  3.]))
+
     Args:
         scores: as in :func:`topk_masks`.
         masks: as in :func:`topk_masks`.
@@ -146,6 +157,10 @@ def topk_part(
     For those who drive a selection over parts by themselves: fastprune/parts.py does what
     :func:`torch.nn.utils.prune.global_unstructured` decides. Its methods are in
     csrc/args/topk_part.h.
+
+    >>> part = ops.topk_part([torch.randn(4, 8)], [], torch.float32)
+    >>> [name for name in ("sample", "sweep", "histogram", "fixup") if hasattr(part, name)]
+    ['sample', 'sweep', 'histogram', 'fixup']
 
     Args:
         scores: as in :func:`topk_masks`; not an empty sequence.
