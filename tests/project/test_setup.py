@@ -10,6 +10,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,6 @@ from torch.utils import cpp_extension
 sysconfig.get_path = lambda name, get=sysconfig.get_path: (
     os.environ["SCRIPTS"] if name == "scripts" else get(name)
 )
-sys.platform = os.environ.get("SYSTEM", sys.platform)
 torch.__version__ = os.environ.get("TORCH_VERSION", torch.__version__)
 if "CUDA" in os.environ:
     torch.version.cuda = os.environ["CUDA"] or None
@@ -252,42 +252,79 @@ def links_anyway() -> bool:
     return subprocess.run(command, env=env, capture_output=True, check=False).returncode == 0
 
 
-def clang(openmp: bool) -> str:
-    """Takes a program from its input if it has OpenMP, compiles nothing else."""
-    said = '[ "$1" = --version ] && { echo "Apple clang version 17.0.0"; exit 0; }'
-    headers = f'for a in "$@"; do [ "$a" = - ] && exit {0 if openmp else 1}; done'
-    return f'{said}\n{headers}\necho "{COMPILED}: $*"; exit 1'
-
-
-@pytest.mark.parametrize("system", ["linux", "darwin"])
-@pytest.mark.parametrize("openmp", [True, False])
-def test_clang_with_and_without_openmp(machine: Machine, system: str, openmp: bool) -> None:
-    machine.add_ninja()
-    machine.env |= {"CXX": str(machine.add("clang++", clang(openmp))), "SYSTEM": system}
-    said = machine.setup()
-    assert COMPILED in said
-    assert ("the kernels will run on one thread" in said) != openmp
-    install = "brew install libomp" if system == "darwin" else "apt-get install libomp-dev"
-    assert (install in said) != openmp
-    called = next(line for line in said.splitlines() if line.startswith(COMPILED))
-    assert ("-fopenmp" in called.split()) == openmp
-    assert ("-Xclang -fopenmp" in called) == (openmp and system == "darwin")
-
-
-def test_omp_prefix_of_macos(machine: Machine) -> None:
-    machine.add_ninja()
-    header = machine.folder / "omp" / "include" / "omp.h"
-    header.parent.mkdir(parents=True)
-    header.touch()
-    machine.env |= {"CXX": str(machine.add("clang++", clang(True))), "SYSTEM": "darwin"}
-    machine.env["OMP_PREFIX"] = str(machine.folder / "omp")
-    assert f"-Xclang -fopenmp -I{header.parent}" in machine.setup()
-
-
 @pytest.fixture(scope="module")
 def functions() -> dict[str, Any]:
     """What setup.py defines, without a build."""
     return runpy.run_path(str(ROOT / "setup.py"))
+
+
+@dataclass
+class Clang:
+    """A compiler that has OpenMP or not, and what add_openmp makes of it."""
+
+    functions: dict[str, Any]
+    path: Path
+
+    def flags(self, openmp: bool) -> tuple[list[str], list[str]]:
+        code = 0 if openmp else 1
+        said = '[ "$1" = --version ] && echo "Apple clang version 17.0.0" && exit 0'
+        self.path.write_text(f"#!/bin/sh\n{said}\nexit {code}\n")
+        self.path.chmod(0o755)
+        extension = SimpleNamespace(extra_compile_args={"cxx": []}, extra_link_args=[])
+        compiler = SimpleNamespace(compiler_cxx=[str(self.path)])
+        command = SimpleNamespace(compiler=compiler, extensions=[extension])
+        self.functions["BuildExtension"].add_openmp(command)
+        return extension.extra_compile_args["cxx"], extension.extra_link_args
+
+
+@pytest.fixture
+def clang(functions: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clang:
+    for name in ("CXX", "OMP_PREFIX"):
+        monkeypatch.delenv(name, raising=False)
+    return Clang(functions, tmp_path / "clang++")
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_clang_with_openmp(clang: Clang, system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    compile_flags, link_flags = clang.flags(openmp=True)
+    if system == "linux":
+        assert compile_flags == link_flags == ["-fopenmp"]
+    else:
+        assert compile_flags[:2] == ["-Xclang", "-fopenmp"] and link_flags == []
+
+
+@pytest.mark.parametrize(
+    ("system", "install"),
+    [("linux", "apt-get install libomp-dev"), ("darwin", "brew install libomp")],
+)
+def test_clang_without_openmp(
+    clang: Clang,
+    system: str,
+    install: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    assert clang.flags(openmp=False) == ([], [])
+    said = capsys.readouterr().out
+    assert "the kernels will run on one thread" in said and install in said
+
+
+def test_omp_prefix_of_macos(clang: Clang, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = tmp_path / "include" / "omp.h"
+    header.parent.mkdir()
+    header.touch()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv("OMP_PREFIX", str(tmp_path))
+    assert clang.flags(openmp=True) == (["-Xclang", "-fopenmp", f"-I{header.parent}"], [])
+
+
+@pytest.mark.skipif(LINKER is None, reason="there is no g++")
+def test_gcc_has_openmp(functions: dict[str, Any]) -> None:
+    assert not functions["may_lack_openmp"]("linux", [LINKER])
+    assert functions["includes_omp"]([LINKER, "-fopenmp"])
+    assert not functions["includes_omp"]([LINKER])
 
 
 def test_flags_of_msvc(functions: dict[str, Any]) -> None:
