@@ -12,6 +12,10 @@
 #                    more seeds, and docs/races.md anew; of both make test takes a share
 #   make docs        the site, into build/docs: warnings are errors, every local link is followed
 #   make sdist       an sdist, unpacked elsewhere, built there and tested; SDIST_TESTS for a part
+#   make dist        an sdist and the wheel that it builds, in dist/; the wheel installed in a clean
+#                    environment and tested there; DIST_TESTS for more tests
+#   make test-torch-2.9, -2.11, -2.13, -2.14   make test with the torch of that name, each in an
+#                    environment of its own
 #   make clients     the pruning tests of PyTorch, Lightning and coremltools with fastprune, in an
 #                    environment with these; PYTORCH=, LIGHTNING=, COREMLTOOLS= name checkouts
 #   make frameworks  tests of pruning in Lightning, transformers and accelerate, with these packages in
@@ -36,16 +40,23 @@ BENCH_ARGS ?=
 DEMO_ARGS ?=
 JOBS ?= auto
 
+# The versions that the targets test-torch-* take.
+TORCH_2.9 := torch==2.9.1
+TORCH_2.11 := torch==2.11.0
+TORCH_2.13 := torch==2.13.0
+TORCH_2.14 := torch==2.14.1
+TEST_TORCH := test-torch-2.9 test-torch-2.11 test-torch-2.13 test-torch-2.14
+
 VENV := .venv
 CUDA_VENV := .venv-cuda
 CLIENTS_VENV := .venv-clients
 BUILD_TOOLS := setuptools>=77,<82 wheel ninja pybind11 numpy build
 TEST_TOOLS := pytest>=8 pytest-xdist>=3.6 tomli>=2;python_version<"3.11" hypothesis>=6 \
-  expecttest rich>=13 matplotlib>=3.8 onnx>=1.19 onnxscript>=0.5 safetensors>=0.4
+  expecttest rich>=13 matplotlib>=3.8 onnx>=1.19 onnxscript>=0.5 safetensors>=0.4 pyyaml>=6
 CLIENTS := pytest>=8 expecttest hypothesis>=6 lightning>=2.5 coremltools>=9 \
   transformers>=5 accelerate>=1.10
 DOCS_TOOLS := sphinx==9.* furo==2025.* myst-parser==5.*
-LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.*
+LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.* typos==1.52.*
 # A suite in several processes, each test file in one of them. OpenMP's threads sleep while they wait,
 # as other processes need the cores.
 PYTEST := -m pytest -n $(JOBS) --dist loadfile
@@ -74,11 +85,14 @@ $(if $(SYSTEM_TORCH),,$(1)/bin/python -m pip check --disable-pip-version-check)
 touch $(1)/.tools
 endef
 
-.PHONY: test demo demo-methods bench docs sdist broken compatibility clients frameworks races sanitize sanitize-cases cuda-build cuda-report lint format clean
+.PHONY: test $(TEST_TORCH) demo demo-methods bench docs sdist dist broken compatibility clients frameworks races sanitize sanitize-cases cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
 	cd tests && ../$(VENV)/bin/python -m cuda_on_host.build  # once, not in each process
 	$(WITH_OTHERS) $(VENV)/bin/python $(PYTEST) $(PYTEST_ARGS)
+
+$(TEST_TORCH): test-torch-%:
+	$(MAKE) test VENV=.venv-torch-$* TORCH='$(TORCH_$*)' SYSTEM_TORCH=
 
 demo: $(VENV)/.built $(VENV)/.demo
 	$(VENV)/bin/python examples/prune_minilm.py
@@ -159,6 +173,25 @@ sdist: $(VENV)/.built
 	$(WITH_OTHERS) PYTHONPATH=lib $$python $(PYTEST) -k "not ($(ON_HOST))" \
 	  $(SDIST_TESTS) $(PYTEST_ARGS)
 
+# The wheel is built from the sdist, and its tests are those of the sdist. The clean environment has
+# the wheel, and sees torch and pytest in $(VENV) by a path file, after its own packages.
+DIST_TESTS ?= tests/project/test_readme.py
+dist: $(VENV)/.tools
+	rm -rf build/dist/sdist build/dist/venv dist/fastprune-* && mkdir -p build/dist/sdist
+	$(VENV)/bin/python -m build --sdist --no-isolation --skip-dependency-check --outdir dist . > build/dist/sdist.log
+	tar -xzf dist/fastprune-*.tar.gz -C build/dist/sdist --strip-components=1
+	FASTPRUNE_WHEEL=1 FASTPRUNE_BUILD_BASE=$(CURDIR)/build/dist/objects $(VENV)/bin/python -m build \
+	  --wheel --no-isolation --skip-dependency-check --outdir dist build/dist/sdist \
+	  > build/dist/wheel.log 2>&1 || { tail -50 build/dist/wheel.log; exit 1; }
+	$(PYTHON) -m venv build/dist/venv
+	$(VENV)/bin/python -c 'import sys; print(*[p for p in sys.path if p.endswith("-packages")], sep="\n")' \
+	  > $$(build/dist/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/others.pth
+	build/dist/venv/bin/python $(INSTALL) --no-index --no-deps --force-reinstall dist/fastprune-*.whl
+	cd build/dist && venv/bin/python -I $(CURDIR)/scripts/check_install.py
+	cd build/dist/sdist && $(WITH_OTHERS) ../venv/bin/python $(PYTEST) -k "not ($(ON_HOST))" \
+	  $(DIST_TESTS) $(PYTEST_ARGS)
+	ls -l dist
+
 # `make test` has run what needs the kernels on the host.
 cuda-build: $(CUDA_VENV)/.built
 	$(if $(SYSTEM_TORCH),,$(CUDA_VENV)/bin/python -m pip check --disable-pip-version-check)
@@ -175,6 +208,7 @@ lint: $(VENV)/.lint $(VENV)/.built
 	$(VENV)/bin/ruff format --check $(PY_SOURCES)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES)
+	$(VENV)/bin/typos
 
 format: $(VENV)/.lint
 	$(VENV)/bin/ruff check --fix $(PY_SOURCES)
@@ -182,7 +216,7 @@ format: $(VENV)/.lint
 	$(VENV)/bin/clang-format -i $(CXX_SOURCES)
 
 clean:
-	rm -rf build $(VENV) $(CUDA_VENV) $(CLIENTS_VENV)
+	rm -rf build dist $(VENV) $(CUDA_VENV) $(CLIENTS_VENV) $(TEST_TORCH:test-%=.venv-%)
 
 # The stamps: .torch is the environment, .tools what building and testing need, anew when this file
 # changes, .built the extension, .demo, .bench, .docs and .lint what those need.
@@ -210,7 +244,7 @@ $(VENV)/.docs: $(VENV)/.torch Makefile
 	$(VENV)/bin/python $(INSTALL) $(foreach tool,$(DOCS_TOOLS),'$(tool)')
 	touch $@
 
-$(VENV)/.lint: $(VENV)/.torch
+$(VENV)/.lint: $(VENV)/.torch Makefile
 	$(VENV)/bin/python $(INSTALL) $(foreach tool,$(LINT_TOOLS),'$(tool)')
 	touch $@
 

@@ -7,15 +7,88 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tempfile
 from functools import partial
 from pathlib import Path
 
-import torch
 from setuptools import Extension, setup
-from torch.utils import cpp_extension
+
+OLDEST_TORCH = (2, 9)
+
+try:
+    import torch
+    from torch.utils import cpp_extension
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise SystemExit(
+        "fastprune is built against the PyTorch that is installed, and this Python has none: "
+        "pip install 'torch>=2.9', then build with pip's --no-build-isolation"
+    ) from None
 
 CSRC = Path("csrc")
+
+
+def torch_version() -> tuple[int, int]:
+    major, minor = re.findall(r"\d+", torch.__version__)[:2]
+    return int(major), int(minor)
+
+
+def check_torch() -> None:
+    if torch_version() < OLDEST_TORCH:
+        raise SystemExit(
+            f"fastprune takes PyTorch 2.9 or newer, and this Python has {torch.__version__}: "
+            "pip install --upgrade 'torch>=2.9'"
+        )
+
+
+def find_ninja() -> None:
+    """Where pip puts it, too: a virtual environment that is not activated is not on PATH."""
+    scripts = sysconfig.get_path("scripts")
+    if shutil.which("ninja") is None and shutil.which("ninja", path=scripts) is not None:
+        os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])
+    if shutil.which("ninja") is None:
+        print(
+            "fastprune: no ninja was found, so files are compiled one at a time; for one on each "
+            "core: pip install ninja",
+            flush=True,
+        )
+
+
+def for_publication() -> bool:
+    """Whether a wheel is for elsewhere; it then fits one minor version of torch alone."""
+    return os.environ.get("FASTPRUNE_WHEEL", "0") != "0"
+
+
+def version(with_cuda: bool) -> str:
+    """The version of _version.py; of a wheel for publication with the torch it was built with."""
+    source = Path("python/fastprune/_version.py").read_text()
+    (public,) = re.findall(r'^__version__ = "(.+)"$', source, re.MULTILINE)
+    if not for_publication():
+        return str(public)
+    cuda = (torch.version.cuda or "").replace(".", "")
+    return "{}+pt{}.{}{}".format(public, *torch_version(), f"cu{cuda}" if with_cuda else "cpu")
+
+
+def requirement() -> str:
+    if for_publication():
+        return "torch=={}.{}.*".format(*torch_version())
+    return "torch>={}.{}".format(*OLDEST_TORCH)
+
+
+def urls() -> dict[str, str]:
+    """Those of the repository, if a build is told where that is."""
+    url = os.environ.get("FASTPRUNE_URL", "").rstrip("/")
+    if not url:
+        return {}
+    return {
+        "Source": url,
+        "Issues": f"{url}/issues",
+        "Changelog": f"{url}/blob/main/CHANGELOG.md",
+        "Documentation": f"{url}/tree/main/docs",
+    }
 
 
 def default_archs() -> str:
@@ -33,11 +106,17 @@ def decide_cuda() -> tuple[bool, str]:
         return False, "FORCE_CUDA=0"
     if torch.version.cuda is None:
         if forced:
-            raise SystemExit("FORCE_CUDA=1, but this torch was built without CUDA")
+            raise SystemExit(
+                f"FORCE_CUDA=1, but this torch, {torch.__version__}, was built without CUDA; "
+                "install a torch with CUDA, or set FORCE_CUDA=0"
+            )
         return False, "this torch was built without CUDA"
     if cpp_extension.CUDA_HOME is None:
         if forced:
-            raise SystemExit("FORCE_CUDA=1, but no CUDA toolkit was found: set CUDA_HOME")
+            raise SystemExit(
+                "FORCE_CUDA=1, but no CUDA toolkit was found; install the one of CUDA "
+                f"{torch.version.cuda} and set CUDA_HOME to it, or set FORCE_CUDA=0"
+            )
         return False, "no CUDA toolkit was found; set CUDA_HOME to build with CUDA"
     why = "FORCE_CUDA=1" if forced else f"CUDA {torch.version.cuda} at {cpp_extension.CUDA_HOME}"
     return True, why
@@ -65,10 +144,25 @@ class BuildExtension(cpp_extension.BuildExtension):
     """Says in one sentence what a build lacks, before anything is compiled."""
 
     def build_extensions(self) -> None:
-        self.check_compiler()
+        if self.compiler.compiler_type == "msvc":
+            self.check_msvc()
+        else:
+            self.check_compiler()
+            self.add_openmp()
         if with_cuda:
             self.check_toolkit()
         super().build_extensions()
+
+    def check_msvc(self) -> None:
+        """What setuptools did not find when it looked for Visual Studio."""
+        try:
+            if not self.compiler.initialized:
+                self.compiler.initialize()
+        except Exception as error:  # of setuptools' own copy of distutils
+            raise SystemExit(
+                f"no C++ compiler was found: {error}; install the Build Tools for Visual Studio "
+                "2022 with 'Desktop development with C++', and build in its Native Tools prompt"
+            ) from None
 
     def check_compiler(self) -> None:
         """CXX compiles and links; without it, c++ compiles and what built this Python links."""
@@ -87,11 +181,31 @@ class BuildExtension(cpp_extension.BuildExtension):
                 "(Debian, Ubuntu: apt-get install g++), or set CXX to the one to use"
             )
 
+    def add_openmp(self) -> None:
+        """Without it at::parallel_for runs on one thread; torch brings the runtime."""
+        cxx = shlex.split(os.environ.get("CXX", self.compiler.compiler_cxx[0]))
+        compile_flags, link_flags = openmp_flags(sys.platform)
+        if may_lack_openmp(sys.platform, cxx) and not includes_omp([*cxx, *compile_flags]):
+            mac = sys.platform == "darwin"
+            install = "brew install libomp" if mac else "Debian, Ubuntu: apt-get install libomp-dev"
+            print(
+                f"fastprune: {cxx[0]} has no omp.h, so the kernels will run on one thread; for all "
+                f"threads install OpenMP ({install}) and build again",
+                flush=True,
+            )
+            return
+        for extension in self.extensions:
+            extension.extra_compile_args["cxx"] += compile_flags
+            extension.extra_link_args += link_flags
+
     def check_toolkit(self) -> None:
         """The CUDA sources take nvcc, and linking takes libcudart."""
         instead = "set CUDA_HOME to a whole CUDA toolkit, or FORCE_CUDA=0 to build without CUDA"
-        if not (cuda_home() / "bin" / "nvcc").exists():
-            raise SystemExit(f"CUDA_HOME, which is {cuda_home()}, has no bin/nvcc; {instead}")
+        nvcc = "bin/nvcc.exe" if sys.platform == "win32" else "bin/nvcc"
+        if not (cuda_home() / nvcc).exists():
+            raise SystemExit(f"CUDA_HOME, which is {cuda_home()}, has no {nvcc}; {instead}")
+        if sys.platform == "win32":
+            return
         # Asking the linker covers LIBRARY_PATH, LDFLAGS and its own folders too. If it cannot link
         # anything, the fault is not the toolkit's.
         if self.links_with("cudart") or not self.links_with("m"):
@@ -150,14 +264,58 @@ def kernels(backend: str, suffix: str) -> list[Path]:
     return sources
 
 
+def host_flags(system: str) -> list[str]:
+    """For the C++ compiler, without OpenMP where it may lack it. Not tried on macOS and Windows.
+
+    Norms must round the same on every machine, so products and sums are not contracted to fma.
+    """
+    if system == "win32":
+        standard = ["/std:c++20", "/permissive-", "/Zc:__cplusplus", "/bigobj"]
+        return ["/O2", *standard, "/fp:precise", "/openmp", f"/FI{(CSRC / 'msvc.h').resolve()}"]
+    return ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off"]
+
+
+def nvcc_flags(system: str) -> list[str]:
+    host = [] if system == "win32" else ["-Xcompiler", "-fvisibility=hidden"]
+    return ["-O3", *host, "-Xptxas", "-v"]
+
+
+def openmp_flags(system: str) -> tuple[list[str], list[str]]:
+    """For the compiler and the linker.
+
+    Apple's clang takes -fopenmp only past its driver and has no omp.h. The runtime is the libomp
+    that torch has loaded; a Python extension on macOS need not link with it.
+    """
+    if system != "darwin":
+        return ["-fopenmp"], ["-fopenmp"]
+    folders = [os.environ.get("OMP_PREFIX", ""), sys.prefix]
+    folders += ["/opt/homebrew/opt/libomp", "/usr/local/opt/libomp"]
+    found = [f"-I{f}/include" for f in folders if f and Path(f, "include", "omp.h").exists()]
+    return ["-Xclang", "-fopenmp", *found[:1]], []
+
+
+def may_lack_openmp(system: str, cxx: list[str]) -> bool:
+    """GCC has its own; clang's is another package."""
+    if system == "darwin":
+        return True
+    said = subprocess.run([*cxx, "--version"], capture_output=True, text=True, check=False)
+    return "clang" in said.stdout
+
+
+def includes_omp(command: list[str]) -> bool:
+    """Whether a compiler with these flags compiles what at::parallel_for takes of OpenMP."""
+    source = "#include <omp.h>\n#ifndef _OPENMP\n#error\n#endif\n"
+    command = [*command, "-fsyntax-only", "-x", "c++", "-"]
+    return not subprocess.run(
+        command, input=source, capture_output=True, text=True, check=False
+    ).returncode
+
+
 def extension(with_cuda: bool) -> Extension:
     kernels("cpu", "cpp")
     sources = list(CSRC.rglob("*.cpp"))
-    # Norms must round the same on every machine, so products and sums are not contracted to fma.
-    cxx = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off"]
-    cxx += ["-fopenmp"]  # without it at::parallel_for runs on one thread; torch brings the runtime
-    cxx += os.environ.get("FASTPRUNE_CXXFLAGS", "").split()
-    link = ["-fopenmp", *os.environ.get("FASTPRUNE_LDFLAGS", "").split()]
+    cxx = [*host_flags(sys.platform), *os.environ.get("FASTPRUNE_CXXFLAGS", "").split()]
+    link = os.environ.get("FASTPRUNE_LDFLAGS", "").split()
     headers = [str(p) for p in [*CSRC.rglob("*.h"), *CSRC.rglob("*.cuh")]]
     root = str(CSRC.resolve())  # every include starts from here
     common = {"depends": headers, "include_dirs": [root], "extra_link_args": link}
@@ -168,8 +326,7 @@ def extension(with_cuda: bool) -> Extension:
     sources += kernels("cuda", "cu")
     if not torch.cuda.is_available():
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_archs())
-    nvcc = ["-O3", "-Xcompiler", "-fvisibility=hidden", "-Xptxas", "-v"]
-    nvcc += os.environ.get("FASTPRUNE_NVCCFLAGS", "").split()
+    nvcc = [*nvcc_flags(sys.platform), *os.environ.get("FASTPRUNE_NVCCFLAGS", "").split()]
     made = cpp_extension.CUDAExtension(
         "fastprune._C",
         sorted(map(str, sources)),
@@ -182,13 +339,19 @@ def extension(with_cuda: bool) -> Extension:
     return made
 
 
-# One build folder a torch: objects built against one do not link with another.
-build_base = os.environ.get("FASTPRUNE_BUILD_BASE", f"build/torch-{torch.__version__}")
-check_sdist()
-with_cuda, why = decide_cuda()
-print(f"fastprune: building {'CPU and CUDA' if with_cuda else 'CPU only'} ({why})", flush=True)
-setup(
-    ext_modules=[extension(with_cuda)],
-    options={"build": {"build_base": build_base}},
-    cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True)},
-)
+if __name__ == "__main__":
+    check_torch()
+    check_sdist()
+    with_cuda, why = decide_cuda()
+    print(f"fastprune: building {'CPU and CUDA' if with_cuda else 'CPU only'} ({why})", flush=True)
+    find_ninja()
+    # One build folder a torch: objects built against one do not link with another.
+    build_base = os.environ.get("FASTPRUNE_BUILD_BASE", f"build/torch-{torch.__version__}")
+    setup(
+        version=version(with_cuda),
+        install_requires=[requirement()],
+        project_urls=urls(),
+        ext_modules=[extension(with_cuda)],
+        options={"build": {"build_base": build_base}},
+        cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True)},
+    )

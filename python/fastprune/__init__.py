@@ -16,6 +16,13 @@ except ImportError as error:
         f"({torch.__version__}). Build it with: pip install --no-build-isolation ."
     ) from error
 
+# One that was built for another torch may load all the same, and read tensors wrongly.
+if _C.build_info()["torch"].split(".")[:2] != torch.__version__.split(".")[:2]:
+    raise ImportError(
+        f"fastprune was built for torch {_C.build_info()['torch']}, and this is "
+        f"{torch.__version__}. Build it anew with: pip install --no-build-isolation ."
+    )
+
 from torch.nn.utils.prune import (
     _compute_norm as _compute_norm,
     _compute_nparams_toprune as _compute_nparams_toprune,
@@ -43,6 +50,7 @@ from . import (
     rows,
     scored,
 )
+from ._version import __version__ as __version__
 from .base import BasePruningMethod
 from .blocks import *  # noqa: F403, by their __all__
 from .caching import *  # noqa: F403
@@ -61,8 +69,6 @@ from .patching import *  # noqa: F403
 from .reporting import *  # noqa: F403
 from .rows import *  # noqa: F403
 from .scored import *  # noqa: F403
-
-__version__ = "0.1.0"
 
 __all__ = ["BasePruningMethod", "PruningContainer", "ops", "packed", "unpacked"]
 __all__ += blocks.__all__

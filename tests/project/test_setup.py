@@ -5,12 +5,20 @@ fails at once; only the linker is real.
 """
 
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+
+import fastprune
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILED = "the compiler was called"
@@ -18,8 +26,15 @@ LINKER = shutil.which(os.environ.get("CXX", "g++"))
 
 # setup.py as with a torch that has CUDA, whichever torch is installed here.
 DRIVER = """
-import os, runpy, sys, torch
+import os, runpy, sys, sysconfig, torch
 from torch.utils import cpp_extension
+sysconfig.get_path = lambda name, get=sysconfig.get_path: (
+    os.environ["SCRIPTS"] if name == "scripts" else get(name)
+)
+torch.__version__ = os.environ.get("TORCH_VERSION", torch.__version__)
+if "CUDA" in os.environ:
+    torch.version.cuda = os.environ["CUDA"] or None
+    cpp_extension.CUDA_HOME = None
 home = os.environ.get("CUDA_HOME")
 if home:
     torch.version.cuda = "13.0"
@@ -37,7 +52,8 @@ class Machine:
         self.bin = folder / "bin"
         self.bin.mkdir()
         self.cuda_home = folder / "cuda"
-        self.env = {"FORCE_CUDA": "0"}
+        self.scripts = folder / "scripts"
+        self.env = {"FORCE_CUDA": "0", "SCRIPTS": str(self.scripts)}
 
     def add(self, name: str, script: str, folder: Path | None = None) -> Path:
         path = (folder or self.bin) / name
@@ -53,10 +69,12 @@ class Machine:
         compiles = f'for a in "$@"; do [ "$a" = -c ] && {{ echo "{COMPILED}"; exit 1; }}; done'
         return self.add(name, f"{compiles}\n{real}")
 
-    def add_ninja(self) -> None:
+    def add_ninja(self, folder: Path | None = None) -> None:
         ninja = shutil.which("ninja", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
         assert ninja is not None
-        (self.bin / "ninja").symlink_to(ninja)
+        folder = folder or self.bin
+        folder.mkdir(exist_ok=True)
+        (folder / "ninja").symlink_to(ninja)
         (self.bin / "sh").symlink_to("/bin/sh")
 
     def add_toolkit(self, cudart: str | None, nvcc: bool = True) -> None:
@@ -75,7 +93,7 @@ class Machine:
             library.parent.mkdir(parents=True, exist_ok=True)
             library.write_text("/* To the linker, a script that adds nothing. */\n")
 
-    def setup(self) -> str:
+    def setup(self, driver: str = DRIVER) -> str:
         """What a build says."""
         env = {
             **{k: v for k, v in os.environ.items() if k in ("HOME", "PYTHONPATH", "LANG")},
@@ -85,7 +103,7 @@ class Machine:
             **self.env,
         }
         done = subprocess.run(
-            [sys.executable, "-c", DRIVER, str(self.folder / "lib")],
+            [sys.executable, "-c", driver, str(self.folder / "lib")],
             cwd=ROOT,
             env=env,
             capture_output=True,
@@ -118,6 +136,49 @@ def test_no_compiler(machine: Machine, with_ninja: bool) -> None:
     said = last_line(machine.setup())
     assert said.startswith("no C++ compiler was found: ") and "not on PATH" in said
     assert ("c++ and " in said) == with_ninja
+
+
+@needs_linker
+@pytest.mark.parametrize("with_ninja", [True, False], ids=["ninja", "no-ninja"])
+def test_ninja_of_an_environment_that_is_not_on_path(machine: Machine, with_ninja: bool) -> None:
+    if with_ninja:
+        machine.add_ninja(machine.scripts)
+    machine.env["CXX"] = str(machine.add_compiler("compiler"))
+    said = machine.setup()
+    assert COMPILED in said
+    assert ("for one on each core: pip install ninja" not in said) == with_ninja
+
+
+def test_no_torch(machine: Machine) -> None:
+    hidden = "import sys; sys.modules['torch'] = None; sys.argv = ['setup.py', 'build_ext']\n"
+    said = machine.setup(hidden + "import runpy; runpy.run_path('setup.py', run_name='__main__')")
+    assert last_line(said) == (
+        "fastprune is built against the PyTorch that is installed, and this Python has none: "
+        "pip install 'torch>=2.9', then build with pip's --no-build-isolation"
+    )
+
+
+@pytest.mark.parametrize("version", ["2.8.0+cpu", "1.13.1", "2.4"])
+def test_torch_that_is_too_old(machine: Machine, version: str) -> None:
+    machine.env["TORCH_VERSION"] = version
+    assert last_line(machine.setup()) == (
+        f"fastprune takes PyTorch 2.9 or newer, and this Python has {version}: "
+        "pip install --upgrade 'torch>=2.9'"
+    )
+
+
+@pytest.mark.parametrize("cuda", ["", "13.0"])
+def test_cuda_forced_where_it_cannot_be(machine: Machine, cuda: str) -> None:
+    machine.env |= {"FORCE_CUDA": "1", "CUDA": cuda}
+    said = last_line(machine.setup())
+    assert said.startswith("FORCE_CUDA=1, but ") and said.endswith(", or set FORCE_CUDA=0")
+    lacking = "no CUDA toolkit was found; install the one of CUDA 13.0" if cuda else "a torch with"
+    assert lacking in said
+
+
+def test_force_cuda_is_a_number(machine: Machine) -> None:
+    machine.env["FORCE_CUDA"] = "yes"
+    assert last_line(machine.setup()) == "FORCE_CUDA is 1 or 0, got 'yes'"
 
 
 def test_cxx_that_is_no_program(machine: Machine) -> None:
@@ -189,3 +250,141 @@ def links_anyway() -> bool:
     env = {k: v for k, v in os.environ.items() if k != "LIBRARY_PATH"}
     command = [str(LINKER), "-shared", "-o", os.devnull, "-lcudart"]
     return subprocess.run(command, env=env, capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def functions() -> dict[str, Any]:
+    """What setup.py defines, without a build."""
+    return runpy.run_path(str(ROOT / "setup.py"))
+
+
+@dataclass
+class Clang:
+    """A compiler that has OpenMP or not, and what add_openmp makes of it."""
+
+    functions: dict[str, Any]
+    path: Path
+
+    def flags(self, openmp: bool) -> tuple[list[str], list[str]]:
+        code = 0 if openmp else 1
+        said = '[ "$1" = --version ] && echo "Apple clang version 17.0.0" && exit 0'
+        self.path.write_text(f"#!/bin/sh\n{said}\nexit {code}\n")
+        self.path.chmod(0o755)
+        extension = SimpleNamespace(extra_compile_args={"cxx": []}, extra_link_args=[])
+        compiler = SimpleNamespace(compiler_cxx=[str(self.path)])
+        command = SimpleNamespace(compiler=compiler, extensions=[extension])
+        self.functions["BuildExtension"].add_openmp(command)
+        return extension.extra_compile_args["cxx"], extension.extra_link_args
+
+
+@pytest.fixture
+def clang(functions: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clang:
+    for name in ("CXX", "OMP_PREFIX"):
+        monkeypatch.delenv(name, raising=False)
+    return Clang(functions, tmp_path / "clang++")
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_clang_with_openmp(clang: Clang, system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    compile_flags, link_flags = clang.flags(openmp=True)
+    if system == "linux":
+        assert compile_flags == link_flags == ["-fopenmp"]
+    else:
+        assert compile_flags[:2] == ["-Xclang", "-fopenmp"] and link_flags == []
+
+
+@pytest.mark.parametrize(
+    ("system", "install"),
+    [("linux", "apt-get install libomp-dev"), ("darwin", "brew install libomp")],
+)
+def test_clang_without_openmp(
+    clang: Clang,
+    system: str,
+    install: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    assert clang.flags(openmp=False) == ([], [])
+    said = capsys.readouterr().out
+    assert "the kernels will run on one thread" in said and install in said
+
+
+def test_omp_prefix_of_macos(clang: Clang, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = tmp_path / "include" / "omp.h"
+    header.parent.mkdir()
+    header.touch()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv("OMP_PREFIX", str(tmp_path))
+    assert clang.flags(openmp=True) == (["-Xclang", "-fopenmp", f"-I{header.parent}"], [])
+
+
+@pytest.mark.skipif(LINKER is None, reason="there is no g++")
+def test_gcc_has_openmp(functions: dict[str, Any]) -> None:
+    assert not functions["may_lack_openmp"]("linux", [LINKER])
+    assert functions["includes_omp"]([LINKER, "-fopenmp"])
+    assert not functions["includes_omp"]([LINKER])
+
+
+def test_flags_of_msvc(functions: dict[str, Any]) -> None:
+    """Only the flags: nothing here has been tried on Windows."""
+    flags = functions["host_flags"]("win32")
+    assert {"/O2", "/std:c++20", "/openmp", "/fp:precise"} <= set(flags)
+    assert all(flag.startswith("/") for flag in flags)
+    (shim,) = (flag.removeprefix("/FI") for flag in flags if flag.startswith("/FI"))
+    assert shim.endswith("msvc.h")
+    assert "-fvisibility=hidden" not in functions["nvcc_flags"]("win32")
+
+
+def test_no_visual_studio(functions: dict[str, Any]) -> None:
+    class NoCompiler:
+        initialized = False
+
+        def initialize(self) -> None:
+            raise RuntimeError("Microsoft Visual C++ 14.0 or greater is required")
+
+    command = SimpleNamespace(compiler=NoCompiler())
+    with pytest.raises(
+        SystemExit, match=r"^no C\+\+ compiler was found: .*install the Build Tools"
+    ):
+        functions["BuildExtension"].check_msvc(command)
+
+
+def test_msvc_knows_every_builtin() -> None:
+    """Those outside of what multiversion.h leaves to GCC and clang are in the shim for MSVC."""
+    shim = (ROOT / "csrc" / "msvc.h").read_text()
+    guarded = re.compile(
+        r"^#ifdef FASTPRUNE_HAS_MULTIVERSION\n.*?^#endif", re.DOTALL | re.MULTILINE
+    )
+    sources = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".cpp", ".h")]
+    used = set()
+    for source in sources:
+        if "cuda" not in source.parts:
+            used |= set(re.findall(r"__builtin_\w+", guarded.sub("", source.read_text())))
+    assert used and all(f"{name}(" in shim for name in used)
+
+
+@pytest.mark.parametrize("cuda", ["cpu", "cu130"])
+def test_version_of_a_wheel(
+    functions: dict[str, Any], cuda: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("FASTPRUNE_WHEEL", raising=False)
+    monkeypatch.setattr(torch, "__version__", "2.13.0+cu130")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with_cuda = cuda != "cpu"
+    assert functions["version"](with_cuda) == fastprune.__version__
+    assert functions["requirement"]() == "torch>=2.9"
+    monkeypatch.setenv("FASTPRUNE_WHEEL", "1")
+    assert functions["version"](with_cuda) == f"{fastprune.__version__}+pt2.13{cuda}"
+    assert functions["requirement"]() == "torch==2.13.*"
+
+
+def test_urls_of_a_build_that_is_told(
+    functions: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FASTPRUNE_URL", raising=False)
+    assert functions["urls"]() == {}
+    monkeypatch.setenv("FASTPRUNE_URL", "https://example.org/fastprune/")
+    assert functions["urls"]()["Issues"] == "https://example.org/fastprune/issues"
