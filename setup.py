@@ -66,6 +66,9 @@ class BuildExtension(cpp_extension.BuildExtension):
 
     def build_extensions(self) -> None:
         self.check_compiler()
+        because = self.plain_because()
+        if because:
+            print(f"fastprune: the CPU kernels are built as plain code only: {because}", flush=True)
         if with_cuda:
             self.check_toolkit()
         super().build_extensions()
@@ -86,6 +89,17 @@ class BuildExtension(cpp_extension.BuildExtension):
                 f"no C++ compiler was found: {' and '.join(missing)} not on PATH; install one "
                 "(Debian, Ubuntu: apt-get install g++), or set CXX to the one to use"
             )
+
+    def plain_because(self) -> str | None:
+        """Why the kernels have no versions for wider instructions; None if they have, or if the
+        compiler does not say."""
+        named = os.environ.get("CXX") or ("c++" if self.use_ninja else self.compiler.compiler_cxx[0])
+        header = CSRC / "cpu" / "util" / "multiversion.h"
+        flags = os.environ.get("FASTPRUNE_CXXFLAGS", "").split()
+        command = [*shlex.split(named), *flags, "-E", "-dM", "-x", "c++", str(header)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = re.search(r'^#define FASTPRUNE_PLAIN_BECAUSE "(.+)"$', done.stdout, re.MULTILINE)
+        return found and found[1]
 
     def check_toolkit(self) -> None:
         """The CUDA sources take nvcc, and linking takes libcudart."""

@@ -4,15 +4,14 @@
 >>> prune.l1_unstructured(module, "weight", amount=0.5)
 """
 
-import torch  # _C links against torch's libraries, which must be loaded first
+import torch  # noqa: F401, _C links against its libraries, which must be loaded first
 
 try:
     from . import _C as _C
 except ImportError as error:
-    raise ImportError(
-        "fastprune's native part is missing or does not fit this torch "
-        f"({torch.__version__}). Build it with: pip install --no-build-isolation ."
-    ) from error
+    from .loading import explained
+
+    raise explained(error, __file__) from None
 
 from torch.nn.utils.prune import (
     _compute_norm as _compute_norm,

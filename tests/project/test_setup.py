@@ -5,12 +5,15 @@ fails at once; only the linker is real.
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import fastprune
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILED = "the compiler was called"
@@ -52,6 +55,12 @@ class Machine:
         real = f'PATH="{os.environ["PATH"]}" exec "{LINKER}" "$@"'
         compiles = f'for a in "$@"; do [ "$a" = -c ] && {{ echo "{COMPILED}"; exit 1; }}; done'
         return self.add(name, f"{compiles}\n{real}")
+
+    def add_old_compiler(self, name: str) -> Path:
+        """Says that it is GCC 11."""
+        real = f'PATH="{os.environ["PATH"]}" exec "{LINKER}"'
+        old = f'for a in "$@"; do [ "$a" = -E ] && {real} -U__GNUC__ -D__GNUC__=11 "$@"; done'
+        return self.add(name, f'{old}\necho "{COMPILED}"; exit 1')
 
     def add_ninja(self) -> None:
         ninja = shutil.which("ninja", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -136,6 +145,29 @@ def test_cxx_is_enough(machine: Machine, cxx: str) -> None:
     machine.env["CXX"] = cxx
     text = machine.setup()
     assert "no C++ compiler was found" not in text and "Error" in text  # of the compilation
+
+
+@needs_linker
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other machines have plain code only")
+def test_plain_code_is_said(machine: Machine) -> None:
+    machine.add_ninja()
+    machine.env["CXX"] = str(machine.add_old_compiler("old"))
+    said = "fastprune: the CPU kernels are built as plain code only: "
+    text = machine.setup()
+    assert f"{said}only GCC 12 or newer compiles AVX2 and AVX-512 versions" in text
+    assert text.index(said) < text.index(COMPILED)
+    machine.env["FASTPRUNE_CXXFLAGS"] = "-DFASTPRUNE_BASELINE"
+    assert f"{said}FASTPRUNE_BASELINE or a sanitizer asks for it" in machine.setup()
+
+
+@needs_linker
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other machines have plain code only")
+def test_several_versions_are_not_mentioned(machine: Machine) -> None:
+    if fastprune._C.build_info()["plain_because"]:
+        pytest.skip("this machine's compiler makes plain code only")
+    machine.add_ninja()
+    machine.env["CXX"] = str(machine.add_compiler("compiler"))
+    assert "plain code" not in machine.setup()
 
 
 @needs_linker
