@@ -92,8 +92,11 @@ class BuildExtension(cpp_extension.BuildExtension):
 
     def plain_because(self) -> str | None:
         """Why the kernels have no versions for wider instructions; None if they have, or if the
-        compiler does not say."""
-        named = os.environ.get("CXX") or ("c++" if self.use_ninja else self.compiler.compiler_cxx[0])
+        compiler does not say.
+        """
+        named = os.environ.get("CXX") or (
+            "c++" if self.use_ninja else self.compiler.compiler_cxx[0]
+        )
         header = CSRC / "cpu" / "util" / "multiversion.h"
         flags = os.environ.get("FASTPRUNE_CXXFLAGS", "").split()
         command = [*shlex.split(named), *flags, "-E", "-dM", "-x", "c++", str(header)]

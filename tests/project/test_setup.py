@@ -49,18 +49,13 @@ class Machine:
         path.chmod(0o755)
         return path
 
-    def add_compiler(self, name: str) -> Path:
-        """Links as the real one does, and compiles nothing."""
+    def add_compiler(self, name: str, *defines: str) -> Path:
+        """Links as the real one does, preprocesses with these options, and compiles nothing."""
         assert LINKER is not None
-        real = f'PATH="{os.environ["PATH"]}" exec "{LINKER}" "$@"'
-        compiles = f'for a in "$@"; do [ "$a" = -c ] && {{ echo "{COMPILED}"; exit 1; }}; done'
-        return self.add(name, f"{compiles}\n{real}")
-
-    def add_old_compiler(self, name: str) -> Path:
-        """Says that it is GCC 11."""
         real = f'PATH="{os.environ["PATH"]}" exec "{LINKER}"'
-        old = f'for a in "$@"; do [ "$a" = -E ] && {real} -U__GNUC__ -D__GNUC__=11 "$@"; done'
-        return self.add(name, f'{old}\necho "{COMPILED}"; exit 1')
+        compiles = f'for a in "$@"; do [ "$a" = -c ] && {{ echo "{COMPILED}"; exit 1; }}; done'
+        given = f'for a in "$@"; do [ "$a" = -E ] && {real} {" ".join(defines)} "$@"; done'
+        return self.add(name, f'{compiles}\n{given}\n{real} "$@"')
 
     def add_ninja(self) -> None:
         ninja = shutil.which("ninja", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -151,7 +146,7 @@ def test_cxx_is_enough(machine: Machine, cxx: str) -> None:
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other machines have plain code only")
 def test_plain_code_is_said(machine: Machine) -> None:
     machine.add_ninja()
-    machine.env["CXX"] = str(machine.add_old_compiler("old"))
+    machine.env["CXX"] = str(machine.add_compiler("old", "-U__GNUC__", "-D__GNUC__=11"))
     said = "fastprune: the CPU kernels are built as plain code only: "
     text = machine.setup()
     assert f"{said}only GCC 12 or newer compiles AVX2 and AVX-512 versions" in text

@@ -63,7 +63,7 @@ def prune_file(
     with TensorFile(source) as file:
         chosen = choose(file.entries, request.include, request.exclude)
         report = Report(len(chosen), len(file.entries), sum(entry.numel for entry in chosen))
-        with WholeFile(target, replace=replace) as out:
+        with WholeFile(target, replace=replace, mode=file.mode) as out:
             method = masks.METHODS[request.method](Job(file, request, chosen, progress))
             advance = progress("pruning", sum(entry.size for entry in file.entries))
             out.write(file.header)

@@ -24,14 +24,16 @@ class WholeFile:
     Args:
         path: of the file; its folder exists.
         replace: whether there may be one already, which is replaced.
+        mode: permissions, of which the umask takes some away.
 
     Raises:
         FileExistsError: at the end, there is one and it may not be replaced.
     """
 
-    def __init__(self, path: Path, *, replace: bool = False) -> None:
+    def __init__(self, path: Path, *, replace: bool = False, mode: int = 0o666) -> None:
         self.path = path
         self._replace = replace
+        self._mode = mode
         self._temporary: Path | None = None
         self._fd = -1
 
@@ -40,10 +42,10 @@ class WholeFile:
         if flags is not None and Path("/proc/self/fd").exists():
             # Any error: filesystems and old kernels give different ones.
             with suppress(OSError):
-                self._fd = os.open(self.path.parent, flags | os.O_WRONLY, 0o666)
+                self._fd = os.open(self.path.parent, flags | os.O_WRONLY, self._mode)
         if self._fd < 0:
             temporary = self._beside()
-            self._fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            self._fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, self._mode)
             self._temporary = temporary
         return self
 

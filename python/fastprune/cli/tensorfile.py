@@ -152,6 +152,11 @@ class TensorFile:
             done += got
         return data
 
+    @property
+    def mode(self) -> int:
+        """The file's permissions."""
+        return os.fstat(self._file.fileno()).st_mode & 0o777
+
     def check_unchanged(self) -> None:
         """Raise if someone wrote into the file since it was opened."""
         if self._stat() != self._state:

@@ -42,6 +42,18 @@ CHANGED = {
             "def masked_mul(t: Tensor, mask: Tensor) -> Tensor:",
         ),
     ],
+    "python/fastprune/cli/selftest.py": [
+        (
+            "def _combine_masks(",
+            "def _flip_mask(ts: list[Tensor]) -> Pairs:\n"
+            "    yield [ops.flip_mask(m) for m in _old_masks(ts)], [1 - m for m in _old_masks(ts)]\n\n\n"
+            "def _combine_masks(",
+        ),
+        (
+            '    "combine_masks": _combine_masks,\n',
+            '    "combine_masks": _combine_masks,\n    "flip_mask": _flip_mask,\n',
+        ),
+    ],
     "tests/support/reference.py": [
         (
             "def masked_mul(",
