@@ -149,6 +149,12 @@ class BuildExtension(cpp_extension.BuildExtension):
         else:
             self.check_compiler()
             self.add_openmp()
+            because = self.plain_because()
+            if because:
+                print(
+                    f"fastprune: the CPU kernels are built as plain code only: {because}",
+                    flush=True,
+                )
         if with_cuda:
             self.check_toolkit()
         super().build_extensions()
@@ -197,6 +203,20 @@ class BuildExtension(cpp_extension.BuildExtension):
         for extension in self.extensions:
             extension.extra_compile_args["cxx"] += compile_flags
             extension.extra_link_args += link_flags
+
+    def plain_because(self) -> str | None:
+        """Why the kernels have no versions for wider instructions; None if they have, or if the
+        compiler does not say.
+        """
+        named = os.environ.get("CXX") or (
+            "c++" if self.use_ninja else self.compiler.compiler_cxx[0]
+        )
+        header = CSRC / "cpu" / "util" / "multiversion.h"
+        flags = os.environ.get("FASTPRUNE_CXXFLAGS", "").split()
+        command = [*shlex.split(named), *flags, "-E", "-dM", "-x", "c++", str(header)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = re.search(r'^#define FASTPRUNE_PLAIN_BECAUSE "(.+)"$', done.stdout, re.MULTILINE)
+        return found and found[1]
 
     def check_toolkit(self) -> None:
         """The CUDA sources take nvcc, and linking takes libcudart."""

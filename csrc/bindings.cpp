@@ -8,6 +8,7 @@
 
 #include "common/keys.h"
 #include "common/selection.h"
+#include "cpu/util/multiversion.h"
 #include "dispatch/python.h"
 #include "testing/hooks.h"
 
@@ -20,11 +21,39 @@ constexpr bool kWithCuda = true;
 constexpr bool kWithCuda = false;
 #endif
 
+std::string compiler() {
+#ifdef __clang__
+  return __VERSION__;  // names itself
+#else
+  return std::string("GCC ") + __VERSION__;
+#endif
+}
+
+// The versions in which the CPU kernels were compiled, the widest first; which of them the loader
+// takes on this machine; and why there is but one.
+void add_cpu_versions(py::dict& info) {
+  std::vector<std::string> compiled{"baseline"};
+  std::string used = "baseline";
+#ifdef FASTPRUNE_HAS_MULTIVERSION
+  compiled = {"x86-64-v4", "x86-64-v3", "baseline"};
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("x86-64-v4")) {
+    used = "x86-64-v4";
+  } else if (__builtin_cpu_supports("x86-64-v3")) {
+    used = "x86-64-v3";
+  }
+#endif
+  info["cpu_versions"] = compiled;
+  info["cpu_version_used"] = used;
+  info["plain_because"] = FASTPRUNE_PLAIN_BECAUSE;
+}
+
 py::dict build_info() {
   py::dict info;
   info["cuda"] = kWithCuda;
   info["torch"] = TORCH_VERSION;
-  info["compiler"] = __VERSION__;
+  info["compiler"] = compiler();
+  add_cpu_versions(info);
   return info;
 }
 

@@ -6,15 +6,14 @@
 tensor(16.)
 """
 
-import torch  # _C links against torch's libraries, which must be loaded first
+import torch
 
 try:
     from . import _C as _C
 except ImportError as error:
-    raise ImportError(
-        "fastprune's native part is missing or does not fit this torch "
-        f"({torch.__version__}). Build it with: pip install --no-build-isolation ."
-    ) from error
+    from .loading import explained
+
+    raise explained(error, __file__) from None
 
 # One that was built for another torch may load all the same, and read tensors wrongly.
 if _C.build_info()["torch"].split(".")[:2] != torch.__version__.split(".")[:2]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.utils.prune as upstream
@@ -125,6 +125,15 @@ class Exchange:
         return counts
 
 
+class Counting(Protocol):
+    """A part, or what stands for one: entries that are counted."""
+
+    counts: bool
+
+
+_Counting = TypeVar("_Counting", bound=Counting)
+
+
 class Part:
     """Tensors of one device, one dtype, and one dtype of masks.
 
@@ -204,7 +213,7 @@ def select(
     else:
         lo, hi, start = hi + 1, top, below + inside
         under = [b + i for _, b, i, _ in swept]
-    threshold, less, equal = _narrow(
+    threshold, less, equal = narrow(
         parts,
         (lo, hi),
         count - start,
@@ -215,7 +224,7 @@ def select(
     due = equal.each
     ties = count - start - less.total
     if ties < equal.total:
-        _, before, at = _narrow(
+        _, before, at = narrow(
             parts,
             (0, total - 1),
             ties,
@@ -233,11 +242,11 @@ class _Count(NamedTuple):
     each: list[int]  # of the parts of this process
 
 
-def _narrow(
-    parts: Sequence[Part],
+def narrow(
+    parts: Sequence[_Counting],
     interval: tuple[int, int],
     rank: int,
-    histogram: Callable[[Part, int, int], Tensor],
+    histogram: Callable[[_Counting, int, int], Tensor],
     exchange: Exchange,
 ) -> tuple[int, _Count, _Count]:
     """The value of a rank, counted from 1, among the values of all parts in an interval.
@@ -262,7 +271,7 @@ def _narrow(
 
 
 def _total(
-    parts: Sequence[Part], counts: Sequence[Tensor], numbers: int, exchange: Exchange
+    parts: Sequence[Counting], counts: Sequence[Tensor], numbers: int, exchange: Exchange
 ) -> Tensor:
     """The sum of what the parts of all processes count; of this process there may be none."""
     mine = [count for part, count in zip(parts, counts, strict=True) if part.counts]

@@ -5,6 +5,7 @@ fails at once; only the linker is real.
 """
 
 import os
+import platform
 import re
 import runpy
 import shutil
@@ -62,12 +63,13 @@ class Machine:
         path.chmod(0o755)
         return path
 
-    def add_compiler(self, name: str) -> Path:
-        """Links as the real one does, and compiles nothing."""
+    def add_compiler(self, name: str, *defines: str) -> Path:
+        """Links as the real one does, preprocesses with these options, and compiles nothing."""
         assert LINKER is not None
-        real = f'PATH="{os.environ["PATH"]}" exec "{LINKER}" "$@"'
+        real = f'PATH="{os.environ["PATH"]}" exec "{LINKER}"'
         compiles = f'for a in "$@"; do [ "$a" = -c ] && {{ echo "{COMPILED}"; exit 1; }}; done'
-        return self.add(name, f"{compiles}\n{real}")
+        given = f'for a in "$@"; do [ "$a" = -E ] && {real} {" ".join(defines)} "$@"; done'
+        return self.add(name, f'{compiles}\n{given}\n{real} "$@"')
 
     def add_ninja(self, folder: Path | None = None) -> None:
         ninja = shutil.which("ninja", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -197,6 +199,29 @@ def test_cxx_is_enough(machine: Machine, cxx: str) -> None:
     machine.env["CXX"] = cxx
     text = machine.setup()
     assert "no C++ compiler was found" not in text and "Error" in text  # of the compilation
+
+
+@needs_linker
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other machines have plain code only")
+def test_plain_code_is_said(machine: Machine) -> None:
+    machine.add_ninja()
+    machine.env["CXX"] = str(machine.add_compiler("old", "-U__GNUC__", "-D__GNUC__=11"))
+    said = "fastprune: the CPU kernels are built as plain code only: "
+    text = machine.setup()
+    assert f"{said}only GCC 12 or newer compiles AVX2 and AVX-512 versions" in text
+    assert text.index(said) < text.index(COMPILED)
+    machine.env["FASTPRUNE_CXXFLAGS"] = "-DFASTPRUNE_BASELINE"
+    assert f"{said}FASTPRUNE_BASELINE or a sanitizer asks for it" in machine.setup()
+
+
+@needs_linker
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other machines have plain code only")
+def test_several_versions_are_not_mentioned(machine: Machine) -> None:
+    if fastprune._C.build_info()["plain_because"]:
+        pytest.skip("this machine's compiler makes plain code only")
+    machine.add_ninja()
+    machine.env["CXX"] = str(machine.add_compiler("compiler"))
+    assert "plain code" not in machine.setup()
 
 
 @needs_linker

@@ -42,6 +42,19 @@ CHANGED = {
             "def masked_mul(t: Tensor, mask: Tensor) -> Tensor:",
         ),
     ],
+    "python/fastprune/cli/selftest.py": [
+        (
+            "def _combine_masks(",
+            "def _flip_mask(ts: list[Tensor]) -> Pairs:\n"
+            "    olds = _old_masks(ts)\n"
+            "    yield [ops.flip_mask(m) for m in olds], [1 - m for m in olds]\n\n\n"
+            "def _combine_masks(",
+        ),
+        (
+            '    "combine_masks": _combine_masks,\n',
+            '    "combine_masks": _combine_masks,\n    "flip_mask": _flip_mask,\n',
+        ),
+    ],
     "tests/support/reference.py": [
         (
             "def masked_mul(",
