@@ -27,7 +27,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|numpy|nn)(\..*)?"),
     ("py:.*", r"(Tensor|Optimizer|Module|Score|Any|Sequence|Mapping|Iterable|Iterator|optional)"),
-    ("py:.*", r"(collections\.abc|contextlib|typing)\..*"),
+    ("py:.*", r"(collections\.abc|contextlib|typing|weakref)\..*"),
     ("py:.*", r"(int|float|bool|str|None|tuple|list|dict|type|object)"),
     ("py:exc", r".*Error"),
     ("py:.*", r"fastprune\.[a-z_]+\.[A-Z_].*"),  # what is not public, in bases and annotations

@@ -112,6 +112,11 @@ class Report:
     tensor. Numbers are those of the moment it was made. Pickles and ``to_dict`` hold nothing of the
     model.
 
+    >>> layer = prune.nm_structured(nn.Linear(8, 4), "weight", 2, 4)
+    >>> found = prune.report(layer)
+    >>> found.total_of_pruned.zeros, sorted(found.by_method)
+    (16, ['NMStructured'])
+
     Args:
         tensors: one for each parameter, in the order of modules, of each the pruned ones first.
         model: where plots look for entries; a weak reference, or None.

@@ -38,11 +38,16 @@ def report(model: nn.Module, *, nm: Iterable[tuple[int, int]] = _NM) -> Report:
     DTensors are counted whole: all their processes have to call this, and a mask is gathered at one
     byte an entry, one tensor at a time.
 
+    >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> m = prune.l1_unstructured(model[0], "weight", amount=0.75)
     >>> found = prune.report(model)
-    >>> print(found)
-    >>> found["fc.weight"].sparsity, found.total.zeros
-    >>> json.dumps(found.to_dict())
-    >>> found.plot("mask", "fc.weight", path="mask.png")
+    >>> found["0.weight"].sparsity, found.total.zeros
+    (0.75, 24)
+    >>> text = str(found)  # a table; found.to_dict() is for JSON
+    >>> "0.weight" in text
+    True
+
+    ``found.plot("mask", "0.weight", path="mask.png")`` draws a mask.
 
     Args:
         model: with all its submodules.

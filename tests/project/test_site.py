@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 #: Run by several processes.
 SPREAD = DOCS / "guide" / "many.md"
+#: Takes packages of others; `make frameworks` runs it.
+FRAMEWORKS = DOCS / "frameworks.md"
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -38,7 +40,9 @@ def code(page: Path) -> str:
 PAGES = {
     str(page.relative_to(DOCS)): page
     for page in sorted(DOCS.rglob("*.md"))
-    if page != SPREAD and page.parent.name != "methods" and FENCE.search(page.read_text())
+    if page not in (SPREAD, FRAMEWORKS)
+    and page.parent.name != "methods"
+    and FENCE.search(page.read_text())
 }
 
 
