@@ -46,7 +46,8 @@ CHANGED = {
         (
             "def _combine_masks(",
             "def _flip_mask(ts: list[Tensor]) -> Pairs:\n"
-            "    yield [ops.flip_mask(m) for m in _old_masks(ts)], [1 - m for m in _old_masks(ts)]\n\n\n"
+            "    masks = _old_masks(ts)\n"
+            "    yield [ops.flip_mask(m) for m in masks], [1 - m for m in masks]\n\n\n"
             "def _combine_masks(",
         ),
         (
