@@ -13,6 +13,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune
+from fastprune.keywords import MISSING
 from support.inputs import name
 
 Call = Callable[[ModuleType, nn.Module], Any]
@@ -419,8 +420,9 @@ def test_signatures_of_apply_and_init(cls: str) -> None:
 def default_of(parameter: inspect.Parameter, accepted: Mapping[str, Any]) -> Any:
     """Upstream's, but what it needs may be left out where a sparsity takes its place."""
     needed = parameter.default is parameter.empty
-    optional = needed and "sparsity" in accepted and parameter.name in ("amount", "n", "dim")
-    return None if optional else parameter.default
+    if not needed or "sparsity" not in accepted:
+        return parameter.default
+    return {"amount": None, "dim": None, "n": MISSING}.get(parameter.name, parameter.default)
 
 
 def test_remove_and_is_pruned() -> None:

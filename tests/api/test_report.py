@@ -366,8 +366,9 @@ def test_it_holds_no_model() -> None:
 # ---- as a table ----
 
 
-def test_table() -> None:
+def test_table(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rich")
+    monkeypatch.setenv("COLUMNS", "160")  # cells of a narrow terminal take several lines
     found = prune.report(with_hooks(model()))
     shown = str(found)
     assert found.table().row_count == 2 + 1 + 2
