@@ -18,8 +18,28 @@ if TYPE_CHECKING:
 __all__ = ["Report"]
 
 
+class _Sums:
+    """What follows from the counts of a tensor, or of several."""
+
+    entries: int
+    pruned: int
+    original_bytes: int
+    mask_bytes: int
+    product_bytes: int
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of entries that masks prune."""
+        return _share(self.pruned, self.entries)
+
+    @property
+    def bytes(self) -> int:
+        """Of parameters, masks and products together."""
+        return self.original_bytes + self.mask_bytes + self.product_bytes
+
+
 @dataclass(frozen=True)
-class TensorReport:
+class TensorReport(_Sums):
     """A parameter of a model.
 
     Attributes:
@@ -59,16 +79,6 @@ class TensorReport:
     mask_bytes: int
     product_bytes: int
 
-    @property
-    def sparsity(self) -> float:
-        """The fraction of entries that the mask prunes."""
-        return _share(self.pruned, self.entries)
-
-    @property
-    def bytes(self) -> int:
-        """Of parameter, masks and products together."""
-        return self.original_bytes + self.mask_bytes + self.product_bytes
-
     def to_dict(self) -> dict[str, Any]:
         """Of numbers, strings, lists and None, as JSON has them."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -78,7 +88,7 @@ class TensorReport:
 
 
 @dataclass(frozen=True)
-class Totals:
+class Totals(_Sums):
     """Sums over tensors, of what :class:`TensorReport` says of each."""
 
     tensors: int
@@ -88,16 +98,6 @@ class Totals:
     original_bytes: int
     mask_bytes: int
     product_bytes: int
-
-    @property
-    def sparsity(self) -> float:
-        """The fraction of entries that masks prune."""
-        return _share(self.pruned, self.entries)
-
-    @property
-    def bytes(self) -> int:
-        """Of parameters, masks and products together."""
-        return self.original_bytes + self.mask_bytes + self.product_bytes
 
     def to_dict(self) -> dict[str, Any]:
         """Of numbers, as JSON has them."""
