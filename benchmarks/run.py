@@ -59,7 +59,7 @@ class Run:
         """What there is so far."""
         settings: dict[str, Any] = {
             name: getattr(self.options, name)
-            for name in ("quick", "filter", "device", "dtype", "warm")
+            for name in ("quick", "filter", "device", "dtype", "warm", "budget")
         }
         settings["seconds"] = time.perf_counter() - self.start
         if isinstance(clock := self.clocks.get("cuda"), CudaClock):
@@ -90,7 +90,7 @@ class Run:
         if reason is not None:
             skipped[UPSTREAM] = reason
             contenders = [c for c in contenders if c.name != UPSTREAM]
-        budget = (QUICK if self.options.quick else FULL)[case.device]
+        budget = (QUICK if self.options.quick else FULL)[case.device].times(self.options.budget)
         timings, failed = measure(contenders, self.clock(case.device), budget)
         return Record(
             name=case.name,
@@ -198,6 +198,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("all", "cpu", "cuda"), default="all")
     parser.add_argument("--dtype", choices=DTYPES, help="every case in this dtype")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's own choice")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="time and samples for each contender, over what they get by default",
+    )
     parser.add_argument("--warm", action="store_true", help="on a GPU, leave the L2 cache warm")
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
     parser.add_argument(
@@ -217,6 +224,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.max_slowdown is not None and options.compare is None:
         parser.error("--max-slowdown needs --compare")
+    if options.budget <= 0:
+        parser.error("--budget must be positive")
     if options.compare is not None and len(options.compare) > 2:
         parser.error("--compare takes one or two files")
     if options.json is not None and options.json.suffix == ".json":

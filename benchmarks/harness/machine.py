@@ -33,6 +33,8 @@ def describe(devices: list[str]) -> dict[str, Any]:
         "huge_pages": os.environ.get("THP_MEM_ALLOC_ENABLE") == "1",
         # glibc's switch to map every tensor from so many bytes on by itself
         "fresh_memory_from": int(os.environ.get("MALLOC_MMAP_THRESHOLD_", 0)) or None,
+        # glibc's switch to keep freed memory of up to so many bytes at the top of the heap
+        "kept_memory": int(os.environ.get("MALLOC_TRIM_THRESHOLD_", 0)) or None,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,

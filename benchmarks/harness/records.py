@@ -32,6 +32,7 @@ class Timing:
         samples: how many the median is of.
         loops: calls in a sample.
         host: median of the seconds until a call returns to the host; None on the CPU.
+        of_floor: median, over the rounds that sampled both, of the time over the floor's.
     """
 
     median: float
@@ -39,6 +40,7 @@ class Timing:
     samples: int
     loops: int
     host: float | None = None
+    of_floor: float | None = None
 
 
 @dataclass(frozen=True)

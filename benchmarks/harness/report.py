@@ -44,6 +44,8 @@ def machine_line(result: Result) -> str:
     pages = "; huge pages for all tensors" if machine.get("huge_pages") else ""
     if fresh := machine.get("fresh_memory_from"):
         pages += f"; fresh memory for every tensor from {fresh >> 10} KiB"
+    if machine.get("kept_memory"):
+        pages += "; freed memory is kept"
     return (
         f"{gpu}{machine['cpu']}, {machine['threads']} threads{pages}; torch {machine['torch']}, "
         f"fastprune {machine['fastprune']}{commit}.\n"

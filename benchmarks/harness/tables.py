@@ -21,12 +21,18 @@ HEADLINE = (
     "masked_mul/forward/float32/16777216/normal/50%",
     "hook/hook/float32/4096/normal/50%",
     "hook/hook/float32/16777216/normal/50%",
-    "life/eval-batch1/float32/4194304/normal/50%",
-    "life/train-sgd-batch32/float32/4194304/normal/50%",
-    "life/train-adamw-batch32/float32/4194304/normal/50%",
     "model/minilm-global/float32/",
     "model/resnet50-global/float32/",
     "model/llama-1b-local/bfloat16/",
+)
+
+#: The short table of the life of a pruned model.
+LIVING = (
+    "eval-batch1/float32/4194304/",
+    "eval-batch32/float32/4194304/",
+    "train-sgd-batch32/float32/4194304/",
+    "train-adamw-batch32/float32/4194304/",
+    "train-adamw-batch256/float32/4194304/",
 )
 
 _WHAT = {
@@ -68,16 +74,16 @@ _WHAT = {
     "masked_muls_/packed": "`masked_muls_`, packed masks",
     "hook/hook": "forward pre-hook",
     "hook/layer": "forward of a pruned linear layer",
-    "life/eval-batch1": "forward in `cached`, batch 1",
-    "life/eval-batch32": "forward in `cached`, batch 32",
-    "life/eval-compiled-batch1": "forward in `cached`, compiled, batch 1",
-    "life/eval-compiled-batch32": "forward in `cached`, compiled, batch 32",
-    "life/train-sgd-batch32": "training step in place, SGD, batch 32",
-    "life/train-sgd-batch256": "training step in place, SGD, batch 256",
-    "life/train-adamw-batch32": "training step in place, AdamW (fused), batch 32",
-    "life/train-adamw-batch256": "training step in place, AdamW (fused), batch 256",
-    "life/train-adamw-unfused-batch32": "training step in place, AdamW (not fused), batch 32",
-    "life/train-adamw-unfused-batch256": "training step in place, AdamW (not fused), batch 256",
+    "life/eval-batch1": "forward, batch 1",
+    "life/eval-batch32": "forward, batch 32",
+    "life/eval-compiled-batch1": "forward, compiled, batch 1",
+    "life/eval-compiled-batch32": "forward, compiled, batch 32",
+    "life/train-sgd-batch32": "training step, SGD, batch 32",
+    "life/train-sgd-batch256": "training step, SGD, batch 256",
+    "life/train-adamw-batch32": "training step, AdamW (fused), batch 32",
+    "life/train-adamw-batch256": "training step, AdamW (fused), batch 256",
+    "life/train-adamw-unfused-batch32": "training step, AdamW (not fused), batch 32",
+    "life/train-adamw-unfused-batch256": "training step, AdamW (not fused), batch 256",
 }
 
 #: The family whose other contenders, what a user could write instead, have a table of their own.
@@ -151,6 +157,8 @@ def make_table(result: Result, selection: str, device: str | None = None) -> Tab
         "headline": _headline,
         "alternatives": _alternatives,
         "memory": _memory,
+        "living": lambda all_of_them: _life(_living(all_of_them)),
+        "life": lambda all_of_them: _life([r for r in all_of_them if r.family == "life"]),
     }
     if selection in special:
         table = special[selection](records)
@@ -204,6 +212,26 @@ def _family(family: str, records: list[Record]) -> Table:
             row += [_host(record, UPSTREAM), _host(record, FASTPRUNE)]
         rows.append(row + [_time(record, name) for name in others])
     return Table(family, headings, rows, _notes(records))
+
+
+def _living(records: Iterable[Record]) -> list[Record]:
+    return [
+        r for r in records if r.name.startswith(tuple(f"{r.device}/life/{case}" for case in LIVING))
+    ]
+
+
+def _life(records: list[Record]) -> Table:
+    """Every form of a pruned model over the same model without pruning."""
+    others = _others(records)
+    headings = ["Operation", "Elements", "dense", "spread", "`cached` or `in_place`"]
+    headings += [UPSTREAM, *others]
+    rows = []
+    for record in records:
+        row = [describe(record), count(record.numel), _time(record, FLOOR), _spread(record, FLOOR)]
+        rows.append(row + [_of_floor(record, name) for name in (FASTPRUNE, UPSTREAM, *others)])
+    return Table(
+        "life", headings, rows, _spread_notes(records, FASTPRUNE, UPSTREAM, FLOOR, *others)
+    )
 
 
 def _alternatives(records: list[Record]) -> Table:
@@ -293,6 +321,14 @@ def _speedup(record: Record) -> str:
 
 def _ratio_to_floor(record: Record) -> str:
     return _mark(record, FASTPRUNE, FLOOR) + _three_digits(record.ratio_to_floor)
+
+
+def _of_floor(record: Record, contender: str) -> str:
+    timing = _timing(record, contender)
+    if timing is None:
+        return "-"
+    ratio = timing.of_floor or timing.median / record.contenders[FLOOR].median
+    return _mark(record, contender, FLOOR) + times(ratio)
 
 
 def _mark(record: Record, *contenders: str) -> str:

@@ -70,6 +70,10 @@ class Budget:
     alternative: float
     samples: int
 
+    def times(self, factor: float) -> Budget:
+        """So many times as much of everything."""
+        return Budget(self.main * factor, self.alternative * factor, round(self.samples * factor))
+
     def seconds(self, contender: Contender) -> float:
         return self.alternative if contender.is_alternative else self.main
 
@@ -220,26 +224,33 @@ class _Plan:
     loops: int
     samples: int
     seconds: list[float] = field(default_factory=list)
+    turns: dict[int, float] = field(default_factory=dict)  # the seconds of each turn it had
     host: list[float] = field(default_factory=list)
 
     def due(self, turn: int, turns: int) -> bool:
         """Whether this turn is one of the evenly spaced ``samples`` of all ``turns``."""
         return (turn + 1) * self.samples // turns > turn * self.samples // turns
 
-    def sample(self, clock: Clock) -> None:
-        self.seconds.append(clock.sample(self.contender, self.loops))
+    def sample(self, clock: Clock, turn: int) -> None:
+        self.turns[turn] = clock.sample(self.contender, self.loops)
+        self.seconds.append(self.turns[turn])
         host = clock.host(self.contender)
         if host is not None:
             self.host.append(host)
 
-    def timing(self) -> Timing:
+    def timing(self, floor: _Plan | None) -> Timing:
         return Timing(
             median=float(np.median(self.seconds)),
             spread=spread_of(self.seconds),
             samples=len(self.seconds),
             loops=self.loops,
             host=float(np.median(self.host)) if self.host else None,
+            of_floor=None if floor is None else self._of(floor),
         )
+
+    def _of(self, other: _Plan) -> float | None:
+        ratios = [self.turns[turn] / other.turns[turn] for turn in self.turns.keys() & other.turns]
+        return float(np.median(ratios)) if ratios else None
 
 
 def spread_of(seconds: Sequence[float]) -> float | None:
@@ -300,7 +311,8 @@ def measure(
         _take_turns(plans, clock)
     finally:
         gc.enable()
-    return {plan.contender.name: plan.timing() for plan in plans}, failed
+    floor = next((plan for plan in plans if plan.contender.name == FLOOR), None)
+    return {plan.contender.name: plan.timing(floor) for plan in plans}, failed
 
 
 def _take_turns(plans: list[_Plan], clock: Clock) -> None:
@@ -311,4 +323,4 @@ def _take_turns(plans: list[_Plan], clock: Clock) -> None:
         # which has no graph, would find autograd's code cold.
         for i in draws.permutation(len(plans)):
             if plans[i].due(turn, turns):
-                plans[i].sample(clock)
+                plans[i].sample(clock, turn)
