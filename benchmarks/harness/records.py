@@ -116,7 +116,11 @@ def save(result: Result, path: Path) -> None:
 def _lines(result: Result) -> Iterator[dict[str, Any]]:
     yield {"schema": SCHEMA, "machine": result.machine, "settings": result.settings}
     for record in result.records:
-        yield asdict(record) | {name: getattr(record, name) for name in _DERIVED}
+        line = asdict(record) | {name: getattr(record, name) for name in _DERIVED}
+        for timing in line["contenders"].values():
+            if timing["of_floor"] is None:  # of runs before there was such a figure
+                del timing["of_floor"]
+        yield line
     for kind in ("skipped", "failed"):
         for name, why in getattr(result, kind).items():
             yield {"name": name, kind: why}
