@@ -11,9 +11,8 @@
 #   make races       every operator test of the CUDA kernels on the host under the race detector, with
 #                    more seeds, and docs/races.md anew; of both make test takes a share
 #   make docs        the site, into build/docs: warnings are errors, every local link is followed
-#   make sdist       an sdist, unpacked elsewhere, built there and tested; SDIST_TESTS for a part
 #   make dist        an sdist and the wheel that it builds, in dist/; the wheel installed in a clean
-#                    environment and tested there; DIST_TESTS for more tests
+#                    environment and tested there, with the tests of the sdist; DIST_TESTS for more of them
 #   make test-torch-2.9, -2.11, -2.13, -2.14   make test with the torch of that name, each in an
 #                    environment of its own
 #   make clients     the pruning tests of PyTorch, Lightning and coremltools with fastprune, in an
@@ -65,7 +64,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc python -type f -not -path '
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 PY_SOURCES := setup.py python tests benchmarks examples scripts docs
 INSTALL := -m pip install --quiet --disable-pip-version-check
-BUILD := -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps .
+BUILD := -m pip install --disable-pip-version-check -v --no-build-isolation --no-deps
 
 # $(call install_torch,environment,requirement): or the torch of $(PYTHON), by a path file, since
 # --system-site-packages would miss it if that python stands in a virtual environment itself.
@@ -85,7 +84,30 @@ $(if $(SYSTEM_TORCH),,$(1)/bin/python -m pip check --disable-pip-version-check)
 touch $(1)/.tools
 endef
 
-.PHONY: test $(TEST_TORCH) demo demo-methods bench docs sdist dist broken compatibility clients frameworks races sanitize sanitize-cases cuda-build cuda-report lint format clean
+# $(call folder_of,environment): its logs; where its sdist is unpacked and compiled.
+folder_of = $(CURDIR)/build/$(patsubst .%,%,$(1))
+tree_of = $(folder_of)/tree
+objects_of = $(folder_of)/objects
+
+# $(call unpack_sdist,environment,folder of the sdist): at one place and with the times that files have
+# here, so that of the next one only what changed is compiled.
+define unpack_sdist
+rm -rf $(2)/fastprune-*.tar.gz $(tree_of) && mkdir -p $(tree_of)
+$(1)/bin/python -m build --sdist --no-isolation --skip-dependency-check --outdir $(2) . > $(folder_of)/sdist.log
+tar -xzf $(2)/fastprune-*.tar.gz -C $(tree_of) --strip-components=1
+endef
+
+# $(call install,environment,settings): by way of an sdist, so that what is tested is what is published.
+define install
+mkdir -p $(folder_of)
+$(call unpack_sdist,$(1),$(folder_of))
+FASTPRUNE_BUILD_BASE=$(objects_of) $(2) \
+  $(1)/bin/python $(BUILD) $(tree_of) > $(folder_of)/log 2>&1 \
+  || { tail -50 $(folder_of)/log; exit 1; }
+grep -a '^ *fastprune:' $(folder_of)/log | tail -1
+endef
+
+.PHONY: test $(TEST_TORCH) demo demo-methods bench docs dist broken compatibility clients frameworks races sanitize sanitize-cases cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
 	cd tests && ../$(VENV)/bin/python -m cuda_on_host.build  # once, not in each process
@@ -162,34 +184,23 @@ build/sanitize/.built: $(VENV)/.tools $(SOURCES)
 # Tests that need the kernels on the host, which are the same files in every environment.
 ON_HOST := cuda_on_host or broken_kernels or test_races or verify_gpu
 
-# Without the kernels on the host.
-SDIST_TESTS ?= tests
-sdist: $(VENV)/.built
-	rm -rf build/sdist && mkdir -p build/sdist
-	$(VENV)/bin/python -m build --sdist --no-isolation --skip-dependency-check --outdir build/sdist . > build/sdist/log
-	set -e; python=$$PWD/$(VENV)/bin/python; there=$$(mktemp -d); trap "rm -rf $$there" EXIT; \
-	tar -xzf build/sdist/*.tar.gz -C $$there --strip-components=1; cd $$there; \
-	$$python $(INSTALL) --no-build-isolation --no-deps --target lib .; \
-	$(WITH_OTHERS) PYTHONPATH=lib $$python $(PYTEST) -k "not ($(ON_HOST))" \
-	  $(SDIST_TESTS) $(PYTEST_ARGS)
-
-# The wheel is built from the sdist, and its tests are those of the sdist. The clean environment has
-# the wheel, and sees torch and pytest in $(VENV) by a path file, after its own packages.
+# The wheel is of the same tree and objects as what `make test` tests, so nothing is compiled again. The
+# clean environment has the wheel, and sees torch and pytest in $(VENV) by a path file, after its own
+# packages.
 DIST_TESTS ?= tests/project/test_readme.py
-dist: $(VENV)/.tools
-	rm -rf build/dist/sdist build/dist/venv dist/fastprune-* && mkdir -p build/dist/sdist
-	$(VENV)/bin/python -m build --sdist --no-isolation --skip-dependency-check --outdir dist . > build/dist/sdist.log
-	tar -xzf dist/fastprune-*.tar.gz -C build/dist/sdist --strip-components=1
-	FASTPRUNE_WHEEL=1 FASTPRUNE_BUILD_BASE=$(CURDIR)/build/dist/objects $(VENV)/bin/python -m build \
-	  --wheel --no-isolation --skip-dependency-check --outdir dist build/dist/sdist \
+dist: $(VENV)/.built
+	rm -rf build/dist dist/fastprune-* && mkdir -p build/dist
+	$(call unpack_sdist,$(VENV),dist)
+	FASTPRUNE_WHEEL=1 FASTPRUNE_BUILD_BASE=$(call objects_of,$(VENV)) $(VENV)/bin/python -m build \
+	  --wheel --no-isolation --skip-dependency-check --outdir dist $(call tree_of,$(VENV)) \
 	  > build/dist/wheel.log 2>&1 || { tail -50 build/dist/wheel.log; exit 1; }
 	$(PYTHON) -m venv build/dist/venv
 	$(VENV)/bin/python -c 'import sys; print(*[p for p in sys.path if p.endswith("-packages")], sep="\n")' \
 	  > $$(build/dist/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/others.pth
 	build/dist/venv/bin/python $(INSTALL) --no-index --no-deps --force-reinstall dist/fastprune-*.whl
 	cd build/dist && venv/bin/python -I $(CURDIR)/scripts/check_install.py
-	cd build/dist/sdist && $(WITH_OTHERS) ../venv/bin/python $(PYTEST) -k "not ($(ON_HOST))" \
-	  $(DIST_TESTS) $(PYTEST_ARGS)
+	cd $(call tree_of,$(VENV)) && $(WITH_OTHERS) $(CURDIR)/build/dist/venv/bin/python $(PYTEST) \
+	  -k "not ($(ON_HOST))" $(DIST_TESTS) $(PYTEST_ARGS)
 	ls -l dist
 
 # `make test` has run what needs the kernels on the host.
@@ -227,9 +238,7 @@ $(VENV)/.tools: $(VENV)/.torch Makefile
 	$(call install_tools,$(VENV))
 
 $(VENV)/.built: $(VENV)/.tools $(SOURCES)
-	mkdir -p build
-	$(VENV)/bin/python $(BUILD) > build/cpu.log 2>&1 || { tail -50 build/cpu.log; exit 1; }
-	grep -a '^ *fastprune:' build/cpu.log | tail -1
+	$(call install,$(VENV))
 	touch $@
 
 $(VENV)/.demo: examples/requirements.txt $(VENV)/.torch
@@ -260,8 +269,7 @@ $(CLIENTS_VENV)/.tools: $(CLIENTS_VENV)/.torch Makefile
 	touch $@
 
 $(CLIENTS_VENV)/.built: $(CLIENTS_VENV)/.tools $(SOURCES)
-	mkdir -p build
-	$(CLIENTS_VENV)/bin/python $(BUILD) > build/clients.log 2>&1 || { tail -50 build/clients.log; exit 1; }
+	$(call install,$(CLIENTS_VENV))
 	touch $@
 
 $(CUDA_VENV)/.torch:
@@ -271,10 +279,8 @@ $(CUDA_VENV)/.tools: $(CUDA_VENV)/.torch Makefile
 	$(call install_tools,$(CUDA_VENV))
 
 $(CUDA_VENV)/.built: $(CUDA_VENV)/.tools $(SOURCES)
-	mkdir -p build
-	FORCE_CUDA=1 CUDA_HOME='$(CUDA_HOME)' TORCH_CUDA_ARCH_LIST='$(CUDA_ARCHS)' \
-	  $(CUDA_VENV)/bin/python $(BUILD) > build/cuda.log 2>&1 || { tail -50 build/cuda.log; exit 1; }
-	grep -a '^ *fastprune:' build/cuda.log | tail -1
+	$(call install,$(CUDA_VENV),FORCE_CUDA=1 CUDA_HOME='$(CUDA_HOME)' TORCH_CUDA_ARCH_LIST='$(CUDA_ARCHS)')
 	@echo 'kernels by what they take of the GPU:'
-	@grep -aoE 'Used [0-9]+ registers|[1-9][0-9]* bytes spill stores' build/cuda.log | sort | uniq -c
+	@grep -aoE 'Used [0-9]+ registers|[1-9][0-9]* bytes spill stores' \
+	  $(call folder_of,$(CUDA_VENV))/log | sort | uniq -c
 	touch $@
