@@ -2,7 +2,7 @@
 // actual value. Exception types are the ones torch.nn.utils.prune raises.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
 #include <string>

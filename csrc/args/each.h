@@ -2,7 +2,7 @@
 // prepared in the one form that the kernels take.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <optional>
 #include <string>

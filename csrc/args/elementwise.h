@@ -2,7 +2,7 @@
 // form that the kernels take.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <string>
 

@@ -2,8 +2,8 @@
 // shape that broadcasts to the scores', and read in place.
 #pragma once
 
-#include <ATen/ATen.h>
 #include <ATen/ExpandUtils.h>
+#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <string>

@@ -2,7 +2,7 @@
 // which any tensors can be asked: subclasses, batched tensors, symbolic sizes.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "args/common.h"
 #include "common/packed.h"

@@ -1,8 +1,8 @@
 // The arguments of masked_muls_ as its kernels take them.
 #pragma once
 
-#include <ATen/ATen.h>
 #include <ATen/MemoryOverlap.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cstdint>

@@ -3,7 +3,8 @@
 // exchange, through whoever drives them (python/fastprune/parts.py), are samples and counts.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/promote_types.h>
 #include <torch/custom_class.h>
 
 #include <cstdint>

@@ -1,5 +1,6 @@
 // Masks and norms carry no gradient, whatever their inputs require.
-#include <ATen/ATen.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
 namespace fastprune::autograd {

@@ -1,5 +1,6 @@
 #include "autograd/product.h"
 
+#include <ATen/ops/mul.h>
 #include <torch/autograd.h>
 
 #include "dispatch/calls.h"

@@ -1,7 +1,7 @@
 // Gradients of products mask * t that an operator has computed.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <vector>
 

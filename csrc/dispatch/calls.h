@@ -1,7 +1,7 @@
 // fastprune's operators, called through the dispatcher.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <vector>

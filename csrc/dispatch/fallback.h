@@ -2,7 +2,9 @@
 // take.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/mul.h>
 
 #include <optional>
 #include <vector>

@@ -1,8 +1,8 @@
 // Memory that one tensor alone can see.
 #pragma once
 
-#include <ATen/ATen.h>
 #include <ATen/CachedTensorUtils.h>
+#include <ATen/core/Tensor.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/version.h>

@@ -3,7 +3,7 @@
 // result is the same.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include "dispatch/fallback.h"

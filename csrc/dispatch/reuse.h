@@ -4,7 +4,7 @@
 
 #include <Python.h>
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 namespace fastprune {
 

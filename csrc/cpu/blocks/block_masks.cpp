@@ -1,6 +1,6 @@
 // block_masks and block_prune on the CPU: a mask of blocks is expanded to the entries. A worker
 // takes a range of rows; the row of a mask is made once for each row of blocks.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 // block_norms on the CPU: the norm of each block, summed in the order that block_grid.h fixes. A
 // task is some neighbouring blocks of a row of blocks.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
 #include <algorithm>

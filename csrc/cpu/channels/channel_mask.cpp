@@ -1,6 +1,6 @@
 // channel_mask and channel_prune on the CPU: prune the active channels of lowest score, and keep
 // the old mask of the others.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
 #include <algorithm>

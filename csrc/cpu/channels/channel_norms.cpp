@@ -1,5 +1,5 @@
 // channel_norms on the CPU: the norm of each channel, summed in the order that norms.h fixes.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
 #include <algorithm>

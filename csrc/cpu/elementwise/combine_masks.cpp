@@ -1,5 +1,5 @@
 // combine_masks on the CPU: old * new in the dtype of the old mask.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
 #include <type_traits>

@@ -1,8 +1,7 @@
 // masked_mul on the CPU: mask.to(t.dtype) * t, bit for bit.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <vector>
 
 #include "args/elementwise.h"
@@ -10,7 +9,7 @@
 #include "cpu/elementwise/masked_mul.h"
 #include "cpu/elementwise/product.h"
 #include "cpu/util/fresh_pages.h"
-#include "cpu/util/parallel.h"
+#include "cpu/util/pieces.h"
 
 namespace fastprune::cpu {
 namespace {
@@ -68,28 +67,16 @@ void masked_mul_out(const at::Tensor& t, const at::Tensor& mask, const at::Tenso
 std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
   if (!are_native_pairs(ts, masks)) return aten_masked_muls(ts, masks);
   check_masked_muls("masked_muls", ts, masks);
-  struct Piece {
-    size_t tensor;
-    int64_t begin;
-    int64_t end;
-  };
   std::vector<SameLayout> flat;
   std::vector<at::Tensor> out;
-  std::vector<Piece> pieces;
+  std::vector<int64_t> sizes;
   for (size_t i = 0; i < ts.size(); ++i) {
     flat.push_back(to_same_layout(ts[i], to_factor(masks[i], ts[i].scalar_type())));
     out.push_back(advise_huge_pages(fresh_like(flat[i].first)));
-    const int64_t size = out[i].numel();
-    for (int64_t at = 0; at < size; at += kGrain) {
-      pieces.push_back({i, at, std::min(size, at + kGrain)});
-    }
+    sizes.push_back(out[i].numel());
   }
-  const auto count = static_cast<int64_t>(pieces.size());
-  for_each_worker(worker_count(count), count, [&](int64_t, int64_t first, int64_t last) {
-    for (int64_t p = first; p < last; ++p) {
-      const Piece& piece = pieces[p];
-      multiply_range(flat[piece.tensor], out[piece.tensor], piece.begin, piece.end);
-    }
+  for_each_piece(sizes, [&](size_t i, int64_t begin, int64_t end) {
+    multiply_range(flat[i], out[i], begin, end);
   });
   return out;
 }

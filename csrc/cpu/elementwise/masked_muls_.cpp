@@ -1,20 +1,17 @@
 // masked_muls_ on the CPU: one parallel region for the whole list.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <vector>
 
 #include "args/masked_pairs.h"
 #include "common/dtypes.h"
 #include "cpu/elementwise/masked_mul.h"
 #include "cpu/elementwise/zero_pruned.h"
-#include "cpu/util/parallel.h"
+#include "cpu/util/pieces.h"
 
 namespace fastprune::cpu {
 namespace {
-
-constexpr int64_t kGrain = 1 << 15;
 
 // Entries [begin, end) in order of memory.
 void apply_mask(const MaskedPair& pair, int64_t begin, int64_t end) {
@@ -34,26 +31,14 @@ void apply_mask(const MaskedPair& pair, int64_t begin, int64_t end) {
 }
 
 void apply_masks(at::TensorList ts, at::TensorList masks) {
-  struct Piece {
-    size_t pair;
-    int64_t begin;
-    int64_t end;
-  };
   std::vector<MaskedPair> pairs;
-  std::vector<Piece> pieces;
+  std::vector<int64_t> sizes;
   for (size_t i = 0; i < ts.size(); ++i) {
     pairs.push_back(to_masked_pair(ts[i], to_factor(masks[i], ts[i].scalar_type())));
-    const int64_t size = ts[i].numel();
-    for (int64_t at = 0; at < size; at += kGrain) {
-      pieces.push_back({i, at, std::min(size, at + kGrain)});
-    }
+    sizes.push_back(ts[i].numel());
   }
-  const auto count = static_cast<int64_t>(pieces.size());
-  for_each_worker(worker_count(count), count, [&](int64_t, int64_t first, int64_t last) {
-    for (int64_t p = first; p < last; ++p) {
-      apply_mask(pairs[pieces[p].pair], pieces[p].begin, pieces[p].end);
-    }
-  });
+  for_each_piece(sizes,
+                 [&](size_t i, int64_t begin, int64_t end) { apply_mask(pairs[i], begin, end); });
   copy_back(pairs);
 }
 

@@ -1,7 +1,7 @@
 // 2:4 both ways on the CPU: a worker takes a range of squares, a block of them at a time.
 #include "cpu/nm/both.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cstring>

@@ -1,6 +1,6 @@
 // nm_masks and nm_prune on the CPU: of each run of m entries along a dim the n of largest score
 // stay. A worker takes a range of runs, a block of them at a time.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 // row_masks and row_prune on the CPU: each row is selected from by itself. A worker takes a range
 // of rows. Rows that are not contiguous are copied to a buffer, some of them at a time.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
 #include <algorithm>

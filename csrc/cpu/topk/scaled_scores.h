@@ -1,7 +1,7 @@
 // topk_masks on the CPU: scores times a factor, which are made a block at a time and never stored.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cstdint>

@@ -1,6 +1,6 @@
 // topk_masks on the CPU: sampled bracket (Floyd-Rivest) with a radix-select fallback. Here its
 // steps bracket, sweep and fixup (docs/design.md, "Selection"), and the operators.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
 #include <algorithm>

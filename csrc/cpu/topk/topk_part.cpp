@@ -1,6 +1,8 @@
 // A part of a selection over several (args/topk_part.h) on the CPU: the phases of topk_masks, with
 // what other parts have to know in between.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
 #include <torch/library.h>
 
 #include <algorithm>

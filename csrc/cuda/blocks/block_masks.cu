@@ -1,5 +1,5 @@
 // block_masks and block_prune on CUDA: one launch for a tensor. Here the operators.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "args/blocks.h"
 #include "common/dtypes.h"

@@ -1,5 +1,5 @@
 // block_norms on CUDA: one launch for a list of up to kNormTasks tensors. Here the operator.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <vector>

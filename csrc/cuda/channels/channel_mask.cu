@@ -1,6 +1,6 @@
 // channel_mask and channel_prune on CUDA. With an old mask one launch finds the active channels;
 // then one launch selects channels and writes, or two launches if there are many channels.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cstdint>

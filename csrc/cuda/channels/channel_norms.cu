@@ -1,7 +1,7 @@
 // channel_norms on CUDA: the operator.
 #include "cuda/channels/norms.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "args/channels.h"
 #include "common/dtypes.h"

@@ -6,7 +6,8 @@
 #include "cuda/channels/norm_rows.cuh"
 #include "cuda/channels/norm_strips.cuh"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include "args/channels.h"
 #include "cuda/channels/norms.h"

@@ -11,7 +11,7 @@ __global__ void __launch_bounds__(ElementwisePolicy::kThreads)
 
 }  // namespace fastprune::cuda
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "args/elementwise.h"
 #include "common/dtypes.h"

@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(ElementwisePolicy::kThreads)
 
 }  // namespace fastprune::cuda
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <vector>
 

@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(ElementwisePolicy::kThreads, kOneBlock)
 
 }  // namespace fastprune::cuda
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <vector>
 

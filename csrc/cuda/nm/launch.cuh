@@ -2,7 +2,7 @@
 // instances/.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "args/each.h"
 #include "common/dtypes.h"

@@ -1,7 +1,7 @@
 // nm_masks and nm_prune on CUDA. Here the operators.
 #include "cuda/nm/nm_masks.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "args/nm.h"
 #include "common/dtypes.h"

@@ -3,7 +3,7 @@
 // each score dtype by itself, in instances/, as these are the files that take longest.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cstddef>

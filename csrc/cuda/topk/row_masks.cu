@@ -1,5 +1,6 @@
 // row_masks and row_prune on CUDA: one launch for a tensor. Here the operators.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
 
 #include <limits>
 

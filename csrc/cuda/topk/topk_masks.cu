@@ -1,6 +1,6 @@
 // topk_masks, topk_prune and topk_part on CUDA: sampled bracket (Floyd-Rivest) with a radix-select
 // fallback. Here the operators.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <optional>
 #include <utility>

@@ -2,7 +2,7 @@
 // side of state.cuh: the memory that the kernels pass to each other.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cmath>

@@ -3,7 +3,7 @@
 // CUDA emulator in tests/cuda_on_host, as operators of the library fastprune_cuda_on_host.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
 #include <algorithm>

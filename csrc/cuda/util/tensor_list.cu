@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kStoreThreads)
 
 }  // namespace fastprune::cuda
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cstring>
