@@ -58,7 +58,7 @@ class Blocks(Groups):
     def without_operators(self, method: Any, rank: Tensor, old: Tensor) -> Tensor:
         real = rank.abs() if rank.is_complex() else rank
         (kept,) = _kept_blocks(method, [real], [old], native=False)
-        return old.masked_fill(~_expanded(kept, old, method.block), 0)
+        return old.masked_fill(~expanded(kept, old, method.block), 0)
 
 
 class BlockStructured(MagnitudeOrScore):
@@ -250,7 +250,7 @@ def tied_structured(
                 if id(module._parameters.get(name)) not in holders:
                     selected = mask, product
             else:
-                mask = _expanded(units, t, block).to(t.dtype)
+                mask = expanded(units, t, block).to(t.dtype)
             apply_method(CustomFromMask(mask), module, name, selected=selected)
 
 
@@ -322,7 +322,7 @@ def _norms_by_padding(t: Tensor, block: Sequence[int], p: float) -> Tensor:
     return means if p in (0, 1) else means ** (1 / p)
 
 
-def _expanded(units: Tensor, like: Tensor, block: Sequence[int]) -> Tensor:
+def expanded(units: Tensor, like: Tensor, block: Sequence[int]) -> Tensor:
     """The mask of entries, bool."""
     rows, cols = (*like.shape[:2], 1)[:2]
     whole = units.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)[:rows, :cols]

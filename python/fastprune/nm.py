@@ -54,11 +54,11 @@ class Runs(RankedGroups):
         if method.both:
             return old.masked_fill(~kept_in_squares(values), 0)
         m, dim = method.m, method.dim
-        size = _in_runs(torch.ones_like(old, dtype=torch.bool), m, dim, False).sum(-1, keepdim=True)
-        zeros = _in_runs(old == 0, m, dim, False).sum(-1, keepdim=True)
+        size = in_runs(torch.ones_like(old, dtype=torch.bool), m, dim, False).sum(-1, keepdim=True)
+        zeros = in_runs(old == 0, m, dim, False).sum(-1, keepdim=True)
         due = size - size.clamp(max=method.n) - zeros
-        active = _in_runs(old == 1, m, dim, False)
-        pruned = lowest(_in_runs(values, m, dim, 0.0), active, due)
+        active = in_runs(old == 1, m, dim, False)
+        pruned = lowest(in_runs(values, m, dim, 0.0), active, due)
         there = pruned.flatten(-2)[..., : old.shape[dim]].movedim(-1, dim)
         return old.masked_fill(there, 0)
 
@@ -207,7 +207,7 @@ def check_nm(tensor: Tensor, n: int, m: int, dim: int = 1) -> bool:
     Raises:
         IndexError: ``dim`` is out of range.
     """
-    kept = _in_runs((tensor != 0).to(torch.int32), m, dim, 0).sum(-1)
+    kept = in_runs((tensor != 0).to(torch.int32), m, dim, 0).sum(-1)
     return bool((kept <= n).all())
 
 
@@ -224,7 +224,7 @@ def _unread(mask: Tensor | None) -> Tensor | None:
     return None
 
 
-def _in_runs(t: Tensor, m: int, dim: int, filler: float) -> Tensor:
+def in_runs(t: Tensor, m: int, dim: int, filler: float) -> Tensor:
     """Shape ``[..., runs, m]``; the last run is filled up."""
     last = t.movedim(dim, -1)
     padded = torch.nn.functional.pad(last, (0, -last.shape[-1] % m), value=filler)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .blocks import BlockStructured, _expanded
+from .blocks import BlockStructured, expanded
 from .dtensors import is_dtensor
 from .inventory import Held, held_in, whole
-from .nm import NMStructured, _in_runs
+from .nm import NMStructured, in_runs
 from .report_data import Report, TensorReport
 
 __all__ = ["Report", "report"]
@@ -112,7 +112,7 @@ def _counted(held: Held, runs: list[tuple[int, int]]) -> Iterator[_Counted]:
     for n, m in dict.fromkeys([*runs, *((method.n, method.m) for method in methods)]):
         for dim in sorted({0, 1, *(method.dim % kept.dim() for method in methods)}):
             if n < m <= kept.shape[dim]:
-                most = _in_runs(kept.to(torch.uint8), m, dim, 0).sum(-1, dtype=torch.uint8).amax()
+                most = in_runs(kept.to(torch.uint8), m, dim, 0).sum(-1, dtype=torch.uint8).amax()
                 yield f"{_OBEYED}{n}:{m} along dim {dim}", (most <= n).long()
     for block in dict.fromkeys(m.block for m in held.methods if isinstance(m, BlockStructured)):
         label = f"blocks of {block[0]} x {block[1]}"
@@ -123,8 +123,8 @@ def _of_live_blocks(kept: Tensor, block: tuple[int, int]) -> Tensor:
     """True in each block that has an entry left."""
     live = (kept.flatten(2).any(-1) if kept.dim() > 2 else kept).to(torch.uint8)
     for dim, size in enumerate(block):
-        live = _in_runs(live, size, dim, 0).amax(-1).movedim(-1, dim)
-    return _expanded(live != 0, kept, block)
+        live = in_runs(live, size, dim, 0).amax(-1).movedim(-1, dim)
+    return expanded(live != 0, kept, block)
 
 
 def _read(counts: list[list[_Counted]]) -> list[list[tuple[str, int]]]:
