@@ -24,7 +24,7 @@ settings.register_profile(
     max_examples=60,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-settings.register_profile("ci", settings.get_profile("default"), max_examples=300)
+settings.register_profile("ci", settings.get_profile("default"), max_examples=150)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 

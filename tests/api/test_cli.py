@@ -318,8 +318,9 @@ def test_input_that_changes_meanwhile(
 
 # Prunes a file that is read more and more slowly, so that there is a middle to be killed in.
 SLOW = """
-import sys, time
+import signal, sys, time
 from fastprune.cli import main, output
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 if sys.argv[1] == "named":
     import os
     vars(os).pop("O_TMPFILE", None)

@@ -23,7 +23,7 @@ from cuda_on_host import build, session
 from mutations import table, tokens
 from mutations.table import BROKEN, UNSEEN, Broken
 
-SHARE = 4
+SHARE = 8
 
 
 @dataclass(frozen=True)
