@@ -3,11 +3,14 @@
 import json
 import re
 import runpy
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from fastprune import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,6 +58,33 @@ def test_badges() -> None:
     (oldest,) = re.findall(r"^OLDEST_TORCH = \((\d+), (\d+)\)", SETUP, re.MULTILINE)
     assert badges == {"python": python, "pytorch": ".".join(oldest), "licence": "MIT"}
     assert (ROOT / "LICENSE").read_text().startswith("MIT")
+
+
+def commands() -> list[str]:
+    """The command lines of ours on the pages, without their comments."""
+    pages = ("README.md", "docs/command_line.md", "docs/install.md", "docs/start.md")
+    blocks = [
+        block
+        for page in pages
+        for block in re.findall(r"^```bash\n(.*?)^```$", (ROOT / page).read_text(), re.S | re.M)
+    ]
+    found = re.findall(r"^(?:python -m )?fastprune\b.*$", "".join(blocks), re.MULTILINE)
+    return sorted({" ".join(shlex.split(line, comments=True)) for line in found})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if " prune " in line:
+        safetensors = pytest.importorskip("safetensors.torch")
+        safetensors.save_file({"a.weight": torch.randn(8, 16)}, tmp_path / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    _, _, arguments = line.removeprefix("python -m ").partition(" ")
+    assert cli.main(arguments.split()) == 0
+    assert (tmp_path / "pruned.safetensors").exists() == (" prune " in line)
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) >= 4
 
 
 def cases(file: str) -> dict[str, Any]:
