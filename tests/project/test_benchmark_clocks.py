@@ -148,16 +148,20 @@ def test_every_sample_begins_with_a_flush_and_a_delay(timing: ModuleType, device
     assert all(timing.SHORTEST_DELAY <= s <= timing.LONGEST_DELAY for s in device.slept)
 
 
-def test_contenders_get_samples_of_one_length(timing: ModuleType) -> None:
+def test_contenders_get_samples_of_one_length(
+    timing: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first to be measured finds its caches cold, which must not make its samples shorter."""
-    clock = timing.CpuClock()
-    cold = [1e-3, 1e-3]
+    now = 0.0
+    cold = [2**-10, 2**-10]  # sums of such numbers are exact
 
     def run() -> None:
-        end = timing.time.perf_counter() + (cold.pop() if cold else 20e-6)
-        while timing.time.perf_counter() < end:
-            pass
+        nonlocal now
+        now += cold.pop() if cold else 2**-15
 
+    # On a machine that does other things at the time a call may take any time.
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now))
+    clock = timing.CpuClock()
     first, second = (timing.Contender(name, lambda _: run()) for name in ("fastprune", "upstream"))
     result = measured(timing, clock, first, second)
-    assert result["fastprune"].loops == pytest.approx(result["upstream"].loops, abs=1)
+    assert result["fastprune"].loops == result["upstream"].loops == 7
