@@ -31,11 +31,15 @@ HostMemory memory;
 constexpr c10::DispatchKeySet keys(c10::DispatchKey::PrivateUse1);
 
 // There is one stream, in order: events have nothing to wait for.
-struct Guard final : c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::PrivateUse1> {
+struct Guard final : c10::impl::DeviceGuardImplInterface {
   static c10::Device device() { return {c10::DeviceType::PrivateUse1, 0}; }
   static c10::Stream stream() { return c10::Stream(c10::Stream::DEFAULT, device()); }
+  c10::DeviceType type() const override { return c10::DeviceType::PrivateUse1; }
+  c10::DeviceIndex deviceCount() const noexcept override { return 1; }
   c10::Device exchangeDevice(c10::Device) const override { return device(); }
   c10::Device getDevice() const override { return device(); }
+  void setDevice(c10::Device) const override {}
+  void uncheckedSetDevice(c10::Device) const noexcept override {}
   c10::Stream getStream(c10::Device) const noexcept override { return stream(); }
   c10::Stream getNewStream(c10::Device, int) const override { return stream(); }
   c10::Stream exchangeStream(c10::Stream) const noexcept override { return stream(); }

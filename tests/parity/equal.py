@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def difference(ours: Any, theirs: Any, at: str = "result") -> str | None:
@@ -42,7 +43,10 @@ def _bits(t: Tensor) -> Tensor:
     """The bytes of a tensor's values in logical order."""
     t = t.detach()
     if hasattr(t, "full_tensor"):  # DTensor
-        t = t.full_tensor()
+        t = t.full_tensor().clone()  # waits, if it is on its way
+    if is_traceable_wrapper_subclass(t):
+        names, _ = t.__tensor_flatten__()
+        return torch.cat([_bits(getattr(t, name)) for name in names])
     if t.layout != torch.strided:
         t = t.to_dense()
     t = t.as_subclass(Tensor).resolve_conj().resolve_neg().contiguous()

@@ -18,6 +18,11 @@ def mesh_of(*shape: int) -> Any:
     return init_device_mesh("cpu", shape, mesh_dim_names=("a", "b")[: len(shape)])
 
 
+#: Whether full_tensor of a parameter under tensor parallelism and fully_shard has its rows in order
+#: where pieces differ in size. Of torch 2.9 it has not, without fastprune either.
+ORDERS_UNEVEN_PIECES = tuple(map(int, torch.__version__.split(".")[:2])) > (2, 9)
+
+
 def whole(t: Any) -> Tensor:
     result: Tensor = t.full_tensor() if hasattr(t, "full_tensor") else t
     return result.detach()
