@@ -325,10 +325,9 @@ def _ratio_to_floor(record: Record) -> str:
 
 def _of_floor(record: Record, contender: str) -> str:
     timing = _timing(record, contender)
-    if timing is None:
+    if timing is None or timing.of_floor is None:
         return "-"
-    ratio = timing.of_floor or timing.median / record.contenders[FLOOR].median
-    return _mark(record, contender, FLOOR) + times(ratio)
+    return _mark(record, contender, FLOOR) + times(timing.of_floor)
 
 
 def _mark(record: Record, *contenders: str) -> str:

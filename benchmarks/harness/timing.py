@@ -22,6 +22,7 @@ RAISE_CLOCKS = 0.3  # seconds of work before a GPU is measured
 SHORTEST_DELAY, LONGEST_DELAY = 100e-6, 0.5  # seconds that a GPU waits for the host
 SHORT_ON_CUDA = 50e-6  # seconds; shorter calls are captured in a graph
 GRAPH_CALLS = 20
+BEFORE_ALL = -1  # the turn of a sample that was taken to plan the others
 WARM_ENOUGH = 1.0  # seconds: a first call this long needs no warm-up
 
 
@@ -72,7 +73,8 @@ class Budget:
 
     def times(self, factor: float) -> Budget:
         """So many times as much of everything."""
-        return Budget(self.main * factor, self.alternative * factor, round(self.samples * factor))
+        samples = max(round(self.samples * factor), 1)
+        return Budget(self.main * factor, self.alternative * factor, samples)
 
     def seconds(self, contender: Contender) -> float:
         return self.alternative if contender.is_alternative else self.main
@@ -223,8 +225,7 @@ class _Plan:
     contender: Contender
     loops: int
     samples: int
-    seconds: list[float] = field(default_factory=list)
-    turns: dict[int, float] = field(default_factory=dict)  # the seconds of each turn it had
+    by_turn: dict[int, float] = field(default_factory=dict)  # seconds
     host: list[float] = field(default_factory=list)
 
     def due(self, turn: int, turns: int) -> bool:
@@ -232,24 +233,25 @@ class _Plan:
         return (turn + 1) * self.samples // turns > turn * self.samples // turns
 
     def sample(self, clock: Clock, turn: int) -> None:
-        self.turns[turn] = clock.sample(self.contender, self.loops)
-        self.seconds.append(self.turns[turn])
+        self.by_turn[turn] = clock.sample(self.contender, self.loops)
         host = clock.host(self.contender)
         if host is not None:
             self.host.append(host)
 
     def timing(self, floor: _Plan | None) -> Timing:
+        seconds = list(self.by_turn.values())
         return Timing(
-            median=float(np.median(self.seconds)),
-            spread=spread_of(self.seconds),
-            samples=len(self.seconds),
+            median=float(np.median(seconds)),
+            spread=spread_of(seconds),
+            samples=len(seconds),
             loops=self.loops,
             host=float(np.median(self.host)) if self.host else None,
             of_floor=None if floor is None else self._of(floor),
         )
 
     def _of(self, other: _Plan) -> float | None:
-        ratios = [self.turns[turn] / other.turns[turn] for turn in self.turns.keys() & other.turns]
+        both = self.by_turn.keys() & other.by_turn
+        ratios = [self.by_turn[turn] / other.by_turn[turn] for turn in both]
         return float(np.median(ratios)) if ratios else None
 
 
@@ -272,7 +274,7 @@ def _plan(contender: Contender, clock: Clock, budget: Budget) -> _Plan:
     first = clock.sample(contender, 1)
     if first >= WARM_ENOUGH:
         more = 0 if contender.is_alternative else fewest_samples(first) - 1
-        return _Plan(contender, 1, more, seconds=[first])
+        return _Plan(contender, 1, more, by_turn={BEFORE_ALL: first})
     # Cold calls take longer: estimated from them, samples would be shorter than other contenders'.
     fastest, end = math.inf, time.perf_counter() + WARM_UP
     while math.isinf(fastest) or time.perf_counter() < end:
