@@ -338,7 +338,14 @@ def extension(with_cuda: bool) -> Extension:
     link = os.environ.get("FASTPRUNE_LDFLAGS", "").split()
     headers = [str(p) for p in [*CSRC.rglob("*.h"), *CSRC.rglob("*.cuh")]]
     root = str(CSRC.resolve())  # every include starts from here
-    common = {"depends": headers, "include_dirs": [root], "extra_link_args": link}
+    # Some headers of ATen include all operators otherwise.
+    macros = [("AT_PER_OPERATOR_HEADERS", None), *([("FASTPRUNE_WITH_CUDA", None)] * with_cuda)]
+    common = {
+        "define_macros": macros,
+        "depends": headers,
+        "include_dirs": [root],
+        "extra_link_args": link,
+    }
     if not with_cuda:
         return cpp_extension.CppExtension(
             "fastprune._C", sorted(map(str, sources)), extra_compile_args={"cxx": cxx}, **common
@@ -350,7 +357,6 @@ def extension(with_cuda: bool) -> Extension:
     made = cpp_extension.CUDAExtension(
         "fastprune._C",
         sorted(map(str, sources)),
-        define_macros=[("FASTPRUNE_WITH_CUDA", None)],
         extra_compile_args={"cxx": cxx, "nvcc": nvcc},
         **common,
     )

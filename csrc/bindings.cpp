@@ -1,6 +1,7 @@
 // fastprune._C: facts about the build, the functions of dispatch/python.h, and hooks for tests.
 // Importing it registers the operators.
-#include <torch/extension.h>
+#include <torch/csrc/utils/pybind.h>
+#include <torch/version.h>
 
 #include <string>
 #include <utility>

@@ -1,5 +1,7 @@
 #include "args/topk_part.h"
 
+#include <torch/custom_class.h>
+
 namespace fastprune {
 
 void define_topk_part() {

@@ -4,8 +4,8 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
 #include <ATen/ops/promote_types.h>
-#include <torch/custom_class.h>
 
 #include <cstdint>
 #include <tuple>

@@ -110,8 +110,12 @@ def add_operator(tree: Path) -> None:
 
 
 def objects() -> dict[str, Path]:
-    """What the build of this checkout compiled, by the source's path in csrc."""
-    folder = ROOT / "build" / f"torch-{torch.__version__}"
+    """What the build of this checkout compiled, by the source's path in csrc.
+
+    That of `make test`, or else of pip.
+    """
+    made = ROOT / "build" / Path(sys.prefix).name.removeprefix(".") / "objects"
+    folder = made if made.exists() else ROOT / "build" / f"torch-{torch.__version__}"
     found = {}
     for source in (ROOT / "csrc").rglob("*.cpp"):
         path = source.relative_to(ROOT / "csrc")

@@ -6,6 +6,7 @@
 #include "cuda/blocks/write_kernel.cuh"
 #include "cuda/util/each.h"
 #include "cuda/util/launch.cuh"
+#include "cuda/util/register.h"
 
 namespace fastprune::cuda {
 namespace {

@@ -8,6 +8,7 @@
 #include "common/dtypes.h"
 #include "cuda/blocks/norm_kernel.cuh"
 #include "cuda/util/launch.cuh"
+#include "cuda/util/register.h"
 
 namespace fastprune::cuda {
 namespace {

@@ -13,6 +13,7 @@
 #include "cuda/channels/write.cuh"
 #include "cuda/elementwise/masked_mul.h"
 #include "cuda/util/launch.cuh"
+#include "cuda/util/register.h"
 
 namespace fastprune::cuda {
 namespace {

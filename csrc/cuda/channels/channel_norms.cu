@@ -6,6 +6,7 @@
 #include "args/channels.h"
 #include "common/dtypes.h"
 #include "cuda/util/launch.cuh"
+#include "cuda/util/register.h"
 
 namespace fastprune::cuda {
 namespace {

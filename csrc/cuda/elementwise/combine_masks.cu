@@ -16,6 +16,7 @@ __global__ void __launch_bounds__(ElementwisePolicy::kThreads)
 #include "args/elementwise.h"
 #include "common/dtypes.h"
 #include "cuda/util/launch.cuh"
+#include "cuda/util/register.h"
 #include "cuda/util/tile_map.h"
 
 namespace fastprune::cuda {

@@ -39,6 +39,7 @@ __global__ void __launch_bounds__(ElementwisePolicy::kThreads, kOneBlock)
 #include "common/dtypes.h"
 #include "cuda/elementwise/masked_mul.h"
 #include "cuda/util/launch.cuh"
+#include "cuda/util/register.h"
 #include "cuda/util/tile_map.h"
 #include "dispatch/calls.h"
 

@@ -7,6 +7,7 @@
 #include "common/dtypes.h"
 #include "cuda/util/each.h"
 #include "cuda/util/launch.cuh"
+#include "cuda/util/register.h"
 
 namespace fastprune::cuda {
 namespace {

@@ -9,6 +9,7 @@
 #include "cuda/topk/row_kernel.cuh"
 #include "cuda/util/each.h"
 #include "cuda/util/launch.cuh"
+#include "cuda/util/register.h"
 
 namespace fastprune::cuda {
 namespace {

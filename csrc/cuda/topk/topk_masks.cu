@@ -14,6 +14,7 @@
 #include "cuda/topk/selection.h"
 #include "cuda/topk/state.cuh"
 #include "cuda/util/launch.cuh"
+#include "cuda/util/register.h"
 
 namespace fastprune::cuda {
 namespace {

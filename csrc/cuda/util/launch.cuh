@@ -1,10 +1,10 @@
 // Every kernel is launched from here: on the tensor's device and torch's current stream, and
 // checked. Under FASTPRUNE_CUDA_ON_HOST the same sources compile for the host and launch on the
-// CUDA emulator in tests/cuda_on_host, as operators of the library fastprune_cuda_on_host.
+// CUDA emulator in tests/cuda_on_host.
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <torch/library.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <array>
@@ -15,15 +15,12 @@
 
 #include "cuda/util/device.cuh"
 
-#ifdef FASTPRUNE_CUDA_ON_HOST
-#define FASTPRUNE_CUDA_IMPL(m) TORCH_LIBRARY_IMPL(fastprune_cuda_on_host, CPU, m)
-#else
+#ifndef FASTPRUNE_CUDA_ON_HOST
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAMacros.h>
 #include <c10/cuda/CUDAStream.h>
-#define FASTPRUNE_CUDA_IMPL(m) TORCH_LIBRARY_IMPL(fastprune, CUDA, m)
 #endif
 
 namespace fastprune::cuda {
