@@ -55,7 +55,7 @@ TEST_TOOLS := pytest>=8 pytest-xdist>=3.6 tomli>=2;python_version<"3.11" hypothe
 CLIENTS := pytest>=8 expecttest hypothesis>=6 lightning>=2.5 coremltools>=9 \
   transformers>=5 accelerate>=1.10
 DOCS_TOOLS := sphinx==9.* furo==2025.* myst-parser==5.*
-LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.* typos==1.52.*
+LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.* typos==1.52.* check-jsonschema==0.39.*
 # A suite in several processes, each test file in one of them. OpenMP's threads sleep while they wait,
 # as other processes need the cores.
 PYTEST := -m pytest -n $(JOBS) --dist loadfile
@@ -214,12 +214,16 @@ cuda-report: $(CUDA_VENV)/.built
 	$(CUDA_VENV)/bin/python scripts/cuda_report.py \
 	  $(CUDA_VENV)/lib/python3*/site-packages/fastprune/_C*.so
 
+CHECK_YAML := $(VENV)/bin/check-jsonschema -q --builtin-schema
 lint: $(VENV)/.lint $(VENV)/.built
 	$(VENV)/bin/ruff check $(PY_SOURCES)
 	$(VENV)/bin/ruff format --check $(PY_SOURCES)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES)
 	$(VENV)/bin/typos
+	$(CHECK_YAML) vendor.github-workflows .github/workflows/*.yml
+	$(CHECK_YAML) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(CHECK_YAML) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
 format: $(VENV)/.lint
 	$(VENV)/bin/ruff check --fix $(PY_SOURCES)
