@@ -41,12 +41,20 @@ class Variant:
     csrc: Path = ROOT / "csrc"
     #: Folders of csrc/cuda to take from there, the rest from the repository. None: all.
     folders: tuple[str, ...] | None = None
+    #: Of their instances/, the one to take from there, the rest from the repository. None: all.
+    instance: str | None = None
     #: A folder whose cuda/policy.h replaces that of csrc. None: as shipped.
     policy: Path | None = SMALL
     flags: tuple[str, ...] = ("-O1",)
     link_flags: tuple[str, ...] = ()
     #: With the race detector, which needs RACE_FLAGS.
     races: bool = False
+
+    def takes(self, source: Path) -> bool:
+        """Whether a source, relative to csrc, is taken from `self.csrc`."""
+        if self.folders is not None and source.parts[1] not in self.folders:
+            return False
+        return self.instance in (None, source.stem) or "instances" not in source.parts
 
     def include_path(self, csrc: Path) -> list[Path]:
         """Where the project's headers are looked for, in this order."""
@@ -63,10 +71,11 @@ RACE_FLAGS = (
     "-Wno-tsan",
     "-Wno-stringop-overflow",  # of strings of faults, where it sees one by mistake
 )
-#: In place of compute-sanitizer on a GPU; finds undefined behaviour, too.
+#: In place of compute-sanitizer on a GPU; finds undefined behaviour, too. Most of the time of
+#: `make sanitize-cases` is compilation, which takes -O0 half as long as -O1.
 SANITIZED = Variant(
     flags=(
-        "-O1",
+        "-O0",
         "-fsanitize=address,undefined",
         "-fno-sanitize-recover=undefined",
         "-fno-omit-frame-pointer",
@@ -174,13 +183,13 @@ def _digest(*parts: str | bytes) -> str:
 def _sources(variant: Variant) -> list[tuple[Path, Path]]:
     """Each source to compile, with the csrc whose headers it includes.
 
-    Those of `variant.folders` come first: of an inline function that several objects define, the
+    Those that the variant takes come first: of an inline function that several objects define, the
     linker keeps the first definition.
     """
     ours, others = [], []
     for source in sorted((ROOT / "csrc" / "cuda").rglob("*.cu")):
         path = source.relative_to(ROOT / "csrc")
-        if variant.folders is None or path.parts[1] in variant.folders:
+        if variant.takes(path):
             ours.append((variant.csrc / path, variant.csrc))
         else:
             others.append((source, ROOT / "csrc"))

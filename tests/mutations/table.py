@@ -2,7 +2,8 @@
 
 An entry says `what` is broken, in which `file` of csrc/cuda, the `old` code and the `new`, and
 which `tests` must then fail: a file of tests/, or better one function in it, which takes less time.
-`old` is matched by its tokens (tokens.py) and occurs exactly once.
+`old` is matched by its tokens (tokens.py) and occurs exactly once. Of kernels in instances/ only
+those of one `instance` are broken, as each takes a compilation.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Broken:
     old: str
     new: str
     tests: str
+    instance: str = "float32"
 
     @property
     def id(self) -> str:

@@ -71,7 +71,8 @@ def try_out(variant: build.Variant, *tests: str) -> Outcome:
 
 def run_broken(folder: Path, broken: Broken) -> Outcome:
     csrc = copy_sources(folder, broken)
-    return try_out(build.Variant(csrc=csrc, folders=broken.folders), broken.tests)
+    variant = build.Variant(csrc=csrc, folders=broken.folders, instance=broken.instance)
+    return try_out(variant, broken.tests)
 
 
 def run_unbroken(folder: Path, entries: list[Broken]) -> Outcome:
