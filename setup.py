@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.errors import LinkError
 
 OLDEST_TORCH = (2, 9)
 
@@ -240,8 +241,9 @@ class BuildExtension(cpp_extension.BuildExtension):
     def links_with(self, library: str) -> bool:
         """Whether a shared object of this library alone can be linked."""
         (extension,) = self.extensions
-        spawn = self.compiler.spawn
-        self.compiler.spawn = partial(subprocess.run, check=True, capture_output=True)
+        runs = "call" if hasattr(self.compiler, "call") else "spawn"  # of newer setuptools
+        run = getattr(self.compiler, runs)
+        setattr(self.compiler, runs, partial(subprocess.run, check=True, capture_output=True))
         try:
             with tempfile.TemporaryDirectory() as folder:
                 self.compiler.link_shared_object(
@@ -252,10 +254,10 @@ class BuildExtension(cpp_extension.BuildExtension):
                     extra_postargs=extension.extra_link_args,
                     target_lang="c++",
                 )
-        except subprocess.CalledProcessError:
+        except (subprocess.CalledProcessError, LinkError):
             return False
         finally:
-            self.compiler.spawn = spawn
+            setattr(self.compiler, runs, run)
         return True
 
 
