@@ -19,7 +19,7 @@ from .container import PruningContainer
 from .dtensors import DTENSOR
 from .keywords import MISSING, choose_factors, has_keywords, passed
 from .lazy import no_shape
-from .lookup import IN_PLACE, SUSPENDED, is_in_place, parameters_of
+from .lookup import IN_PLACE, SUSPENDED, is_in_place, pairs_of, parameters_of
 from .masking import forget, let_go
 from .methods import (
     CustomFromMask,
@@ -468,11 +468,9 @@ def prune_globally(
         group: as there.
         replaces: ``replace`` there.
     """
-    if not isinstance(parameters, Iterable):
-        raise TypeError("global_unstructured(): parameters is not an Iterable")
+    pairs = pairs_of("global_unstructured", parameters)
     if importance_scores is not None and not isinstance(importance_scores, Mapping):
         raise TypeError("global_unstructured(): importance_scores must be of type dict")
-    pairs = list(parameters)
     if not pairs and group is None:
         raise ValueError("global_unstructured(): expected at least one parameter, got none")
     exchange = None

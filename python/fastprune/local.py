@@ -19,7 +19,7 @@ from .dtensors import DTENSOR
 from .fsdp2 import is_managed
 from .functional import make_unstructured
 from .keywords import factor_of, has_keywords, kind_by_amount, with_amount
-from .lookup import SUSPENDED, is_in_place
+from .lookup import SUSPENDED, is_in_place, pairs_of
 from .native import kind_of, native_kind, ranks_original
 from .parametrization import mask_of
 from .patterns import Entries
@@ -81,9 +81,7 @@ def local_unstructured(
         AttributeError, AssertionError, RuntimeError, NotImplementedError: as the method's
             ``apply``.
     """
-    if not isinstance(parameters, Iterable):
-        raise TypeError("local_unstructured(): parameters is not an Iterable")
-    pairs: list[_Pair] = [(module, name) for module, name in parameters]
+    pairs = pairs_of("local_unstructured", parameters)
     kind: Any = pruning_method
     exchange = None
     if DTENSOR in modules:

@@ -38,6 +38,23 @@ def is_in_place(module: nn.Module, name: str) -> bool:
     return name in module.__dict__.get(IN_PLACE, ())
 
 
+def pairs_of(op: str, parameters: Any) -> list[tuple[nn.Module, str]]:
+    """The argument ``parameters`` of a function, as a list."""
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"{op}(): parameters is not an Iterable")
+    pairs: list[tuple[nn.Module, str]] = []
+    for i, pair in enumerate(parameters):
+        try:
+            module, name = pair
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"{op}(): expected parameters to be (module, name) pairs, got "
+                f"{type(pair).__name__} at index {i}"
+            ) from None
+        pairs.append((module, name))
+    return pairs
+
+
 def parameters_of(pairs: Iterable[tuple[nn.Module, str]]) -> list[Any]:
     """The unpruned parameter of each pair; None if it has none, which apply will report."""
     return [

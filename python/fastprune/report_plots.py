@@ -29,7 +29,7 @@ def figure(report: Report, kind: str, name: str | None, path: Any) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("matplotlib is not installed: pip install 'fastprune[plot]'") from error
+        raise ImportError("matplotlib is not installed: pip install matplotlib") from error
     kinds = ("sparsity", "histogram", "mask")
     if kind not in kinds:
         raise ValueError(f"expected kind to be one of {', '.join(kinds)}, got {kind!r}")

@@ -87,7 +87,7 @@ def rich_table(report: Report) -> Table:
         from rich.table import Table
         from rich.text import Text
     except ImportError as error:
-        raise ImportError("rich is not installed: pip install 'fastprune[table]'") from error
+        raise ImportError("rich is not installed: pip install rich") from error
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for number, title in enumerate(_HEADER):
         if number < _NUMBERS:

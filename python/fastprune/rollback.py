@@ -40,7 +40,13 @@ class transaction:
             attributes = module.__dict__
             before.append((attributes, attributes.copy()))
             for name in _HOLDERS:
-                holder = attributes[name]
+                try:
+                    holder = attributes[name]
+                except KeyError:
+                    kind = type(module).__name__
+                    raise AttributeError(
+                        f"expected a torch.nn.Module, got a {kind!r} object, which has no {name!r}"
+                    ) from None
                 before.append((holder, holder.copy() if holder else ()))
             if attributes["_forward_pre_hooks"]:
                 for _, hook in pruning_hooks(module):

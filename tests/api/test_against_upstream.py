@@ -438,3 +438,27 @@ def test_remove_and_is_pruned() -> None:
     fastprune.identity(ours, "bias")
     assert fastprune.is_pruned(sequence)
     assert upstream.is_pruned(sequence)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda kind: kind.l1_unstructured(torch.ones(3), "weight", 0.5), "torch.nn.Module, got a"),
+        (lambda kind: kind.random_structured(object.__new__(nn.Linear), "weight", 1, 0), "_param"),
+        (
+            lambda kind: kind.global_unstructured([nn.Linear(2, 2)], kind.L1Unstructured, amount=1),
+            r"expected parameters to be \(module, name\) pairs, got Linear at index 0",
+        ),
+        (
+            lambda kind: kind.global_unstructured(
+                [(nn.Linear(2, 2), "weight", 1)], kind.L1Unstructured, amount=1
+            ),
+            r"\(module, name\) pairs, got tuple at index 0",
+        ),
+    ],
+)
+def test_what_is_no_module_and_no_pair(call: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises(Exception) as theirs:
+        call(upstream)
+    with pytest.raises(theirs.type, match=message):
+        call(fastprune)

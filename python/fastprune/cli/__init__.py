@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import signal
 import sys
@@ -35,7 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     args = parser.parse_args(arguments)
-    status: int = args.run(args)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status
 
 
@@ -191,7 +197,7 @@ def _prune(args: argparse.Namespace) -> int:
         return 130
     except ModuleNotFoundError as error:
         print(
-            f"fastprune: pruning a file takes {error.name}: pip install 'fastprune[cli]'",
+            f"fastprune: pruning a file takes {error.name}: pip install safetensors rich",
             file=sys.stderr,
         )
         return 1
