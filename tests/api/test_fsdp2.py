@@ -31,7 +31,7 @@ from support.sharding import (
 )
 
 
-@pytest.mark.parametrize("size", [3, 4])  # uneven pieces, and meshes of two dims
+@pytest.mark.parametrize("size", [2, 3, 4])
 @pytest.mark.parametrize("name", names_in(__file__))
 def test_on_ranks(name: str, size: int) -> None:
     failed = failures(__file__, size)
