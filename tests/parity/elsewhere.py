@@ -10,6 +10,7 @@ import functools
 import pickle
 import subprocess
 import sys
+import tempfile
 import types
 import warnings
 from pathlib import Path
@@ -34,7 +35,7 @@ LIBRARIES = {library.__name__: library for library in (upstream, fastprune)}
 
 
 def register_device() -> None:
-    folder = HERE.parents[1] / "build" / NAME
+    folder = HERE.parents[1] / "build" / f"{NAME}-{torch.__version__}"
     folder.mkdir(parents=True, exist_ok=True)
     cpp_extension.load(
         NAME,
@@ -93,13 +94,12 @@ def main(file: str) -> None:
 @functools.cache
 def results() -> tuple[dict[tuple[str, str], Outcome], list[str], list[torch.Tensor]]:
     """Outcomes by library and method, warnings, products."""
-    folder = HERE.parents[1] / "build"
-    folder.mkdir(exist_ok=True)
-    file = folder / f"{NAME}.pickle"
-    command = [sys.executable, "-m", "parity.elsewhere", str(file)]
-    subprocess.run(command, cwd=HERE.parent, check=True)
     result: tuple[dict[tuple[str, str], Outcome], list[str], list[torch.Tensor]]
-    result = pickle.loads(file.read_bytes())
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{NAME}.pickle"
+        command = [sys.executable, "-m", "parity.elsewhere", str(file)]
+        subprocess.run(command, cwd=HERE.parent, check=True)
+        result = pickle.loads(file.read_bytes())
     return result
 
 
