@@ -221,7 +221,10 @@ class BuildExtension(cpp_extension.BuildExtension):
 
     def check_toolkit(self) -> None:
         """The CUDA sources take nvcc, and linking takes libcudart."""
-        instead = "set CUDA_HOME to a whole CUDA toolkit, or FORCE_CUDA=0 to build without CUDA"
+        instead = (
+            "set CUDA_HOME to a whole CUDA toolkit, often /usr/local/cuda, or FORCE_CUDA=0 to "
+            "build without CUDA"
+        )
         nvcc = "bin/nvcc.exe" if sys.platform == "win32" else "bin/nvcc"
         if not (cuda_home() / nvcc).exists():
             raise SystemExit(f"CUDA_HOME, which is {cuda_home()}, has no {nvcc}; {instead}")

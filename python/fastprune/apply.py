@@ -270,8 +270,18 @@ def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, prun
     return result
 
 
+def check_is_tensor(module: nn.Module, name: str, scores: Any) -> None:
+    """Raise if ``scores``, for ``module.<name>``, are a list, or anything else without a shape."""
+    if not hasattr(scores, "shape"):
+        raise AttributeError(
+            f"expected importance_scores of {name} of {module} to be a Tensor, got "
+            f"{type(scores).__name__}"
+        )
+
+
 def check_scores(module: nn.Module, name: str, scores: Tensor, orig: Tensor) -> None:
     """Raise if ``scores`` cannot be ranked in place of ``module.<name>``, which is ``orig``."""
+    check_is_tensor(module, name, scores)
     if scores.shape != orig.shape:
         raise AssertionError(
             "importance_scores should have the same shape as parameter "

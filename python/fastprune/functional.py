@@ -13,7 +13,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .apply import apply_method
+from .apply import apply_method, check_is_tensor
 from .caching import is_cached, resumed
 from .container import PruningContainer
 from .dtensors import DTENSOR
@@ -492,8 +492,15 @@ def prune_globally(
 
 
 def make_unstructured(kind: Any, options: dict[str, Any]) -> Any:
-    """A method of this class, which has to be an unstructured one."""
-    method = kind(**options)
+    """A method of this class, or by this function, which has to be an unstructured one."""
+    try:
+        method = kind(**options)
+    except TypeError as error:
+        if isinstance(kind, type):
+            raise
+        raise TypeError(
+            f"expected pruning_method to be a class, as L1Unstructured, got {kind!r}: {error}"
+        ) from error
     of_class = has_keywords(method) and type(method).PRUNING_TYPE == "unstructured"
     if method.PRUNING_TYPE != "unstructured" and not of_class:
         raise TypeError(
@@ -609,6 +616,7 @@ def _scores_of(
         score = given.get((module, name))
         if score is None:
             score = original_of(module, name) if ranks_original(method) else param
+        check_is_tensor(module, name, score)
         if score.numel() != param.numel():
             raise AssertionError(
                 "importance_scores should have the same shape as parameter "

@@ -107,9 +107,8 @@ class ByKeywords(Native):
             ranks, factors = [t if f is None else weighted(t, f) for t, f in pairs], []
         if method.score is not None and not pattern.signed:
             shapes = [pattern.rank_shape(method, t) for t in scores]
-            who = type(method).__name__
             each = zip(scores, masks, shapes, strict=True)
-            ranks = [scored_by(method.score, who, t, mask, shape) for t, mask, shape in each]
+            ranks = [scored_by(method.score, method, t, mask, shape) for t, mask, shape in each]
             pattern = _BY_VALUE[type(pattern)]
         else:
             ranks = kind.rank(counted, scores if pattern.signed else ranks, masks, True)

@@ -74,6 +74,7 @@ class CustomFromMask(Native, upstream.CustomFromMask, BasePruningMethod):
 
     Raises:
         AssertionError: the mask has another shape than the tensor.
+        AttributeError: it is no Tensor.
 
     Attributes:
         mask: the mask that was given; once another method with a mask of its own has followed, a
@@ -101,6 +102,8 @@ class CustomFromMask(Native, upstream.CustomFromMask, BasePruningMethod):
         active_only: bool,
     ) -> Selection:
         (t,), (old,) = scores, masks
+        if not hasattr(method.mask, "to"):
+            raise AttributeError(f"expected mask to be a Tensor, got {type(method.mask).__name__}")
         shape = t.shape if old is None else old.shape
         if shape != method.mask.shape:
             raise AssertionError(
@@ -252,7 +255,7 @@ class LnStructured(Native, upstream.LnStructured, BasePruningMethod):
     Args:
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.
         n: order of the norm: a number, infinity, 'fro' or 'nuc'.
-        dim: the dim that counts channels.
+        dim: the dim that counts channels, by default the last.
         sparsity: in place of ``amount``, the fraction of all channels that is pruned in the end,
             those of which nothing is left included; otherwise as in :class:`L1Unstructured`.
         factor: broadcasts to the tensor; norms are those of ``|t| * |factor|``.
@@ -327,7 +330,7 @@ class RandomStructured(Native, upstream.RandomStructured, BasePruningMethod):
 
     Args:
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.
-        dim: the dim that counts channels.
+        dim: the dim that counts channels, by default the last.
         sparsity: in place of ``amount``, as in :class:`LnStructured`.
 
     Raises:

@@ -50,14 +50,15 @@ class TensorReport(_Sums):
         device: where it is.
         form: how it is pruned: by a ``"hook"``, ``"cached"``, ``"in place"`` or by a
             ``"parametrization"``; None if it is not.
-        methods: the classes of the methods applied, oldest first.
+        methods: the classes of the methods applied, oldest first; what
+            :func:`global_unstructured` leaves is ``"CustomFromMask (global_unstructured)"``.
         entries: how many there are.
         pruned: zeros of the mask.
         zeros: zeros of the tensor that the model computes with.
         pruned_channels: how many channels the mask prunes whole, of dim 0 and of dim 1; empty for
             vectors and what is not pruned.
-        patterns: what the mask obeys, such as ``"2:4 along dim 1"``, else ``"unstructured"``;
-            empty if the mask prunes nothing.
+        patterns: what the mask obeys, such as ``"2:4 along dim 1"``, else ``"unstructured"``, or
+            ``"nothing left"``; empty if the mask prunes nothing.
         original_bytes: of the parameter; of a DTensor, in this process.
         mask_bytes: of its masks, one for each place.
         product_bytes: of the products that modules hold.
@@ -172,6 +173,10 @@ class Report:
 
     def table(self) -> Table:
         """A rich.table.Table: pruned tensors, patterns, totals.
+
+        ``pruned`` counts zeros of masks, and ``sparsity`` is its share of ``entries``; ``zeros``
+        counts those of the tensor that the model computes with, whatever made them. ``memory`` is
+        that of parameter, mask and product.
 
         Raises:
             ImportError: rich is not installed.

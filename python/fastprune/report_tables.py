@@ -39,7 +39,7 @@ def rows(report: Report) -> list[Row]:
     """Pruned tensors, patterns, totals."""
     sections = [
         [_of_tensor(t) for t in report.pruned],
-        [_of_total(f"all of {name}", t) for name, t in report.by_pattern.items()],
+        [_of_total(name, t) for name, t in report.by_pattern.items()],
         [_of_total("pruned tensors", report.total_of_pruned)],
     ]
     sections[-1].append(_of_total("all parameters", report.total))

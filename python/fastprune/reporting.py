@@ -15,6 +15,7 @@ from .dtensors import is_dtensor
 from .inventory import Held, held_in, whole
 from .nm import NMStructured, in_runs
 from .report_data import Report, TensorReport
+from .superseded import was_round
 
 __all__ = ["Report", "report"]
 
@@ -33,7 +34,9 @@ def report(model: nn.Module, *, nm: Iterable[tuple[int, int]] = _NM) -> Report:
     stays as it is.
 
     Patterns are read from the masks, whatever method made them: whole channels of dim 0 and 1, N:M
-    along both dims, and the blocks of each :class:`BlockStructured` that was applied.
+    along both dims, and the blocks of each :class:`BlockStructured` that was applied. A small
+    tensor of very few entries may be 2:4 by chance. A mask that leaves no entry is
+    ``"nothing left"``: the layer is dead.
 
     DTensors are counted whole: all their processes have to call this, and a mask is gathered at one
     byte an entry, one tensor at a time.
@@ -161,7 +164,7 @@ def _described(group: list[Held], counts: dict[str, int]) -> TensorReport:
         dtype=held.originals[0].dtype,
         device=held.originals[0].device,
         form=held.form,
-        methods=tuple(type(method).__name__ for method in held.methods),
+        methods=tuple(map(_name_of, held.methods)),
         entries=entries,
         pruned=pruned,
         zeros=zeros,
@@ -173,10 +176,18 @@ def _described(group: list[Held], counts: dict[str, int]) -> TensorReport:
     )
 
 
+def _name_of(method: Any) -> str:
+    kind = type(method).__name__
+    return f"{kind} (global_unstructured)" if was_round(method) else kind
+
+
 def _patterns(
     shape: torch.Size, pruned: int, left: list[int], counts: dict[str, int]
 ) -> Iterator[str]:
     """What a mask obeys, of channels the number of each dim that have entries left."""
+    if pruned == shape.numel():
+        yield "nothing left"
+        return
     found = False
     if left:
         product = left[0] * left[1] * shape[2:].numel()  # if all that is pruned is whole channels

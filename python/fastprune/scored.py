@@ -71,9 +71,8 @@ class Scored(Native, BasePruningMethod):
         return [method._rank_one(t, mask) for t, mask in zip(ts, masks, strict=True)]
 
     def _rank_one(self, t: Tensor, mask: Tensor | None) -> Tensor:
-        return scored_by(
-            self.scores, type(self).__name__, t, mask, self.pattern.rank_shape(self, t)
-        )
+        shape = self.pattern.rank_shape(self, t)
+        return scored_by(self.scores, self, t, mask, shape)
 
 
 def has_score(method: Any) -> bool:
@@ -138,7 +137,7 @@ class Structured(Scored):
 
     Args:
         amount: a float in [0, 1] is a fraction of the active channels, an int their number.
-        dim: the dim that counts channels.
+        dim: the dim that counts channels, by default the last.
         sparsity: in place of ``amount``, the fraction of all channels that is pruned in the end, as
             in :class:`LnStructured`.
         score: called in place of ``scores``.

@@ -19,7 +19,7 @@ Score: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 
 def scored_by(
     score: Callable[[Tensor, Tensor | None], Any],
-    who: str,
+    method: Any,
     t: Tensor,
     mask: Tensor | None,
     shape: torch.Size,
@@ -28,11 +28,19 @@ def scored_by(
 
     Raises:
         TypeError, AssertionError, RuntimeError: it is not real numbers of this shape, on the device
-            of ``t``; ``who`` is the method that has it.
+            of ``t``. Errors name the method.
     """
-    with torch.no_grad():
-        rank = score(t, mask)
-    name = f"{who}.scores()"
+    along = f"(dim={method.dim})" if hasattr(method, "dim") else ""
+    name = f"{type(method).__name__}{along}.scores()"
+    try:
+        with torch.no_grad():
+            rank = score(t, mask)
+    except (TypeError, AttributeError) as error:
+        if "NoneType" not in str(error) or not t.is_leaf or t.grad is not None:
+            raise
+        raise type(error)(
+            f"{name} failed: {error}. The grad of its argument is None: run backward() before"
+        ) from error
     if not isinstance(rank, Tensor):
         raise TypeError(f"{name} should return a Tensor, got {type(rank).__name__}")
     if rank.is_complex():

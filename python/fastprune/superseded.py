@@ -24,6 +24,8 @@ _NAME = "mask"
 class _Packed:
     """A mask of 0 and 1 that another one has followed."""
 
+    of_round = False
+
     def __init__(self, bits: Tensor, like: Tensor) -> None:
         self.bits = bits
         self.shape = like.shape
@@ -36,6 +38,8 @@ class _Packed:
 class _Round:
     """The mask of the last of several rounds of ``global_unstructured``."""
 
+    of_round = True
+
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask
 
@@ -45,6 +49,8 @@ class _Round:
 
 class _Kept(_Round):
     """A mask that cannot be packed."""
+
+    of_round = False
 
 
 class GivenMask:
@@ -81,6 +87,11 @@ def mark_round(method: Any) -> None:
 def is_round(method: Any) -> bool:
     """Whether the method's mask is that of a round, or of a later one of the same tensor."""
     return type(method.__dict__.get(_NAME)) is _Round
+
+
+def was_round(method: Any) -> bool:
+    """Whether ``global_unstructured`` made the method, whatever has followed it."""
+    return getattr(method.__dict__.get(_NAME), "of_round", False) is True
 
 
 def has_round_of(method: Any, other: Any) -> bool:
@@ -122,6 +133,7 @@ def make_room(methods: Sequence[Any], method: Any) -> None:
             return  # and so are those before it
         if id(kept) not in packs:
             packs[id(kept)] = keep_small(earlier.mask)
+            packs[id(kept)].of_round = was_round(earlier)
         earlier.__dict__[_NAME] = packs[id(kept)]
 
 

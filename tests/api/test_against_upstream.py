@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune as upstream
@@ -455,9 +456,37 @@ def test_remove_and_is_pruned() -> None:
             ),
             r"\(module, name\) pairs, got tuple at index 0",
         ),
+        (
+            lambda kind: kind.global_unstructured([(nn.Linear(2, 2), "weight")], "l1", amount=1),
+            "expected pruning_method to be a class, as L1Unstructured, got 'l1'",
+        ),
+        (
+            lambda kind: kind.global_unstructured(
+                [(nn.Linear(2, 2), "weight")], kind.l1_unstructured, amount=1
+            ),
+            "expected pruning_method to be a class, as L1Unstructured, got <function l1_unstr",
+        ),
+        (
+            lambda kind: kind.custom_from_mask(nn.Linear(2, 2), "weight", [[1, 0], [0, 1]]),
+            "expected mask to be a Tensor, got list",
+        ),
+        (
+            lambda kind: kind.custom_from_mask(nn.Linear(2, 2), "weight", np.eye(2)),
+            "expected mask to be a Tensor, got ndarray",
+        ),
+        (
+            lambda kind: kind.l1_unstructured(nn.Linear(1, 2), "weight", 1, [0.5, 1.0]),
+            r"expected importance_scores of weight of Linear\(.*\) to be a Tensor, got list",
+        ),
+        (
+            lambda kind: kind.global_unstructured(
+                [pair := (nn.Linear(1, 2), "weight")], kind.L1Unstructured, {pair: [1.0]}, amount=1
+            ),
+            r"expected importance_scores of weight of Linear\(.*\) to be a Tensor, got list",
+        ),
     ],
 )
-def test_what_is_no_module_and_no_pair(call: Callable[[Any], Any], message: str) -> None:
+def test_arguments_of_other_types(call: Callable[[Any], Any], message: str) -> None:
     with pytest.raises(Exception) as theirs:
         call(upstream)
     with pytest.raises(theirs.type, match=message):

@@ -417,6 +417,13 @@ def test_facts_and_self_test(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.startswith(capsys.readouterr().out)
 
 
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"fastprune {prune.__version__}\n"
+
+
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--json"]) == 0
     said = json.loads(capsys.readouterr().out)

@@ -140,6 +140,7 @@ PATTERNS: list[tuple[Callable[[Any], Any], tuple[str, ...]]] = [
     ),
     (lambda m: prune.block_structured(m, "weight", 5, (4, 3)), ("blocks of 4 x 3",)),
     (lambda m: prune.l1_unstructured(m, "weight", 0.4), ("unstructured",)),
+    (lambda m: prune.l1_unstructured(m, "weight", 1.0), ("nothing left",)),
     (lambda m: prune.identity(m, "weight"), ()),
 ]
 
@@ -155,6 +156,19 @@ def test_patterns(layer: Any, apply: Callable[[Any], Any], patterns: tuple[str, 
     assert found.pruned == (module.weight_mask == 0).sum()
     kept = [module.weight_mask.transpose(0, dim).flatten(1).any(1) for dim in (0, 1)]
     assert found.pruned_channels == tuple(int((~left).sum()) for left in kept)
+
+
+def test_rounds_of_global_unstructured_are_told_from_masks() -> None:
+    layers = model()
+    pairs = [(layers[0], "weight"), (layers[2], "weight")]
+    for _ in range(2):
+        prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.5)
+    prune.custom_from_mask(layers[2], "weight", torch.ones(8, 12))
+    by = ["CustomFromMask (global_unstructured)"] * 2
+    found = prune.report(layers)
+    assert found["0.weight"].methods == tuple(by)
+    assert found["2.weight"].methods == (*by, "CustomFromMask")
+    assert "(global_unstructured)" in plain_text(found)
 
 
 def test_patterns_that_no_method_says() -> None:

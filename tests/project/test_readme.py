@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import fastprune as prune
 from fastprune import cli
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +28,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file.write_text(
         "".join(re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE))
     )
-    return runpy.run_path(str(file))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(file.parent)
+        return {"folder": file.parent, **runpy.run_path(str(file))}
 
 
 def test_example_ends_as_its_comments_say(ran: dict[str, Any]) -> None:
@@ -41,6 +44,18 @@ def test_example_ends_as_its_comments_say(ran: dict[str, Any]) -> None:
     left = mask.numel() - 16 * mask.shape[1]
     assert mask.sum() == left - round(0.3 * (active + left))
     assert down.weight_orig.grad is not None
+
+
+def test_saved_model_loads(ran: dict[str, Any]) -> None:
+    assert "prune.attach(fresh, state).load_state_dict(state)" in README
+    state = torch.load(ran["folder"] / "pruned.pt")
+    sizes = [(768, 3072), (3072, 768)]
+    fresh = torch.nn.Sequential(
+        torch.nn.Linear(*sizes[0]), torch.nn.GELU(), torch.nn.Linear(*sizes[1])
+    )
+    prune.attach(fresh, state).load_state_dict(state)
+    x = torch.randn(2, 768)
+    assert torch.equal(fresh(x), ran["model"](x))
 
 
 def test_example_of_own_scores(ran: dict[str, Any]) -> None:
@@ -79,7 +94,11 @@ def test_commands(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         safetensors.save_file({"a.weight": torch.randn(8, 16)}, tmp_path / "model.safetensors")
     monkeypatch.chdir(tmp_path)
     _, _, arguments = line.removeprefix("python -m ").partition(" ")
-    assert cli.main(arguments.split()) == 0
+    try:
+        status = cli.main(arguments.split())
+    except SystemExit as ended:  # as --version
+        status = ended.code
+    assert status == 0
     assert (tmp_path / "pruned.safetensors").exists() == (" prune " in line)
 
 

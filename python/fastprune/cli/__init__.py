@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from fastprune import __version__
+
 if TYPE_CHECKING:
     from .job import Progress, Request
 
@@ -52,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "operator on every device, in seconds.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(run=_check)
     commands = parser.add_subparsers(title="commands")
     info = commands.add_parser("info", help="the facts, without the test")
