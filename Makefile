@@ -222,6 +222,7 @@ lint: $(VENV)/.lint $(VENV)/.built
 	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES)
 	$(VENV)/bin/typos
 	$(CHECK_YAML) vendor.github-workflows .github/workflows/*.yml
+	$(CHECK_YAML) vendor.dependabot .github/dependabot.yml
 	$(CHECK_YAML) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(CHECK_YAML) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
