@@ -44,6 +44,14 @@ def test_fails_where_a_kernel_was_not_launched(run: Run, args: tuple[str, ...]) 
     result.assert_outcomes(passed=3)
 
 
+def test_a_file_without_its_package_is_no_missing_part(run: Run, pytester: pytest.Pytester) -> None:
+    code = "import pytest\npytest.importorskip('a_package_that_is_missing')\ndef test_d(): pass\n"
+    (pytester.path / "tests" / "test_three.py").write_text(code)
+    result = run(launched=("add_kernel",))
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["ERROR launched by no test: mul_kernel"])
+
+
 def test_fails_where_nothing_was_launched(run: Run) -> None:
     result = run(launched=())
     assert result.ret == pytest.ExitCode.TESTS_FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +20,17 @@ class EveryKernel:
 
     def __init__(self) -> None:
         self._deselected = False
+        self._skipped: set[Path] = set()  # whole files, such as those of a package that is missing
         self._finished = 0
         self._told: list[tuple[int, list[str]]] = []  # by each worker
         self._errors: list[str] = []
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         self._deselected = True
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self._skipped.add(build.ROOT / report.nodeid)
 
     def pytest_runtest_logfinish(self) -> None:
         self._finished += 1
@@ -39,7 +45,7 @@ class EveryKernel:
         whole = (
             not self._deselected
             and not any("::" in arg for arg in session.config.args)
-            and files <= {item.path for item in session.items}
+            and files <= {item.path for item in session.items} | self._skipped
         )
         return len(session.items) if whole else 0
 
