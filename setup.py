@@ -31,6 +31,20 @@ except ModuleNotFoundError as error:
 
 CSRC = Path("csrc")
 
+#: By folder of csrc, how many of its sources are compiled as one. Torch's headers take the compiler
+#: longer than most files do, and nvcc reads them three times.
+TOGETHER = {
+    "autograd": 8,
+    "dispatch": 8,
+    "cuda/blocks": 8,
+    "cuda/channels": 8,
+    "cuda/channels/instances": 8,
+    "cuda/elementwise": 8,
+    "cuda/nm/instances": 2,
+    "cuda/topk": 8,
+    "cuda/topk/instances": 2,
+}
+
 
 def torch_version() -> tuple[int, int]:
     major, minor = re.findall(r"\d+", torch.__version__)[:2]
@@ -158,6 +172,8 @@ class BuildExtension(cpp_extension.BuildExtension):
                 )
         if with_cuda:
             self.check_toolkit()
+        for extension in self.extensions:
+            extension.sources = together(extension.sources, Path(self.build_temp) / "together")
         super().build_extensions()
 
     def check_msvc(self) -> None:
@@ -287,6 +303,27 @@ def kernels(backend: str, suffix: str) -> list[Path]:
             f"kernel of {', '.join(missing)}"
         )
     return sources
+
+
+def together(sources: list[str], folder: Path) -> list[str]:
+    """The sources, some of which are included by files in `folder` that take their place."""
+    by_parent: dict[Path, list[Path]] = {}
+    for source in sorted(Path(source).relative_to(CSRC) for source in sources):
+        by_parent.setdefault(source.parent, []).append(source)
+    made = []
+    for parent, files in by_parent.items():
+        size = TOGETHER.get(parent.as_posix(), 1)
+        for group in (files[i : i + size] for i in range(0, len(files), size)):
+            if len(group) == 1:
+                made.append(str(CSRC / group[0]))
+                continue
+            file = folder / parent / f"{group[0].stem}_and_others{group[0].suffix}"
+            text = "".join(f'#include "{source.as_posix()}"\n' for source in group)
+            if not file.exists() or file.read_text() != text:  # else it would be compiled again
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+            made.append(str(file))
+    return made
 
 
 def host_flags(system: str) -> list[str]:

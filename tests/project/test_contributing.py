@@ -117,12 +117,15 @@ def objects() -> dict[str, Path]:
     made = ROOT / "build" / Path(sys.prefix).name.removeprefix(".") / "objects"
     folder = made if made.exists() else ROOT / "build" / f"torch-{torch.__version__}"
     found = {}
+    units = {path: path.read_text() for path in folder.glob("temp*/together/**/*.cpp")}
     for source in (ROOT / "csrc").rglob("*.cpp"):
-        path = source.relative_to(ROOT / "csrc")
-        compiled = list(folder.glob(f"temp*/csrc/{path.with_suffix('.o')}"))
+        path = str(source.relative_to(ROOT / "csrc"))
+        unit = next((unit for unit, text in units.items() if f'"{path}"' in text), None)
+        name = f"csrc/{path}" if unit is None else f"together/{str(unit).split('/together/')[1]}"
+        compiled = list(folder.rglob(str(Path(name).with_suffix(".o"))))
         if len(compiled) != 1 or compiled[0].stat().st_mtime < source.stat().st_mtime:
             pytest.skip("links with the objects of a build in this checkout: make test")
-        found[str(path)] = compiled[0]
+        found[path] = compiled[0]
     return found
 
 
@@ -133,12 +136,17 @@ def compile_and_link(tree: Path, library: Path) -> None:
     changed_sources = [p for p in (*edits.CHANGED, *edits.NEW.values()) if p.endswith(".cpp")]
     for source in changed_sources:
         path = source.removeprefix("csrc/")
-        linked[path] = tree / f"{Path(path).stem}.o"
-        command = [*compiler, f"-I{tree / 'csrc'}", "-c", str(tree / source)]
-        subprocess.run([*command, "-o", str(linked[path])], check=True)
+        compiled = linked.get(path)
+        together = [p for p, o in linked.items() if o == compiled] or [path]
+        unit = tree / f"{Path(path).stem}_and_others.cpp"
+        unit.write_text("".join(f'#include "{p}"\n' for p in together))
+        linked |= dict.fromkeys(together, unit.with_suffix(".o"))
+        command = [*compiler, f"-I{tree / 'csrc'}", "-c", str(unit)]
+        subprocess.run([*command, "-o", str(unit.with_suffix(".o"))], check=True)
     paths = [f"-L{path}" for path in cpp_extension.library_paths()]
     libraries = ["-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python", "-fopenmp"]
-    command = [compiler[0], "-shared", *map(str, linked.values()), *paths, *libraries]
+    objects_once = map(str, sorted(set(linked.values())))
+    command = [compiler[0], "-shared", *objects_once, *paths, *libraries]
     subprocess.run([*command, "-o", str(library)], check=True)
 
 

@@ -352,6 +352,29 @@ def test_gcc_has_openmp(functions: dict[str, Any]) -> None:
     assert not functions["includes_omp"]([LINKER])
 
 
+def test_sources_that_are_compiled_together(
+    functions: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each source once, those of one folder and kind only; a second build writes nothing."""
+    monkeypatch.chdir(ROOT)
+    sources = [str(p) for p in Path("csrc").rglob("*") if p.suffix in (".cpp", ".cu")]
+    units = functions["together"](sources, tmp_path)
+    compiled = [unit for unit in units if unit in sources]
+    made = [Path(unit) for unit in units if unit not in sources]
+    assert made and all(unit.is_relative_to(tmp_path) for unit in made)
+    for unit in made:
+        included = re.findall(r'^#include "(.*)"$', unit.read_text(), re.MULTILINE)
+        assert {(str(Path(p).parent), Path(p).suffix) for p in included} == {
+            (str(unit.parent.relative_to(tmp_path)), unit.suffix)
+        }
+        compiled += [f"csrc/{path}" for path in included]
+    assert sorted(compiled) == sorted(sources)
+    assert {str(unit.parent.relative_to(tmp_path)) for unit in made} == {*functions["TOGETHER"]}
+    before = [unit.stat().st_mtime_ns for unit in made]
+    assert functions["together"](sources, tmp_path) == units
+    assert [unit.stat().st_mtime_ns for unit in made] == before
+
+
 def test_flags_of_msvc(functions: dict[str, Any]) -> None:
     """Only the flags: nothing here has been tried on Windows."""
     flags = functions["host_flags"]("win32")

@@ -135,8 +135,11 @@ def test_a_build_that_succeeds(tmp_path: Path) -> None:
     installed = tmp_path / "out" / "site" / "fastprune"
     assert (installed / "__init__.py").exists()
     assert list(installed.glob("_C*.so"))
-    sources = {f.stem for f in (ROOT / "csrc").rglob("*.cpp")}
-    assert {f.stem for f in objects.rglob("*.o")} == sources
+    units = [f.read_text() for f in objects.rglob("together/**/*.cpp")]
+    together = {path for text in units for path in re.findall(r'"(.*)"', text)}
+    sources = {str(f.relative_to(ROOT / "csrc")) for f in (ROOT / "csrc").rglob("*.cpp")}
+    assert units and together < sources
+    assert len([*objects.rglob("*.o")]) == len(units) + len(sources - together)
 
 
 def test_limits_fit_into_a_quarter_of_an_hour(verify_gpu: Any) -> None:
