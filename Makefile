@@ -56,9 +56,9 @@ CLIENTS := pytest>=8 expecttest hypothesis>=6 lightning>=2.5 coremltools>=9 \
   transformers>=5 accelerate>=1.10
 DOCS_TOOLS := sphinx==9.* furo==2025.* myst-parser==5.*
 LINT_TOOLS := ruff==0.14.* mypy==1.18.* clang-format==21.* typos==1.52.* check-jsonschema==0.39.*
-# A suite in several processes, each test file in one of them. OpenMP's threads sleep while they wait,
-# as other processes need the cores.
-PYTEST := -m pytest -n $(JOBS) --dist loadfile
+# A suite in several processes, each test file in one of them, in the order of pyproject.toml. OpenMP's
+# threads sleep while they wait, as other processes need the cores.
+PYTEST := -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 WITH_OTHERS := OMP_WAIT_POLICY=passive
 SOURCES := setup.py pyproject.toml $(shell find csrc python -type f -not -path '*/__pycache__/*')
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
@@ -153,7 +153,7 @@ frameworks: $(CLIENTS_VENV)/.built
 
 races: $(VENV)/.built
 	cd tests && ../$(VENV)/bin/python -m cuda_on_host.edges
-	CI=1 CUDA_ON_HOST_RACES=1 $(VENV)/bin/python -m pytest -k cuda_on_host tests/ops $(PYTEST_ARGS)
+	CI=1 CUDA_ON_HOST_SEEDS=3 CUDA_ON_HOST_RACES=1 $(VENV)/bin/python -m pytest -k cuda_on_host tests/ops $(PYTEST_ARGS)
 	CUDA_ON_HOST_RACES=1 $(VENV)/bin/python -m pytest tests/cuda/test_cuda_on_host_shipped.py \
 	  $(PYTEST_ARGS)
 

@@ -33,7 +33,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--broken", action="store_true", help="test every broken kernel")
 
 
+def why_no_cuda() -> str | None:
+    """Why nothing can be tested on CUDA; None if it can."""
+    if not fastprune._C.build_info()["cuda"]:
+        return "fastprune was built without CUDA"
+    return None if torch.cuda.is_available() else "there is no CUDA device"
+
+
+def is_on_cuda(item: pytest.Item) -> bool:
+    """Whether a test takes the CUDA device from a fixture of this file."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return "cuda" in (params.get("device"), params.get("target"))
+
+
+@pytest.hookimpl(trylast=True)  # of those that -k and the like have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    why = why_no_cuda()
+    on_cuda = [item for item in items if is_on_cuda(item)] if why else []
+    if on_cuda:  # to skip thousands takes half a minute: one is skipped and tells of all
+        more = f", and {len(on_cuda) - 1} more such tests" if len(on_cuda) > 1 else ""
+        on_cuda[0].add_marker(pytest.mark.skip(reason=f"{why}{more}"))
+        left_out = set(on_cuda[1:])
+        # Not by pytest_deselected: it is the whole suite still, see cuda_on_host/every_kernel.py.
+        items[:] = [item for item in items if item not in left_out]
     needs = {"large": "needs many GiB of memory", "broken": "takes a compilation"}
     for item in items:
         for option, why in needs.items():
@@ -41,20 +63,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=f"{why}: --{option}"))
 
 
-def usable(device: str) -> str:
-    """The device. Skips the test if fastprune or the machine lacks it."""
-    if device == "cuda":
-        if not fastprune._C.build_info()["cuda"]:
-            pytest.skip("fastprune was built without CUDA")
-        if not torch.cuda.is_available():
-            pytest.skip("there is no CUDA device")
-    return device
-
-
 @pytest.fixture(scope="session", params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> str:
     """A torch device that fastprune has kernels for."""
-    return usable(request.param)
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(scope="session", params=["cpu", "cuda", *cuda_on_host.PARAMS])
@@ -63,7 +76,7 @@ def target(request: pytest.FixtureRequest) -> Target:
     if request.param in cuda_on_host.PARAMS:
         return cuda_on_host.target()
     return Target(
-        name=usable(request.param),
+        name=request.param,
         device=request.param,
         ops=fastprune.ops,
         hooks=Hooks(fastprune._C, "_"),

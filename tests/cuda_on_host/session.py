@@ -2,8 +2,8 @@
 
 Environment: CUDA_ON_HOST_SANITIZE=1 takes the build with sanitizers, CUDA_ON_HOST_SHIPPED=1 the
 one with block, tile and grid sizes as shipped, CUDA_ON_HOST_RACES=1 the one with the race detector
-(with either sizes), CUDA_ON_HOST_LIBRARY a library that was built already. CI runs every test of
-the target with two more seeds.
+(with either sizes), CUDA_ON_HOST_LIBRARY a library that was built already. Every test of the target
+runs with CUDA_ON_HOST_SEEDS seeds, by default with one, in CI with two.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ NAME = "cuda_on_host"
 #: The target's name where its sizes are as shipped: tests choose their own sizes by it.
 SHIPPED_NAME = f"{NAME}_shipped"
 #: Parameters of the `target` fixture; "+1" adds one to the seed.
-PARAMS = [NAME, f"{NAME}+1", f"{NAME}+2"] if os.environ.get("CI") else [NAME]
+SEEDS = int(os.environ.get("CUDA_ON_HOST_SEEDS", 2 if os.environ.get("CI") else 1))
+PARAMS = [NAME, *(f"{NAME}+{seed}" for seed in range(1, SEEDS))]
 #: Fibers are slow: larger tests run on the other targets only.
 MAX_NUMEL = 70_000
 
