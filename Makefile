@@ -50,7 +50,7 @@ VENV := .venv
 CUDA_VENV := .venv-cuda
 CLIENTS_VENV := .venv-clients
 BUILD_TOOLS := setuptools>=77,<82 wheel ninja pybind11 numpy build
-TEST_TOOLS := pytest>=8 pytest-xdist>=3.6 tomli>=2;python_version<"3.11" hypothesis>=6 \
+TEST_TOOLS := pytest>=8 pytest-xdist>=3.8 tomli>=2;python_version<"3.11" hypothesis>=6 \
   expecttest rich>=13 matplotlib>=3.8 onnx>=1.19 onnxscript>=0.5 safetensors>=0.4 pyyaml>=6
 CLIENTS := pytest>=8 expecttest hypothesis>=6 lightning>=2.5 coremltools>=9 \
   transformers>=5 accelerate>=1.10

@@ -173,6 +173,8 @@ class BuildExtension(cpp_extension.BuildExtension):
         if with_cuda:
             self.check_toolkit()
         for extension in self.extensions:
+            # Without ninja an extension is compiled if one of its sources or these is newer.
+            extension.depends = [*extension.depends, *extension.sources]
             extension.sources = together(extension.sources, Path(self.build_temp) / "together")
         super().build_extensions()
 
@@ -306,24 +308,35 @@ def kernels(backend: str, suffix: str) -> list[Path]:
 
 
 def together(sources: list[str], folder: Path) -> list[str]:
-    """The sources, some of which are included by files in `folder` that take their place."""
-    by_parent: dict[Path, list[Path]] = {}
-    for source in sorted(Path(source).relative_to(CSRC) for source in sources):
-        by_parent.setdefault(source.parent, []).append(source)
-    made = []
-    for parent, files in by_parent.items():
-        size = TOGETHER.get(parent.as_posix(), 1)
+    """The sources, some of which are included by files in `folder` that take their place.
+
+    Not on Windows, where the objects of such files would have paths that are too long.
+    """
+    if sys.platform == "win32":
+        return sources
+    kinds: dict[tuple[str, str], list[Path]] = {}
+    for source in map(Path, sorted(sources)):
+        inside = source.is_relative_to(CSRC)
+        parent = source.parent.relative_to(CSRC).as_posix() if inside else str(source.parent)
+        kinds.setdefault((parent, source.suffix), []).append(source)
+    compiled, made = [], set()
+    for (parent, suffix), files in kinds.items():
+        size = TOGETHER.get(parent, 1)
         for group in (files[i : i + size] for i in range(0, len(files), size)):
             if len(group) == 1:
-                made.append(str(CSRC / group[0]))
+                compiled.append(str(group[0]))
                 continue
-            file = folder / parent / f"{group[0].stem}_and_others{group[0].suffix}"
-            text = "".join(f'#include "{source.as_posix()}"\n' for source in group)
-            if not file.exists() or file.read_text() != text:  # else it would be compiled again
+            file = folder / parent / f"{group[0].stem}_and_others{suffix}"
+            includes = [f'#include "{source.relative_to(CSRC).as_posix()}"\n' for source in group]
+            if not file.exists() or file.read_text() != "".join(includes):  # else compiled again
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(text)
-            made.append(str(file))
-    return made
+                file.write_text("".join(includes))
+            made.add(file)
+            compiled.append(str(file))
+    for file in folder.rglob("*_and_others.*"):  # of groups that were others
+        if file not in made and str(file) not in sources:
+            file.unlink()
+    return compiled
 
 
 def host_flags(system: str) -> list[str]:

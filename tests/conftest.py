@@ -15,6 +15,7 @@ from support.targets import Hooks, Target
 pytest_plugins = [
     "cuda_on_host.plugin",  # --cuda-seed; a failure tells how to repeat it
     "cuda_on_host.every_kernel",  # the whole suite must launch every kernel
+    "support.without_cuda",
     "pytester",
 ]
 
@@ -33,29 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--broken", action="store_true", help="test every broken kernel")
 
 
-def why_no_cuda() -> str | None:
-    """Why nothing can be tested on CUDA; None if it can."""
-    if not fastprune._C.build_info()["cuda"]:
-        return "fastprune was built without CUDA"
-    return None if torch.cuda.is_available() else "there is no CUDA device"
-
-
-def is_on_cuda(item: pytest.Item) -> bool:
-    """Whether a test takes the CUDA device from a fixture of this file."""
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    return "cuda" in (params.get("device"), params.get("target"))
-
-
-@pytest.hookimpl(trylast=True)  # of those that -k and the like have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    why = why_no_cuda()
-    on_cuda = [item for item in items if is_on_cuda(item)] if why else []
-    if on_cuda:  # to skip thousands takes half a minute: one is skipped and tells of all
-        more = f", and {len(on_cuda) - 1} more such tests" if len(on_cuda) > 1 else ""
-        on_cuda[0].add_marker(pytest.mark.skip(reason=f"{why}{more}"))
-        left_out = set(on_cuda[1:])
-        # Not by pytest_deselected: it is the whole suite still, see cuda_on_host/every_kernel.py.
-        items[:] = [item for item in items if item not in left_out]
     needs = {"large": "needs many GiB of memory", "broken": "takes a compilation"}
     for item in items:
         for option, why in needs.items():

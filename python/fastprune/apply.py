@@ -271,8 +271,8 @@ def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, prun
 
 
 def check_is_tensor(module: nn.Module, name: str, scores: Any) -> None:
-    """Raise if ``scores``, for ``module.<name>``, are a list, or anything else without a shape."""
-    if not hasattr(scores, "shape"):
+    """Raise if ``scores``, for ``module.<name>``, are a list or an array."""
+    if not hasattr(scores, "is_cpu"):
         raise AttributeError(
             f"expected importance_scores of {name} of {module} to be a Tensor, got "
             f"{type(scores).__name__}"

@@ -499,7 +499,8 @@ def make_unstructured(kind: Any, options: dict[str, Any]) -> Any:
         if isinstance(kind, type):
             raise
         raise TypeError(
-            f"expected pruning_method to be a class, as L1Unstructured, got {kind!r}: {error}"
+            "expected pruning_method to be a class such as L1Unstructured, or a function that "
+            f"makes a method, got {kind!r}, which failed: {error}"
         ) from error
     of_class = has_keywords(method) and type(method).PRUNING_TYPE == "unstructured"
     if method.PRUNING_TYPE != "unstructured" and not of_class:

@@ -147,7 +147,10 @@ class Report:
 
     @property
     def by_method(self) -> dict[str, Totals]:
-        """Of the tensors that a method has pruned; one with several methods counts for each."""
+        """Of the tensors that a method has pruned; one with several methods counts for each.
+
+        Keys are those of ``methods``.
+        """
         return _grouped(self.pruned, lambda t: t.methods)
 
     @property

@@ -34,9 +34,8 @@ def report(model: nn.Module, *, nm: Iterable[tuple[int, int]] = _NM) -> Report:
     stays as it is.
 
     Patterns are read from the masks, whatever method made them: whole channels of dim 0 and 1, N:M
-    along both dims, and the blocks of each :class:`BlockStructured` that was applied. A small
-    tensor of very few entries may be 2:4 by chance. A mask that leaves no entry is
-    ``"nothing left"``: the layer is dead.
+    along both dims, and the blocks of each :class:`BlockStructured` that was applied. A very
+    small tensor may be 2:4 by chance. Of a mask that leaves no entry it says ``"nothing left"``.
 
     DTensors are counted whole: all their processes have to call this, and a mask is gathered at one
     byte an entry, one tensor at a time.

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.nn.utils.prune as upstream
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import ops
 from .parts import common_dtype
@@ -36,10 +36,11 @@ def scored_by(
         with torch.no_grad():
             rank = score(t, mask)
     except (TypeError, AttributeError) as error:
-        if "NoneType" not in str(error) or not t.is_leaf or t.grad is not None:
+        if "NoneType" not in str(error) or not isinstance(t, nn.Parameter) or t.grad is not None:
             raise
-        raise type(error)(
-            f"{name} failed: {error}. The grad of its argument is None: run backward() before"
+        kind = TypeError if isinstance(error, TypeError) else AttributeError
+        raise kind(
+            f"{name} failed: {error} (t.grad is None: a score that reads it takes a backward())"
         ) from error
     if not isinstance(rank, Tensor):
         raise TypeError(f"{name} should return a Tensor, got {type(rank).__name__}")

@@ -458,13 +458,13 @@ def test_remove_and_is_pruned() -> None:
         ),
         (
             lambda kind: kind.global_unstructured([(nn.Linear(2, 2), "weight")], "l1", amount=1),
-            "expected pruning_method to be a class, as L1Unstructured, got 'l1'",
+            "class such as L1Unstructured, or a function that makes a method, got 'l1', which fail",
         ),
         (
             lambda kind: kind.global_unstructured(
                 [(nn.Linear(2, 2), "weight")], kind.l1_unstructured, amount=1
             ),
-            "expected pruning_method to be a class, as L1Unstructured, got <function l1_unstr",
+            "class such as L1Unstructured, or .* got <function l1_unstructured at .*, which failed",
         ),
         (
             lambda kind: kind.custom_from_mask(nn.Linear(2, 2), "weight", [[1, 0], [0, 1]]),
@@ -477,6 +477,10 @@ def test_remove_and_is_pruned() -> None:
         (
             lambda kind: kind.l1_unstructured(nn.Linear(1, 2), "weight", 1, [0.5, 1.0]),
             r"expected importance_scores of weight of Linear\(.*\) to be a Tensor, got list",
+        ),
+        (
+            lambda kind: kind.l1_unstructured(nn.Linear(2, 2), "weight", 1, np.eye(2)),
+            r"expected importance_scores of weight of Linear\(.*\) to be a Tensor, got ndarray",
         ),
         (
             lambda kind: kind.global_unstructured(

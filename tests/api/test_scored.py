@@ -252,6 +252,11 @@ def test_copies_and_pickles() -> None:
     assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
 
 
+class GradAlone(prune.Unstructured):
+    def scores(self, t: Tensor, mask: Tensor | None) -> Tensor:
+        return t.grad.abs()
+
+
 class NotATensor(prune.Unstructured):
     def scores(self, t: Tensor, mask: Tensor | None) -> Any:
         return t.tolist()
@@ -280,7 +285,8 @@ class Elsewhere(prune.Unstructured):
 @pytest.mark.parametrize(
     ("method", "error", "said"),
     [
-        (Taylor, TypeError, r"Taylor.scores\(\) failed: .* is None: run backward\(\) before"),
+        (Taylor, TypeError, r"Taylor.scores\(\) failed: .* \(t.grad is None: a score"),
+        (GradAlone, AttributeError, r"GradAlone.scores\(\) failed: .* \(t.grad is None: a score"),
         (NotATensor, TypeError, r"NotATensor.scores\(\) should return a Tensor, got list"),
         (OneNumberARow, AssertionError, r"shape \[16, 8\] for one of shape \[16, 8\], got \[16\]"),
         (OneNumberAnEntry, AssertionError, r"\(dim=-1\).scores\(\) should .* \[8\] for one of"),

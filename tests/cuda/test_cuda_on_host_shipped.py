@@ -49,7 +49,8 @@ def test_operators_pass(family: str) -> None:
     if session.sanitized():
         pytest.skip("runs without sanitizers")
     environ = {**os.environ, "CUDA_ON_HOST_SHIPPED": "1"}
-    environ.pop("CI", None)  # so with one seed
+    for name in ("CI", "CUDA_ON_HOST_SEEDS"):  # so with one seed
+        environ.pop(name, None)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=8"]
     command += ["-k", f"{session.NAME} and ({TESTS[family]})"]
     done = subprocess.run(

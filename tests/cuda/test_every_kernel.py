@@ -134,7 +134,9 @@ def test_workers_of_xdist_launch_them_together(
         build.launched = lambda: dict.fromkeys(names, 1)
         """
     )
-    (pytester.mkdir("tests") / "test_one.py").write_text("def test_a(): pass\ndef test_b(): pass\n")
+    tests = pytester.mkdir("tests")
+    (tests / "test_one.py").write_text("def test_a(): pass\ndef test_b(): pass\n")
+    (tests / "test_two.py").write_text("import pytest\npytest.importorskip('missing_here')\n")
     result = pytester.runpytest_subprocess("-n", "2", "-p", every_kernel.__name__, *args)
     assert result.ret == (pytest.ExitCode.OK if error is None else pytest.ExitCode.TESTS_FAILED)
     if error is None:

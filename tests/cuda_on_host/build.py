@@ -30,7 +30,7 @@ JOBS = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
 #: A folder in front of csrc on the include path: its cuda/policy.h has small blocks, tiles and
 #: grids, so that small inputs take the paths of large ones.
 SMALL = HERE / "policy_small"
-#: Nine tenths of the time to compile a kernel go into these headers: they are compiled once.
+#: What the compiler would spend most of its time on for each file: these are compiled once.
 PRECOMPILED = "".join(
     f"#include <{header}>\n"
     for header in (
@@ -82,7 +82,8 @@ RACE_FLAGS = (
 )
 #: In place of compute-sanitizer on a GPU; finds undefined behaviour, too. Most of the time of
 #: `make sanitize-cases` is compilation, which takes -O0 half as long as -O1, and a third less
-#: without checks of null, which is no address, and of what kernels do not have.
+#: without these checks: of null pointers, which are no addresses; of pointers that wrap around; and
+#: of virtual functions and attributes, which kernels do not have.
 SANITIZED = Variant(
     flags=(
         "-O0",

@@ -21,8 +21,8 @@ from support.targets import Hooks, NamespaceOps, Target
 NAME = "cuda_on_host"
 #: The target's name where its sizes are as shipped: tests choose their own sizes by it.
 SHIPPED_NAME = f"{NAME}_shipped"
-#: Parameters of the `target` fixture; "+1" adds one to the seed.
 SEEDS = int(os.environ.get("CUDA_ON_HOST_SEEDS", 2 if os.environ.get("CI") else 1))
+#: Parameters of the `target` fixture; "+1" adds one to the seed.
 PARAMS = [NAME, *(f"{NAME}+{seed}" for seed in range(1, SEEDS))]
 #: Fibers are slow: larger tests run on the other targets only.
 MAX_NUMEL = 70_000
@@ -80,5 +80,5 @@ def begin_test(nodeid: str, seed: int) -> None:
 
 
 def plain(nodeid: str) -> str:
-    """A test's node id without the number that CI adds."""
+    """A test's node id without the number of a further seed."""
     return re.sub(rf"\b{NAME}\+\d+", NAME, nodeid)

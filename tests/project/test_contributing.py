@@ -123,6 +123,7 @@ def objects() -> dict[str, Path]:
         unit = next((unit for unit, text in units.items() if f'"{path}"' in text), None)
         name = f"csrc/{path}" if unit is None else f"together/{str(unit).split('/together/')[1]}"
         compiled = list(folder.rglob(str(Path(name).with_suffix(".o"))))
+        assert unit is None or compiled, f"{unit} was not compiled"
         if len(compiled) != 1 or compiled[0].stat().st_mtime < source.stat().st_mtime:
             pytest.skip("links with the objects of a build in this checkout: make test")
         found[path] = compiled[0]

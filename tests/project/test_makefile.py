@@ -1,5 +1,6 @@
-"""The environments that the Makefile sets up."""
+"""The environments that the Makefile sets up, and the files that its pytest takes."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,15 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_test_is_in_a_folder_that_pytest_takes() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    (listed,) = re.findall(r"^testpaths = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    folders = re.findall(r'"(\S+)"', listed)
+    files = [path.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py")]
+    assert files
+    assert [str(f) for f in files if not any(f.is_relative_to(folder) for folder in folders)] == []
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")

@@ -19,7 +19,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 YAML = [*WORKFLOWS, *sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))]
-YAML += [ROOT / "CITATION.cff", ROOT / ".pre-commit-config.yaml"]
+YAML += [ROOT / "CITATION.cff", ROOT / ".pre-commit-config.yaml", ROOT / ".github/dependabot.yml"]
 NAMES = [path.name for path in WORKFLOWS]
 
 # A torch that fits, and a native part that is there, of another torch.
@@ -59,6 +59,8 @@ def test_actions_are_commits_and_the_same_everywhere() -> None:
     pinned = [re.fullmatch(r"([\w/-]+)@[0-9a-f]{40}  # v\d+\.\d+\.\d+", line) for line in used]
     assert used and None not in pinned
     assert len({match[1] for match in pinned if match}) == len(used)
+    renewed = (ROOT / ".github" / "dependabot.yml").read_text()
+    assert "package-ecosystem: github-actions" in renewed
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=NAMES)

@@ -370,9 +370,15 @@ def test_sources_that_are_compiled_together(
         compiled += [f"csrc/{path}" for path in included]
     assert sorted(compiled) == sorted(sources)
     assert {str(unit.parent.relative_to(tmp_path)) for unit in made} == {*functions["TOGETHER"]}
+    left = tmp_path / "autograd" / "an_older_and_others.cpp"
+    left.touch()
     before = [unit.stat().st_mtime_ns for unit in made]
     assert functions["together"](sources, tmp_path) == units
     assert [unit.stat().st_mtime_ns for unit in made] == before
+    assert not left.exists()
+    assert sorted(functions["together"](units, tmp_path)) == sorted(units)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert functions["together"](sources, tmp_path) == sources
 
 
 def test_flags_of_msvc(functions: dict[str, Any]) -> None:
