@@ -182,7 +182,7 @@ build/sanitize/.built: $(VENV)/.tools $(SOURCES)
 	touch $@
 
 # Tests that need the kernels on the host, which are the same files in every environment.
-ON_HOST := cuda_on_host or broken_kernels or test_races or verify_gpu
+ON_HOST := cuda_on_host or broken_kernels or test_races or verify_gpu or every_kernel
 
 # The wheel is of the same tree and objects as what `make test` tests, so nothing is compiled again. The
 # clean environment has the wheel, and sees torch and pytest in $(VENV) by a path file, after its own
