@@ -142,6 +142,21 @@ def is_program(command: str) -> bool:
     return any(shutil.which(word) for word in (command, *shlex.split(command)[:1]))
 
 
+def has_headers(toolkit: Path) -> bool:
+    folders = [toolkit / "include", *toolkit.glob("targets/*/include")]
+    return any((folder / "cuda_runtime.h").exists() for folder in folders)
+
+
+def find_toolkit(usual: Path = Path("/usr/local/cuda")) -> None:
+    """Torch takes the folder of nvcc for the toolkit, and nvcc may be a script elsewhere."""
+    home = cpp_extension.CUDA_HOME
+    named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    if home is None or named or has_headers(Path(home)) or not has_headers(usual):
+        return
+    print(f"fastprune: {home} is no CUDA toolkit, so {usual} is taken", flush=True)
+    cpp_extension.CUDA_HOME = str(usual)
+
+
 def cuda_home() -> Path:
     """The CUDA toolkit that torch found."""
     assert cpp_extension.CUDA_HOME is not None
@@ -423,6 +438,7 @@ def extension(with_cuda: bool) -> Extension:
 if __name__ == "__main__":
     check_torch()
     check_sdist()
+    find_toolkit()
     with_cuda, why = decide_cuda()
     print(f"fastprune: building {'CPU and CUDA' if with_cuda else 'CPU only'} ({why})", flush=True)
     find_ninja()

@@ -352,6 +352,41 @@ def test_gcc_has_openmp(functions: dict[str, Any]) -> None:
     assert not functions["includes_omp"]([LINKER])
 
 
+@pytest.mark.parametrize("include", ["include", "targets/x86_64-linux/include"])
+def test_nvcc_that_is_a_script_elsewhere(
+    functions: dict[str, Any],
+    include: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cpp_extension = functions["cpp_extension"]
+
+    def home() -> Any:
+        return cpp_extension.CUDA_HOME
+
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    elsewhere, usual = tmp_path / "elsewhere", tmp_path / "cuda"
+    (usual / include).mkdir(parents=True)
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(elsewhere))
+    functions["find_toolkit"](usual)
+    assert home() == str(elsewhere)  # the usual one is none either
+    (usual / include / "cuda_runtime.h").touch()
+    monkeypatch.setenv("CUDA_HOME", str(elsewhere))
+    functions["find_toolkit"](usual)
+    assert home() == str(elsewhere)  # as was asked for
+    monkeypatch.delenv("CUDA_HOME")
+    functions["find_toolkit"](usual)
+    assert home() == str(usual)
+    assert capsys.readouterr().out == (
+        f"fastprune: {elsewhere} is no CUDA toolkit, so {usual} is taken\n"
+    )
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    functions["find_toolkit"](usual)
+    assert home() is None
+
+
 def test_sources_that_are_compiled_together(
     functions: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
