@@ -39,7 +39,7 @@ def test_all_paths_of_all_kernels() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
+        timeout=1800,  # of which a compilation with the race detector may take a third
     )
     assert done.returncode == 0, done.stdout[-3000:]
 
