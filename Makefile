@@ -149,7 +149,8 @@ clients: $(CLIENTS_VENV)/.built
 # A test of a package that is not there would be skipped.
 frameworks: $(CLIENTS_VENV)/.built
 	$(CLIENTS_VENV)/bin/python -c 'import accelerate, lightning, transformers'
-	HF_HUB_OFFLINE=1 $(WITH_OTHERS) $(CLIENTS_VENV)/bin/python -m pytest tests/frameworks $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=1 $(WITH_OTHERS) $(CLIENTS_VENV)/bin/python -m pytest \
+	  -k "frameworks or integrations" tests/frameworks tests/project/test_doctests.py $(PYTEST_ARGS)
 
 races: $(VENV)/.built
 	cd tests && ../$(VENV)/bin/python -m cuda_on_host.edges

@@ -1,8 +1,4 @@
-"""Pruning while the Trainer of Hugging Face transformers trains.
-
->>> from fastprune.integrations.transformers import PruningCallback
->>> trainer = Trainer(model, args, train_dataset=data, callbacks=[PruningCallback(0.5)])
-"""
+"""Pruning while the Trainer of Hugging Face transformers trains."""
 
 from __future__ import annotations
 
@@ -45,9 +41,14 @@ class PruningCallback(TrainerCallback):
     As :func:`torch.nn.utils.prune.global_unstructured` prunes, with ``sparsity=``. The model has
     to be in one piece: not under FSDP, DeepSpeed or tensor parallelism.
 
+    >>> from fastprune.integrations.transformers import PruningCallback
     >>> def schedule(step):  # to 80% within 1000 steps
     ...     return 0.8 * (1 - (1 - min(step / 1000, 1)) ** 3)
-    >>> PruningCallback(schedule, every=100)
+    >>> callback = PruningCallback(schedule, every=100)
+    >>> [round(callback.sparsity(step), 3) for step in (0, 100, 500, 1000, 2000)]
+    [0.0, 0.217, 0.7, 0.8, 0.8]
+
+    It then goes to ``Trainer(model, arguments, train_dataset=data, callbacks=[callback])``.
 
     Args:
         sparsity: the fraction of all entries that is pruned in the end; a float, or a function of
