@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import fastprune as prune
 from support.compare import assert_same_bits
-from support.ranks import check, failures, names_in
+from support.ranks import SIZES, check, failures, names_in
 from support.sharding import (
     ORDERS_UNEVEN_PIECES,
     Training,
@@ -31,7 +31,7 @@ from support.sharding import (
 )
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", names_in(__file__))
 def test_on_ranks(name: str, size: int) -> None:
     failed = failures(__file__, size)

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 import fastprune as prune
 from support.compare import assert_same_bits
 from support.inputs import mask, values
-from support.ranks import TESTS, check, failures, names_in
+from support.ranks import SIZES, TESTS, check, failures, names_in
 from support.unchanged import assert_unchanged, snapshot
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [1, *SIZES])
 @pytest.mark.parametrize("name", names_in(__file__))
 def test_on_ranks(name: str, size: int) -> None:
     failed = failures(__file__, size)

@@ -20,6 +20,9 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 
+#: How many processes. CI takes three as well, which divide few sizes.
+SIZES = [2, 3, 4] if os.environ.get("CI") else [2, 4]
+
 #: By file and name.
 CHECKS: dict[str, dict[str, Callable[[], None]]] = {}
 
