@@ -21,7 +21,7 @@ __device__ __forceinline__ bool all_or_none(const Bracket<Key>& threshold) {
 }
 
 template <class Key>
-__device__ __forceinline__ bool at_edge(const Edges<Key>& edges, Key threshold) {
+FASTPRUNE_HD bool at_edge(const Edges<Key>& edges, Key threshold) {
   return threshold == edges.lo || threshold == edges.hi;
 }
 

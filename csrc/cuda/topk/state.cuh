@@ -101,7 +101,7 @@ struct Batch {
 
 // Stands for no key in a sample: keys do not have the top bit.
 template <class F>
-__device__ __forceinline__ typename F::Bits no_key() {
+FASTPRUNE_HD typename F::Bits no_key() {
   return static_cast<typename F::Bits>(~typename F::Bits{0});
 }
 
