@@ -38,7 +38,7 @@ def check_masks(target: Target, t: Tensor, old: Tensor | None, block: tuple[int,
     units, masks, ts = (there(target, each) for each in (units, masks, [t]))
     (actual,) = target.ops.block_masks(units, masks, ts, block)
     assert_same_bits(actual.cpu(), expected)
-    assert_layout_of(actual, t)
+    assert_layout_of(actual, ts[0])
     (again,), (product,) = target.ops.block_prune(units, masks, ts, block)
     assert_same_bits(again, actual)
     expected = target.ops.masked_mul(ts[0], actual)

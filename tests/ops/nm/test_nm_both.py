@@ -30,7 +30,7 @@ def check(target: Target, t: Tensor, **options: Any) -> Tensor:
     factors = [f.to(target.device) for f in factors]
     (actual,) = target.ops.nm_masks([there], [], 2, 4, dim, factors, both=True, **options)
     assert_same_bits(actual.cpu(), expected)
-    assert_layout_of(actual, t)
+    assert_layout_of(actual, there)
     options.pop("dtype", None)
     (again,), (product,) = target.ops.nm_prune(
         [there], [None], [there], 2, 4, dim, factors, both=True, **options

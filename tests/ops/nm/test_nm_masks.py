@@ -30,7 +30,7 @@ def check(
     factors = [f.to(target.device) for f in factors]
     (actual,) = target.ops.nm_masks([there], masks, n, m, dim, factors, **options)
     assert_same_bits(actual.cpu(), expected)
-    assert_layout_of(actual, t)
+    assert_layout_of(actual, there)
     (again,), (product,) = target.ops.nm_prune(
         [there], masks, [there], n, m, dim, factors, **options
     )

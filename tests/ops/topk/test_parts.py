@@ -55,9 +55,10 @@ def check(
     for i, kind in enumerate(kinds):
         groups.setdefault((*kind, split and split.randrange(3)), []).append(i)
     firsts = torch.tensor([0, *(s.numel() for s in scores)]).cumsum(0)
+    targets = [split.choice([CPU, target, target]) if split else target for _ in groups]
     made = [
         part(
-            split.choice([CPU, target, target]) if split else target,
+            on,
             [scores[i] for i in each],
             [masks[i] for i in each],
             [firsts[i : i + 1] for i in each],
@@ -65,7 +66,7 @@ def check(
             active_only=active_only,
             largest=largest,
         )
-        for each in groups.values()
+        for on, each in zip(targets, groups.values(), strict=True)
     ]
     new = parts.select(made, amount, int(firsts[-1]), keys)
     old = [
@@ -79,10 +80,10 @@ def check(
         active_only=active_only,
         largest=largest,
     )
-    for each, of_part in zip(groups.values(), new, strict=True):
+    for on, each, of_part in zip(targets, groups.values(), new, strict=True):
         for i, actual in zip(each, of_part, strict=True):
             assert_same_bits(actual.cpu(), expected[i].to(old[i].dtype))
-            assert_layout_of(actual, scores[i])
+            assert_layout_of(actual, scores[i].to(on.device))
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -29,7 +29,7 @@ def check(
     factors = [f.to(target.device) for f in factors]
     (actual,) = target.ops.row_masks([there], masks, amount, dim, factors, **options)
     assert_same_bits(actual.cpu(), expected)
-    assert_layout_of(actual, t)
+    assert_layout_of(actual, there)
     (again,), (product,) = target.ops.row_prune(
         [there], masks, [there], amount, dim, factors, **options
     )
