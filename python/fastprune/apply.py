@@ -255,10 +255,20 @@ def find_hook(module: nn.Module, name: str) -> tuple[int, upstream.BasePruningMe
     return found[0] if found else None
 
 
+def current(module: nn.Module, name: str) -> Tensor:
+    """``module.<name>``, computed anew if the module has moved since: ``to`` moves no product."""
+    tensor: Tensor = getattr(module, name)
+    original = module._parameters.get(name + "_orig")
+    if original is None or original.device == tensor.device:
+        return tensor
+    found = find_hook(module, name)
+    return tensor if found is None else found[1].apply_mask(module)
+
+
 def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, pruned: bool) -> Tensor:
     """``module.<name>``, after the checks that need no computing."""
     parameter = module._parameters.get(name)  # past Module.__getattr__
-    orig = getattr(module, name) if parameter is None else parameter
+    orig = current(module, name) if parameter is None else parameter
     if not pruned and parameter is None:
         raise TypeError(f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}")
     # torch's error for a shape that is asked for, or for a mask that is made

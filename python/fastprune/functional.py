@@ -13,7 +13,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .apply import apply_method, check_is_tensor
+from .apply import apply_method, check_is_tensor, current
 from .caching import is_cached, resumed
 from .container import PruningContainer
 from .dtensors import DTENSOR
@@ -611,7 +611,7 @@ def _scores_of(
     """What to rank for each pair, in the shape of its parameter."""
     scores: list[Tensor] = []
     for module, name in pairs:
-        param = getattr(module, name)
+        param = current(module, name)
         if is_lazy(param):
             raise no_shape(param, module, name)
         score = given.get((module, name))

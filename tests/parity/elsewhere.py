@@ -13,6 +13,7 @@ import sys
 import tempfile
 import types
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,23 @@ from .tensors import METHODS
 NAME = "elsewhere"
 HERE = Path(__file__).resolve().parent
 LIBRARIES = {library.__name__: library for library in (upstream, fastprune)}
+
+
+@dataclass
+class Results:
+    """What the process found.
+
+    Attributes:
+        outcomes: by library and method.
+        warnings: messages.
+        products: differences from the expected ones.
+        moved: of ``moved_and_pruned_again``.
+    """
+
+    outcomes: dict[tuple[str, str], Outcome]
+    warnings: list[str]
+    products: list[torch.Tensor]
+    moved: list[tuple[str, torch.Tensor, torch.Tensor]]
 
 
 def register_device() -> None:
@@ -76,6 +94,32 @@ def products() -> list[torch.Tensor]:
     return [p.cpu() - mask * t for p in (*made, ops.masked_mul_(*there))]
 
 
+def moved_and_pruned_again() -> list[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Masks and products by method, of a layer pruned here, moved and pruned there, and only here.
+
+    ``to`` moves no product, so upstream fails.
+    """
+    found = []
+    again = METHODS | {"local_unstructured": _locally}
+    for method in again:
+        made = []
+        for device in (NAME, "cpu"):
+            torch.manual_seed(3)
+            layer = fastprune.l1_unstructured(nn.Linear(4, 3), "weight", 0.4).to(device)
+            if method == "custom_from_mask":
+                mask = torch.ones(3, 4, device=device).tril()
+                fastprune.custom_from_mask(layer, "weight", mask)
+            else:
+                again[method](fastprune, layer)
+            made.append((layer.weight_mask.cpu(), layer.weight.detach().cpu()))
+        found += [(method, *both) for both in zip(*made, strict=True)]
+    return found
+
+
+def _locally(prune: Any, layer: nn.Module) -> None:
+    prune.local_unstructured([(layer, "weight")], prune.L1Unstructured, amount=0.3)
+
+
 def main(file: str) -> None:
     register_device()
     with warnings.catch_warnings(record=True) as seen:
@@ -88,13 +132,13 @@ def main(file: str) -> None:
         for method in METHODS
     }
     said = [str(warning.message) for warning in seen]
-    Path(file).write_bytes(pickle.dumps((outcomes, said, products())))
+    found = Results(outcomes, said, products(), moved_and_pruned_again())
+    Path(file).write_bytes(pickle.dumps(found))
 
 
 @functools.cache
-def results() -> tuple[dict[tuple[str, str], Outcome], list[str], list[torch.Tensor]]:
-    """Outcomes by library and method, warnings, products."""
-    result: tuple[dict[tuple[str, str], Outcome], list[str], list[torch.Tensor]]
+def results() -> Results:
+    result: Results
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{NAME}.pickle"
         command = [sys.executable, "-m", "parity.elsewhere", str(file)]
@@ -104,7 +148,7 @@ def results() -> tuple[dict[tuple[str, str], Outcome], list[str], list[torch.Ten
 
 
 def result_of(prune: ModuleType, method: str) -> Any:
-    there = results()[0][prune.__name__, method]
+    there = results().outcomes[prune.__name__, method]
     if there.error is not None:
         raise there.error
     return there.value
