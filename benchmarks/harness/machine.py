@@ -74,13 +74,15 @@ def _gpu_clocks() -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout, "+" if it has changes; outside of one, FASTPRUNE_COMMIT."""
+    """FASTPRUNE_COMMIT if it is set, or the commit of the checkout, "+" if that has changes."""
+    if given := os.environ.get("FASTPRUNE_COMMIT"):
+        return given
     try:
         commit = _git("rev-parse", "--short=12", "HEAD").strip()
         # A run writes results; they are no change of what it measures.
         changes = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("FASTPRUNE_COMMIT")
+        return None
     return commit + ("+" if changes.strip() else "")
 
 

@@ -186,7 +186,8 @@ class CudaClock:
         return elapsed
 
     def loops(self, contender: Contender, seconds: float) -> int:
-        if seconds < SHORT_ON_CUDA and contender not in self._graphs:
+        # By the time it takes, not by what it stands for: graphs make large copies slower.
+        if seconds / contender.scale < SHORT_ON_CUDA and contender not in self._graphs:
             self._graphs[contender] = _Graph.of(contender)
         graph = self._graphs.get(contender)
         return 1 if graph is None else graph.calls  # a second call would find the cache warm

@@ -128,6 +128,16 @@ def test_long_calls_are_timed_one_by_one(timing: ModuleType, device: Device) -> 
     assert result.median == pytest.approx(1e-3, rel=0.01)
 
 
+def test_a_long_call_that_stands_for_a_short_one_is_timed_alone(
+    timing: ModuleType, device: Device
+) -> None:
+    """As the floor: a copy of a GiB took 1.6 times as long in a graph."""
+    copy = timing.Contender("floor", lambda _: device.work(1e-3), scale=1e-2)
+    result = measured(timing, timing.CudaClock(warm=False), copy)["floor"]
+    assert result.loops == 1
+    assert result.median == pytest.approx(1e-5, rel=0.01)
+
+
 def test_calls_that_wait_for_the_device_cannot_be_captured(
     timing: ModuleType, device: Device
 ) -> None:

@@ -57,7 +57,7 @@ def test_all_is_well(tmp_path: Path) -> None:
     assert list(sanitizers["tools"]) == ["memcheck", "racecheck", "initcheck", "synccheck"]
     assert bench["cases"] == 1
     header, record = (json.loads(line) for line in (tmp_path / "benchmarks.jsonl").open())
-    assert header["machine"]["commit"] is not None
+    assert header["machine"]["commit"] == "1a2b3c"
     assert record["contenders"].keys() == {"fastprune", "upstream", "floor"}
 
 
