@@ -161,6 +161,7 @@ def nm(target: Target, sizes: Sizes, dtype: torch.dtype) -> Results:
         ((70, 64), 1, 2, 4),  # vectors
         ((9, 70), 1, 2, 4),
         ((40, 33), 0, 3, 8),
+        ((20, 76), 1, 8, 16),  # long runs, of vectors
         ((5, 130, 3), 1, 20, 64),
     ):
         draws = torch.Generator().manual_seed(0)

@@ -7,6 +7,7 @@
 #include "args/each.h"
 #include "common/dtypes.h"
 #include "cuda/nm/both_kernel.cuh"
+#include "cuda/nm/long_run_kernel.cuh"
 #include "cuda/nm/nm_kernel.cuh"
 #include "cuda/nm/nm_masks.h"
 #include "cuda/util/each.h"
@@ -31,15 +32,23 @@ void launch_nm(const EachArgs& args, const NmRule& rule) {
                             Runs(args.shape, rule.run),
                             rule,
                             args.is_signed};
-    const unsigned grid = grid_for(ceil_div(task.runs.count(), NmPolicy::kThreads),
-                                   NmPolicy::kBlocksPerMultiprocessor);
-    const int run = rule.run;
-    if (run == 4 && args.shape.channels % run == 0 && takes_vectors(args.shape, task)) {
-      FASTPRUNE_LAUNCH((nm_kernel<F, M, 4, true>), grid, NmPolicy::kThreads, task);
-    } else if (run <= 8) {
-      FASTPRUNE_LAUNCH((nm_kernel<F, M, 8, false>), grid, NmPolicy::kThreads, task);
+    const bool in_fours =
+        rule.run % 4 == 0 && args.shape.channels % 4 == 0 && takes_vectors(args.shape, task);
+    const auto grid = [&](int runs) {  // of a block
+      return grid_for(ceil_div(task.runs.count(), runs), NmPolicy::kBlocksPerMultiprocessor);
+    };
+    if (rule.run == 4 && in_fours) {
+      FASTPRUNE_LAUNCH((nm_kernel<F, M, 4, true>), grid(NmPolicy::kThreads), NmPolicy::kThreads,
+                       task);
+    } else if (rule.run <= kShortRun) {
+      FASTPRUNE_LAUNCH((nm_kernel<F, M, kShortRun, false>), grid(NmPolicy::kThreads),
+                       NmPolicy::kThreads, task);
+    } else if (in_fours) {
+      FASTPRUNE_LAUNCH((nm_long_run_kernel<F, M, true>), grid(runs_of_block(rule.run)),
+                       NmPolicy::kThreads, task);
     } else {
-      FASTPRUNE_LAUNCH((nm_kernel<F, M, kMostRun, false>), grid, NmPolicy::kThreads, task);
+      FASTPRUNE_LAUNCH((nm_long_run_kernel<F, M, false>), grid(runs_of_block(rule.run)),
+                       NmPolicy::kThreads, task);
     }
   });
 }

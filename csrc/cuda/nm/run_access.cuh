@@ -8,12 +8,6 @@
 
 namespace fastprune::cuda {
 
-// How far loops over a run are unrolled. Long runs are in local memory, as their loops would not
-// fit the instruction cache.
-constexpr int unroll(int run) {
-  return run <= 8 ? run : 1;
-}
-
 // Entries of a run, in registers. A run of up to kRun entries; whole and neighbouring in memory if
 // kVec.
 template <class T, int kRun, bool kVec>
@@ -27,8 +21,7 @@ __device__ __forceinline__ void load_run(const T* from, int64_t step, int size, 
       for (int e = 0; e < kEach; ++e) run[j + e] = vec.at[e];
     }
   } else {
-    constexpr int kUnroll = unroll(kRun);
-#pragma unroll kUnroll
+#pragma unroll
     for (int j = 0; j < kRun; ++j) {
       run[j] = j < size ? load_vec<1>(from + j * step).at[0] : T{0};
     }
@@ -47,8 +40,7 @@ __device__ __forceinline__ void store_run(T* to, int64_t step, int size, const T
       store_vec<kEach>(to + j, vec);
     }
   } else {
-    constexpr int kUnroll = unroll(kRun);
-#pragma unroll kUnroll
+#pragma unroll
     for (int j = 0; j < kRun; ++j) {
       if (j < size) store_vec<1>(to + j * step, Vec<T, 1>{{run[j]}});
     }

@@ -46,7 +46,7 @@ def test_random(target: Target, seed: int) -> None:
     draw = random.Random(seed)
     shape = [draw.choice([1, 2, 3, 5, 8, 16, 33]) for _ in range(draw.randint(1, 4))]
     t = values(draw.choice(list(KINDS)), tuple(shape), draw.choice(FLOATS))
-    m = draw.choice([1, 2, 3, 4, 4, 8, 16, 64])
+    m = draw.choice([1, 2, 3, 4, 4, 8, 9, 16, 32, 64])
     kind = draw.choice(["none", "random", "zeros", "ones", "non_binary"])
     old = None
     if kind != "none":
@@ -60,7 +60,7 @@ def test_random(target: Target, seed: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=name)
-@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (4, 8), (3, 7), (31, 64)])
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (4, 8), (3, 7), (8, 16), (5, 11), (31, 64)])
 def test_whole_runs(target: Target, dtype: torch.dtype, n: int, m: int) -> None:
     """As a Linear layer has: exactly n of m stay, whatever the data."""
     for kind in ("normal", "all_equal", "two_values"):
@@ -69,10 +69,22 @@ def test_whole_runs(target: Target, dtype: torch.dtype, n: int, m: int) -> None:
         assert (new.view(9, 4, m).sum(-1) == n).all()
 
 
+@pytest.mark.parametrize("m", [4, 12])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dim", range(4))
-def test_layouts(target: Target, layout: str, dim: int) -> None:
-    check(target, LAYOUTS[layout](values("normal", SHAPE, torch.float32)), None, 2, 4, dim)
+def test_layouts(target: Target, layout: str, dim: int, m: int) -> None:
+    check(target, LAYOUTS[layout](values("normal", SHAPE, torch.float32)), None, 2, m, dim)
+
+
+@pytest.mark.parametrize("shape", [(500, 44), (44, 500)])
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("m", [16, 23, 64])
+def test_more_runs_than_a_grid_takes_at_once(
+    target: Target, shape: tuple[int, int], dim: int, m: int
+) -> None:
+    """Of few values, so that there are ties; the last runs are shorter, of whole fours or not."""
+    t = values("normal", shape, torch.float32).mul(2).round()
+    check(target, t, mask("random", shape, torch.bool), m // 2, m, dim)
 
 
 @pytest.mark.parametrize("empty", [(0,), (0, 4), (3, 0), (2, 0, 5)])
