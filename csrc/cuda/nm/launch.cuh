@@ -40,8 +40,8 @@ void launch_nm(const EachArgs& args, const NmRule& rule) {
     if (rule.run == 4 && in_fours) {
       FASTPRUNE_LAUNCH((nm_kernel<F, M, 4, true>), grid(NmPolicy::kThreads), NmPolicy::kThreads,
                        task);
-    } else if (rule.run <= kShortRun) {
-      FASTPRUNE_LAUNCH((nm_kernel<F, M, kShortRun, false>), grid(NmPolicy::kThreads),
+    } else if (rule.run <= kRunInRegisters) {
+      FASTPRUNE_LAUNCH((nm_kernel<F, M, kRunInRegisters, false>), grid(NmPolicy::kThreads),
                        NmPolicy::kThreads, task);
     } else if (in_fours) {
       FASTPRUNE_LAUNCH((nm_long_run_kernel<F, M, true>), grid(runs_of_block(rule.run)),

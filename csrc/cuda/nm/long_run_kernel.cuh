@@ -3,7 +3,9 @@
 // headers.
 #pragma once
 
-#include "cuda/nm/nm_kernel.cuh"
+#include <cstdint>
+
+#include "cuda/nm/nm_task.cuh"
 
 namespace fastprune::cuda {
 
