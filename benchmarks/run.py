@@ -24,6 +24,7 @@ import fastprune
 from harness import machine
 from harness.compare import report_changes
 from harness.console import make_console, show
+from harness.kernels import cuda_kernels
 from harness.memory import cuda_peak
 from harness.records import FASTPRUNE, UPSTREAM, Record, Result, load, save
 from harness.tables import devices, families, make_table
@@ -106,7 +107,18 @@ class Run:
             contenders=timings,
             peaks=self._peaks(case, [c for c in contenders if c.name in timings]),
             skipped=skipped | failed,
+            kernels=self._kernels(case, contenders[0]),
         )
+
+    def _kernels(self, case: Case, contender: Contender) -> dict[str, float]:
+        """Of fastprune on a GPU, if asked for; where the profiler fails, its reason is kept."""
+        if not self.options.kernels or case.device != "cuda":
+            return {}
+        try:
+            return cuda_kernels(contender)
+        except RuntimeError as error:
+            self.skipped[f"{case.name}, kernels"] = str(error)
+            return {}
 
     def _peaks(self, case: Case, contenders: list[Contender]) -> dict[str, int]:
         """Peak memory of fastprune and upstream: on a GPU always, on the CPU of selected cases of
@@ -178,7 +190,7 @@ def print_result(result: Result, console: Console) -> None:
     for device in devices(result):
         for family in families(result, device):
             show(console, make_table(result, family, device))
-        for selection in ("alternatives", "memory"):
+        for selection in ("alternatives", "memory", "kernels"):
             try:
                 show(console, make_table(result, selection, device))
             except ValueError:  # no case of this run has any
@@ -206,6 +218,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="time and samples for each contender, over what they get by default",
     )
     parser.add_argument("--warm", action="store_true", help="on a GPU, leave the L2 cache warm")
+    parser.add_argument(
+        "--kernels",
+        action="store_true",
+        help="on a GPU, also the time of each kernel that fastprune launches",
+    )
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
     parser.add_argument(
         "--json", type=Path, metavar="FILE.jsonl", help="keep the result; or a folder to keep it in"

@@ -52,6 +52,7 @@ class Record:
         contenders: timing by contender.
         peaks: by contender, bytes of memory in use above what was in use before the call.
         skipped: by contender, why it was not timed.
+        kernels: on a GPU, by kernel that fastprune launches, its seconds a call (kernels.py).
 
     The others are those of suite.cases.Case.
     """
@@ -69,6 +70,7 @@ class Record:
     contenders: dict[str, Timing]
     peaks: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    kernels: dict[str, float] = field(default_factory=dict)
 
     @property
     def speedup(self) -> float | None:
@@ -120,6 +122,8 @@ def _lines(result: Result) -> Iterator[dict[str, Any]]:
         for timing in line["contenders"].values():
             if timing["of_floor"] is None:  # of runs before there was such a figure
                 del timing["of_floor"]
+        if not record.kernels:
+            del line["kernels"]
         yield line
     for kind in ("skipped", "failed"):
         for name, why in getattr(result, kind).items():
@@ -168,7 +172,8 @@ def _is_only(case: dict[str, Any], kind: str) -> bool:
 
 
 def _record(case: dict[str, Any]) -> Record:
-    own = {name: case[name] for name in Record.__dataclass_fields__}
+    fields = Record.__dataclass_fields__.keys() - {"kernels"}
+    own = {name: case[name] for name in fields} | {"kernels": case.get("kernels", {})}
     own["contenders"] = {name: Timing(**timing) for name, timing in case["contenders"].items()}
     return Record(**own)
 

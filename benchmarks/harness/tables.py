@@ -145,7 +145,7 @@ def make_table(result: Result, selection: str, device: str | None = None) -> Tab
 
     Args:
         result: to take the figures from.
-        selection: "headline", "alternatives", "memory", or a family.
+        selection: "headline", "alternatives", "memory", "kernels", or a family.
         device: whose records; default: those of the GPU if there are any.
 
     Raises:
@@ -157,6 +157,7 @@ def make_table(result: Result, selection: str, device: str | None = None) -> Tab
         "headline": _headline,
         "alternatives": _alternatives,
         "memory": _memory,
+        "kernels": _kernels,
         "living": lambda all_of_them: _life(_living(all_of_them)),
         "life": lambda all_of_them: _life([r for r in all_of_them if r.family == "life"]),
     }
@@ -264,6 +265,18 @@ def _memory(records: Iterable[Record]) -> Table:
         row += [_size(theirs), _size(ours), f"{ours / theirs:.0%}" if theirs else "-"]
         rows.append(row)
     return Table("memory", headings, rows)
+
+
+def _kernels(records: Iterable[Record]) -> Table:
+    headings = ["Operation", "Elements", "dtype", "Kernel", "Time", "Share"]
+    rows = []
+    for record in records:
+        whole = sum(record.kernels.values())
+        what = [describe(record), count(record.numel), record.dtype]
+        for kernel, time in record.kernels.items():
+            rows.append([*what, kernel, seconds(time), f"{time / whole:.0%}"])
+            what = ["", "", ""]
+    return Table("kernels", headings, rows)
 
 
 def describe(record: Record) -> str:
