@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import compilers
 import limited
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +89,7 @@ def build(plan: Plan) -> Result:
     """Install into a folder of the checkout; torch's objects are kept for the next time."""
     command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps"]
     command += ["--no-index", "-v", "--upgrade", "--target", str(plan.site), "."]
-    env = {"FORCE_CUDA": "1", "FASTPRUNE_NVCCFLAGS": "-lineinfo"}
+    env = {"FORCE_CUDA": "1", "FASTPRUNE_NVCCFLAGS": "-lineinfo"} | compilers.that_throw()
     if plan.fault is not None:
         env = {"FORCE_CUDA": "0"}
     if plan.fault == "no-build":
@@ -98,6 +99,7 @@ def build(plan: Plan) -> Result:
     return {
         "status": done.status,
         "seconds": done.seconds,
+        "cxx": env.get("CXX") or os.environ.get("CXX", "c++"),
         "spill_bytes": sum(map(int, re.findall(r"(\d+) bytes spill stores", done.output))),
         "most_registers": max(registers, default=None),
     }
@@ -166,7 +168,7 @@ def bench(plan: Plan) -> Result:
     file = plan.out / "benchmarks.jsonl"
     file.unlink(missing_ok=True)
     command = [sys.executable, "benchmarks/run.py", "--device", "cuda", "--quick"]
-    command += ["--json", str(file)]
+    command += ["--kernels", "--json", str(file)]
     if plan.fault is not None:
         command += ["--device", "cpu", "--filter", "masked_mul/forward/float32/10000/"]
     if plan.fault == "crash":
