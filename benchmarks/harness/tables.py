@@ -109,6 +109,10 @@ _BELOW_FLOOR = {
         "the same run, which a case whose tensors fit the L2 cache can beat."
     ),
 }
+_FLOOR_IN_A_GRAPH = (
+    "x floor -: the floor of this case was a copy that a CUDA graph repeats, which is slower than one "
+    "alone; later runs time it alone."
+)
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,7 @@ def _family(family: str, records: list[Record]) -> Table:
         row += [f"{record.amount * 100:g}%"]
         row += [_time(record, UPSTREAM), _spread(record, UPSTREAM)]
         row += [_time(record, FASTPRUNE), _spread(record, FASTPRUNE), _speedup(record)]
-        row += [_time(record, FLOOR), _ratio_to_floor(record)]
+        row += [_floor(record), _ratio_to_floor(record)]
         row += [_mark(record, FASTPRUNE) + _three_digits(record.bytes_per_second / 1e9)]
         if on_gpu:
             row += [_host(record, UPSTREAM), _host(record, FASTPRUNE)]
@@ -332,7 +336,17 @@ def _speedup(record: Record) -> str:
     return _mark(record, UPSTREAM, FASTPRUNE) + times(record.speedup)
 
 
+def _has_floor(record: Record) -> bool:
+    return record.device != "cuda" or record.contenders[FLOOR].loops == 1
+
+
+def _floor(record: Record) -> str:
+    return _time(record, FLOOR) if _has_floor(record) else "-"
+
+
 def _ratio_to_floor(record: Record) -> str:
+    if not _has_floor(record):
+        return "-"
     return _mark(record, FASTPRUNE, FLOOR) + _three_digits(record.ratio_to_floor)
 
 
@@ -350,9 +364,12 @@ def _mark(record: Record, *contenders: str) -> str:
 
 
 def _notes(records: Sequence[Record]) -> list[str]:
-    """What explains marks, and ratios to the floor below 1."""
-    below = {r.device for r in records if float(_three_digits(r.ratio_to_floor)) < 1}
+    """What explains marks, and ratios to the floor that are missing or below 1."""
+    known = [r for r in records if _has_floor(r)]
+    below = {r.device for r in known if float(_three_digits(r.ratio_to_floor)) < 1}
     explained = [note for device, note in _BELOW_FLOOR.items() if device in below]
+    if len(known) < len(records):
+        explained.append(_FLOOR_IN_A_GRAPH)
     return _spread_notes(records, FASTPRUNE, UPSTREAM, FLOOR) + explained
 
 

@@ -227,6 +227,19 @@ def test_large_spreads_and_times_below_the_floor_are_explained(
     assert "~2.00 s" in spread.rows[0] and spread.notes[0].startswith("~: ")
 
 
+def test_a_floor_of_a_graph_is_not_shown(
+    result: Path, module: Callable[[str], ModuleType]
+) -> None:
+    loaded: Any = module("harness.records").load(result)
+    (record,) = loaded.records
+    floor = replace(record.contenders["floor"], loops=20)
+    record = replace(record, device="cuda", contenders=record.contenders | {"floor": floor})
+    table: Any = module("harness.tables").make_table(replace(loaded, records=[record]), "local")
+    shown = dict(zip(table.headings, table.rows[0], strict=True))
+    assert shown["Floor"] == shown["x floor"] == "-"
+    assert any(note.startswith("x floor -: ") for note in table.notes)
+
+
 @pytest.mark.parametrize("arguments", [("--filter", "nothing is called so"), ("--filter", "(")])
 def test_nothing_to_do(arguments: tuple[str, ...]) -> None:
     pytest.importorskip("rich")
