@@ -1,16 +1,13 @@
-"""What a selection should take on an H100, by arithmetic: nothing here has been measured.
+"""What the kernels of N:M, rows and blocks should take on an H100, by arithmetic.
 
 Bytes at the rate of a large copy, instructions at the rate at which multiprocessors issue them,
-round trips where a thread has to wait, and launches. ``python scripts/paper_time.py`` prints the
-tables of docs/design.md: the kernels as they were before their second round and as they are, by one
-model with the constants of one machine, and by the same model the kernels of N:M, rows and blocks.
-A measurement on a GPU replaces it.
+round trips where a thread has to wait, and a launch. ``python scripts/paper_time.py`` prints the
+table of docs/design.md. Nothing in it is measured; a measurement on a GPU replaces it.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -26,117 +23,7 @@ CACHE = 0.3e-6  # a load that the L2 cache has
 L1 = CACHE / 4  # a load that the L1 cache has
 SCAN = 0.15e-6  # a scan over a block of 512
 LAUNCH = 2.0e-6  # from the end of a kernel to the first instruction of the next
-#: Sizes of the kernels.
-TILE = 4096
-THREADS = 512
-BLOCKS = 2 * MULTIPROCESSORS
-
-
-@dataclass(frozen=True)
-class Code:
-    """What differs between the two. Instructions are of a lane, counted in the code for sm_90."""
-
-    instructions: dict[int, float]  # of the sweep, an entry, by bytes of a score
-    waits_a_tile: float  # of a block in the sweep, with the next tile's loads not under way
-    sample: dict[int, tuple[int, int]]  # most keys by bytes of a score: usual, from 2**28 entries
-    search_a_tile: float  # of the tensor in a list
-    fixup_share: tuple[int, int]  # of the fixup: tiles at once, by so many threads in two loads
-    record_waits: int  # round trips for where the candidates are
-    tensors_a_store: int
-
-
-BEFORE = Code(
-    instructions={2: 72, 4: 72},
-    waits_a_tile=2 * MEMORY + SCAN + CACHE,  # loads, scan, atomic, scores again
-    sample={2: (2**15, 2**15), 4: (2**15, 2**15)},
-    search_a_tile=L1,  # a step of a binary search
-    fixup_share=(1, 16),  # a warp a tile, one load at a time
-    record_waits=1,
-    tensors_a_store=56,
-)
-NOW = Code(
-    instructions={2: 46, 4: 62},
-    waits_a_tile=0.0,
-    sample={2: (2**16, 2**17), 4: (2**15, 2**17)},
-    search_a_tile=0.0,
-    fixup_share=(16, THREADS),
-    record_waits=0,  # the next batch is known
-    tensors_a_store=340,
-)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A selection in a list of tensors whose masks have the dtype of the scores."""
-
-    name: str
-    entries: int
-    size: int  # bytes of a score
-    tensors: int = 1
-    repeated: bool = False
-    product: bool = False
-
-    @property
-    def bytes(self) -> int:
-        """What must move: scores, old mask, mask, product."""
-        return self.entries * self.size * (2 + self.repeated + self.product)
-
-
-CASES = (
-    Case("2^26 fp32, first", 2**26, 4),
-    Case("2^26 fp32, first, with product", 2**26, 4, product=True),
-    Case("2^26 fp32, again", 2**26, 4, repeated=True),
-    Case("2^26 bf16, first", 2**26, 2),
-    Case("2^26 bf16, again, with product", 2**26, 2, repeated=True, product=True),
-    Case("226 tensors, 1B fp32, first", 10**9, 4, tensors=226),
-    Case("226 tensors, 7B bf16, first", 7 * 10**9, 2, tensors=226),
-)
-
-
-def floor(case: Case) -> float:
-    """Seconds for the bytes alone."""
-    return case.bytes / BANDWIDTH
-
-
-def candidates(case: Case, code: Code) -> tuple[int, float]:
-    """Keys of the sample, and the candidates that it leaves if half of the entries are pruned."""
-    usual, huge = code.sample[case.size]
-    most = huge if case.entries >= 2**28 else usual
-    keys = min(max(case.entries // 128, 2**12), most)
-    return keys, case.entries * (4 * math.sqrt(keys) + 6) / keys
-
-
-def phases(case: Case, code: Code) -> dict[str, float]:
-    """Seconds of each phase, without launches."""
-    tiles = case.entries / TILE
-    keys, inside = candidates(case, code)
-    passes = 2 if case.size == 2 else 3
-    rounds = math.ceil(keys / THREADS / 8)
-    one_block = passes * (rounds * CACHE + 3 * SCAN)
-    moved = (case.bytes + inside * (case.size + 2)) / BANDWIDTH
-    issue = case.entries * code.instructions[case.size] / 32 / ISSUE
-    search = code.search_a_tile * math.log2(case.tensors) if case.tensors > 1 else 0.0
-    chain = tiles / BLOCKS * (code.waits_a_tile + search)
-    radix = inside * case.size / BANDWIDTH + 2 * MEMORY + SCAN + 2 * CACHE
-    together, threads = code.fixup_share
-    rounds = math.ceil(inside / tiles * together / threads / 2)
-    shares = tiles / together / (BLOCKS * THREADS / max(threads, 32))
-    looked_at = shares * (code.record_waits + rounds) * MEMORY
-    rewritten = shares * rounds * MEMORY * (case.product or case.repeated)
-    ties = 0.0
-    if case.size == 2:  # several entries have the threshold's key
-        ties = looked_at + tiles / 8 / THREADS * (CACHE + SCAN)
-    read = inside * (case.size + 2) / BANDWIDTH
-    stores = math.ceil(case.tensors / code.tensors_a_store) if case.tensors > 1 else 0
-    return {
-        "table of tensors": stores * LAUNCH,
-        "sample and its ranks": MEMORY + one_block,
-        "sweep": max(moved, issue, chain),
-        "radix passes": passes * radix,
-        "ties and fixup": ties + looked_at + rewritten + read + 2 * MEMORY,
-        "launches": (6 + passes) * LAUNCH,
-    }
-
+THREADS = 512  # of a block that takes a row
 
 #: N:M, rows and blocks: a tensor of 4096 x 4096 that is pruned for the first time by magnitude,
 #: with a mask of its dtype. The product, where there is one, is with what is ranked.
@@ -289,34 +176,14 @@ def kernel_table() -> Table:
     return result
 
 
-def table() -> Table:
-    """The times and what the sweep waits for."""
-    result = Table(title="Arithmetic for an H100; nothing is measured")
-    for column in ("selection", "floor, µs", "before", "x floor", "now", "x floor"):
-        result.add_column(column, justify="left" if column == "selection" else "right")
-    for case in CASES:
-        least = floor(case)
-        row = [case.name, f"{least * 1e6:.0f}"]
-        for code in (BEFORE, NOW):
-            total = sum(phases(case, code).values())
-            row += [f"{total * 1e6:.0f}", f"{total / least:.2f}"]
-        result.add_row(*row)
-    return result
-
-
 def main() -> None:
     """Print the table, or the phases of each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--phases", action="store_true", help="the parts of each time")
     arguments = parser.parse_args()
     console = Console()
-    console.print(table())
     console.print(kernel_table())
     if arguments.phases:
-        for case in CASES:
-            for name, code in (("before", BEFORE), ("now", NOW)):
-                parts = ", ".join(f"{k} {v * 1e6:.1f}" for k, v in phases(case, code).items())
-                console.print(f"{case.name}, {name}: {parts}", highlight=False)
         for kernel in KERNELS:
             parts = ", ".join(f"{k} {v * 1e6:.1f}" for k, v in kernel.parts.items())
             console.print(f"{kernel.name}: {parts}", highlight=False)

@@ -1,5 +1,5 @@
 // Tuning policies: the constants that a measurement should choose, one struct for each family of
-// operators. None of them has been measured on a GPU yet: each value is an estimate. All
+// operators. Each value is an estimate, as no measurement on a GPU has compared two yet. All
 // architectures share them until measurements differ; then a family gets a struct for each
 // architecture, as in CUB's tuning policies.
 //
@@ -97,6 +97,10 @@ struct TopkPolicy {
   // Room for candidates of a part of a selection, at least: which of the parts has those of the
   // interval is not known.
   static constexpr int64_t kPartRoom = int64_t{1} << 17;
+
+  // Vectors of so many entries that a thread of the sweep loads together and then processes: as
+  // many as the registers of a thread have room for.
+  static constexpr int step_vecs(int entries) { return entries == 4 ? 4 : 2; }
 
   // Tiles that a block sweeps before it writes its candidates to memory, and candidates for which
   // it has room in shared memory until then.

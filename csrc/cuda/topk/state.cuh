@@ -131,6 +131,14 @@ __device__ __forceinline__ bool is_active(M old, const SelectionOptions& options
   return !options.active_only || old == static_cast<M>(options.one);
 }
 
+template <int N, class M>
+__device__ __forceinline__ Packed<M, N> ones(const SelectionOptions& options) {
+  Vec<M, N> mask;
+#pragma unroll
+  for (int e = 0; e < N; ++e) mask.at[e] = static_cast<M>(options.one);
+  return pack(mask);
+}
+
 // N entries of the old mask from i on, or ones without one.
 template <int N, class F, class M>
 __device__ __forceinline__ Packed<M, N> old_mask(const Span<F, M>& span, int i,
@@ -138,10 +146,7 @@ __device__ __forceinline__ Packed<M, N> old_mask(const Span<F, M>& span, int i,
   if (span.mask != nullptr) {
     return load_some<N>(span.mask + i, span.size - i, span.vectorized);
   }
-  Vec<M, N> mask;
-#pragma unroll
-  for (int e = 0; e < N; ++e) mask.at[e] = static_cast<M>(options.one);
-  return pack(mask);
+  return ones<N, M>(options);
 }
 
 // N scores from i on, of which `left` are there, at least one. The others get any value.
@@ -181,6 +186,16 @@ __device__ __forceinline__ Entries<N, F, M> load_entries(const Span<F, M>& span,
   return entries;
 }
 
+template <int N, class F, class M>
+__device__ __forceinline__ Vec<typename F::Bits, N> product_of(
+    const Vec<M, N>& mask, const Packed<typename F::Bits, N>& packed_t) {
+  const auto t = packed_t.unpack();
+  Vec<typename F::Bits, N> values;
+#pragma unroll
+  for (int e = 0; e < N; ++e) values.at[e] = product_bits<F, M>(mask.at[e], t.at[e]);
+  return values;
+}
+
 // Writes N entries of the mask and, if there is one, of the product, of which `left` are there.
 // Outputs are aligned for vectors.
 template <int N, class F, class M>
@@ -189,12 +204,7 @@ __device__ __forceinline__ void write(M* out, typename F::Bits* product, int lef
                                       const Packed<typename F::Bits, N>& packed_t) {
   store_some<N>(out, mask, left);
   if constexpr (can_multiply<F, M>(kFusion, /*has_old_mask=*/true)) {
-    if (product == nullptr) return;
-    const auto t = packed_t.unpack();
-    Vec<typename F::Bits, N> values;
-#pragma unroll
-    for (int e = 0; e < N; ++e) values.at[e] = product_bits<F, M>(mask.at[e], t.at[e]);
-    store_some<N>(product, values, left);
+    if (product != nullptr) store_some<N>(product, product_of<N, F, M>(mask, packed_t), left);
   }
 }
 
