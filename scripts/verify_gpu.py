@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "build" / "verify-gpu"  # installed here, so that the machine's Python stays as it is
 SANITIZER_TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 #: With two minutes for the start of a machine less than 15 minutes in all: docs/gpu.md.
-LIMITS_S = {"build": 300, "test": 240, "sanitize": 120, "bench": 120}
+LIMITS_S = {"build": 240, "test": 240, "sanitize": 120, "bench": 180}
 #: No others, as these need packages that a machine with a GPU may lack, such as onnx.
 CUDA_TESTS = ("tests/api/test_api_on_devices.py", "tests/cuda", "tests/ops")
 FAULTS = ("none", "hang", "crash", "no-sanitizer", "no-build")
