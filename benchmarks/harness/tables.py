@@ -110,8 +110,8 @@ _BELOW_FLOOR = {
     ),
 }
 _FLOOR_IN_A_GRAPH = (
-    "x floor -: the floor of this case was a copy that a CUDA graph repeats, which is slower than one "
-    "alone; later runs time it alone."
+    "x floor -: the floor of this case was a copy that a CUDA graph repeats, which is slower than "
+    "one alone; later runs time it alone."
 )
 
 

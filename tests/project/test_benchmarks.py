@@ -227,9 +227,7 @@ def test_large_spreads_and_times_below_the_floor_are_explained(
     assert "~2.00 s" in spread.rows[0] and spread.notes[0].startswith("~: ")
 
 
-def test_a_floor_of_a_graph_is_not_shown(
-    result: Path, module: Callable[[str], ModuleType]
-) -> None:
+def test_a_floor_of_a_graph_is_not_shown(result: Path, module: Callable[[str], ModuleType]) -> None:
     loaded: Any = module("harness.records").load(result)
     (record,) = loaded.records
     floor = replace(record.contenders["floor"], loops=20)
