@@ -55,7 +55,7 @@ __device__ __forceinline__ void take_sample(const TensorList& list, const Select
 // keep the arrays in registers.
 constexpr int kRanks = 3;
 constexpr int kCountBits = 21;
-static_assert(TopkPolicy::kSampleHuge < int64_t{1} << (kCountBits - 1),
+static_assert(TopkPolicy::kSampleMost < int64_t{1} << (kCountBits - 1),
               "a sample has up to twice as many keys");
 
 // Unrolls by hand: nvcc does not unroll a loop over the ranks that is inside another loop.

@@ -24,8 +24,9 @@ struct Workspace {
 
   // `blocks` of the sweep. There is room for at least so many candidates.
   Workspace(const TensorList& list, unsigned blocks, at::Device device, int64_t least_room = 0) {
-    const int64_t wanted = std::clamp(list.entries / TopkPolicy::kSampleShare,
-                                      int64_t{TopkPolicy::kSampleLeast}, sample_most(list.entries));
+    const int64_t wanted =
+        std::clamp(list.entries / TopkPolicy::kSampleShare, int64_t{TopkPolicy::kSampleLeast},
+                   int64_t{TopkPolicy::kSampleMost});
     TopkWork<F>& w = pointers;
     w.stretch = std::max<int64_t>(1, list.entries / wanted);
     w.sample_size = ceil_div(list.entries, w.stretch);
@@ -71,13 +72,6 @@ struct Workspace {
     };
     clear(pointers.edge_ties);
     clear(pointers.ties);
-  }
-
-  // Keys of 16 bits are ranked in two passes instead of three, and their candidates are large
-  // beside the entries.
-  static int64_t sample_most(int64_t entries) {
-    if (entries >= TopkPolicy::kHuge) return TopkPolicy::kSampleHuge;
-    return TopkPolicy::kSampleMost * (sizeof(typename F::Bits) == 2 ? 2 : 1);
   }
 
   // A block writes a batch for so many tiles, and whenever a lane found no room to stage.

@@ -36,10 +36,8 @@ struct TopkPolicy {
   static constexpr int64_t kSampleShare = 16;
   static constexpr int64_t kSampleLeast = 64;
   static constexpr int64_t kSampleMost = 512;
-  static constexpr int64_t kHuge = 50000;
-  static constexpr int64_t kSampleHuge = 1024;
   static constexpr double kSampleSigmas = 4.0;
-  static constexpr double kCandidateRoom = 1.15;
+  static constexpr double kCandidateRoom = 1.21;
   static constexpr int64_t kPartRoom = 1500;
   static constexpr int step_vecs(int entries) { return entries == 4 ? 2 : 3; }
   static constexpr int kBatchTiles = 3;
