@@ -125,8 +125,7 @@ __device__ __forceinline__ Found sweep_whole(const TensorItem& item, int64_t at,
   for (int v = 0; v < kVecs; ++v) scores[v] = pack(load_vec<N>(span.scores + v * kApart<N>));
 #pragma unroll
   for (int v = 0; v < kVecs; ++v) {
-    old[v] =
-        span.mask == nullptr ? ones<N, M>(options) : pack(load_vec<N>(span.mask + v * kApart<N>));
+    old[v] = kMasked ? pack(load_vec<N>(span.mask + v * kApart<N>)) : ones<N, M>(options);
   }
   Found found;
 #pragma unroll
@@ -196,7 +195,7 @@ __device__ __forceinline__ void count_edge_ties(Staging<F>& staging, unsigned ti
       if (raw_key<F>(bits_at(bit), flip) >= edges.above_lo) lo &= ~(1u << bit);
     }
   }
-  constexpr unsigned kVec = N < 32 ? (1u << N) - 1 : ~0u;
+  constexpr unsigned kVec = (1u << N) - 1;
 #pragma unroll 1
   for (int v = 0; v < kStepVecs<N>; ++v) {
     const unsigned of_vec = kVec << (v * N);
