@@ -29,9 +29,11 @@ ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "build" / "verify-gpu"  # installed here, so that the machine's Python stays as it is
 SANITIZER_TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 #: With two minutes for the start of a machine less than 15 minutes in all: docs/gpu.md.
-LIMITS_S = {"build": 240, "test": 240, "sanitize": 120, "bench": 180}
+LIMITS_S = {"build": 200, "test": 220, "sanitize": 120, "bench": 170, "kernels": 70}
 #: No others, as these need packages that a machine with a GPU may lack, such as onnx.
 CUDA_TESTS = ("tests/api/test_api_on_devices.py", "tests/cuda", "tests/ops")
+#: Those of which it is worth knowing: several kernels, or one that is far from its floor.
+KERNEL_CASES = "/(local|iterative|structured|global|nm/8:16|rows|blocks|masked_muls_)/"
 FAULTS = ("none", "hang", "crash", "no-sanitizer", "no-build")
 COUNTS = ("tests", "failures", "errors", "skipped")
 
@@ -165,15 +167,25 @@ def _sanitize(plan: Plan, tool: str) -> Result:
 
 def bench(plan: Plan) -> Result:
     """The short benchmark; its results are kept after every case."""
-    file = plan.out / "benchmarks.jsonl"
+    return _bench(plan, "bench", "benchmarks.jsonl")
+
+
+def kernels(plan: Plan) -> Result:
+    """The time of each kernel, in a run of its own, as a profiler may slow what comes after it."""
+    options = ("--kernels", "--budget", "0.1", "--filter", KERNEL_CASES)
+    return _bench(plan, "kernels", "kernels.jsonl", *options)
+
+
+def _bench(plan: Plan, step: str, name: str, *options: str) -> Result:
+    file = plan.out / name
     file.unlink(missing_ok=True)
     command = [sys.executable, "benchmarks/run.py", "--device", "cuda", "--quick"]
-    command += ["--kernels", "--json", str(file)]
+    command += ["--json", str(file), *options]
     if plan.fault is not None:
         command += ["--device", "cpu", "--filter", "masked_mul/forward/float32/10000/"]
     if plan.fault == "crash":
         command = [sys.executable, "-c", "import os; os.abort()"]
-    done = plan.run("bench", command, plan.limit("bench"))
+    done = plan.run(step, command, plan.limit(step))
     cases = max(0, len(file.read_text().splitlines()) - 1) if file.exists() else 0
     return {"status": done.status, "seconds": done.seconds, "cases": cases}
 
@@ -183,6 +195,7 @@ STEPS: dict[str, Callable[[Plan], Result]] = {
     "test": test,
     "sanitize": sanitize,
     "bench": bench,
+    "kernels": kernels,
 }
 
 

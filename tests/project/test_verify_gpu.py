@@ -47,15 +47,15 @@ def is_alive(pid: int) -> bool:
 
 
 def test_all_is_well(tmp_path: Path) -> None:
-    status, lines = rehearse(tmp_path, "none", "test", "sanitize", "bench")
-    machine, tests, sanitizers, bench = lines
+    status, lines = rehearse(tmp_path, "none", "test", "sanitize", "bench", "kernels")
+    machine, tests, sanitizers, bench, kernels = lines
     assert status == 0
     assert machine["commit"] == "1a2b3c"
     assert machine["torch"] == torch.__version__
     assert tests["tests"] > 0
     assert tests["failures"] == tests["errors"] == 0
     assert list(sanitizers["tools"]) == ["memcheck", "racecheck", "initcheck", "synccheck"]
-    assert bench["cases"] == 1
+    assert bench["cases"] == kernels["cases"] == 1
     header, record = (json.loads(line) for line in (tmp_path / "benchmarks.jsonl").open())
     assert header["machine"]["commit"] == "1a2b3c"
     assert record["contenders"].keys() == {"fastprune", "upstream", "floor"}
@@ -149,6 +149,16 @@ def test_limits_fit_into_a_quarter_of_an_hour(verify_gpu: Any) -> None:
     for step, seconds in limits.items():
         assert re.search(rf"^\| `{step}` \|.*\| {seconds} s( each)? \|", page, re.MULTILINE), step
     assert f"add up to {sum(limits.values())} seconds" in page
+
+
+def test_there_are_cases_of_which_to_time_kernels(verify_gpu: Any) -> None:
+    command = [sys.executable, "benchmarks/run.py", "--list", "--quick", "--device", "cpu"]
+    done = subprocess.run(
+        [*command, "--filter", verify_gpu.KERNEL_CASES], cwd=ROOT, capture_output=True, text=True
+    )
+    families = {name.split("/")[1] for name in done.stdout.split()}
+    wanted = verify_gpu.KERNEL_CASES.strip("/()").split("|")
+    assert families == {part.split("/")[0] for part in wanted}
 
 
 def test_every_test_on_a_device_runs_on_a_gpu(verify_gpu: Any) -> None:
