@@ -1,4 +1,4 @@
-"""What the kernels of N:M, rows and blocks should take on an H100, by arithmetic.
+"""What the kernels of N:M and blocks should take on an H100, by arithmetic.
 
 Bytes at the rate of a large copy, instructions at the rate at which multiprocessors issue them,
 round trips where a thread has to wait, and a launch. ``python scripts/paper_time.py`` prints the
@@ -19,13 +19,9 @@ MULTIPROCESSORS = 132
 CLOCK = 1.7e9
 ISSUE = 4 * MULTIPROCESSORS * CLOCK  # instructions of a warp, a second
 MEMORY = 0.7e-6  # a load from memory under load, or an atomic that returns
-CACHE = 0.3e-6  # a load that the L2 cache has
-L1 = CACHE / 4  # a load that the L1 cache has
-SCAN = 0.15e-6  # a scan over a block of 512
+L1 = 0.075e-6  # a load that the L1 cache has
 LAUNCH = 2.0e-6  # from the end of a kernel to the first instruction of the next
-THREADS = 512  # of a block that takes a row
-
-#: N:M, rows and blocks: a tensor of 4096 x 4096 that is pruned for the first time by magnitude,
+#: N:M and blocks: a tensor of 4096 x 4096 that is pruned for the first time by magnitude,
 #: with a mask of its dtype. The product, where there is one, is with what is ranked.
 SIDE = 4096
 ENTRIES = SIDE * SIDE
@@ -35,13 +31,10 @@ NAMES = {4: "fp32", 2: "bf16"}
 #: for torch's type. Predicated ones count, as they are issued. Those of N:M and of writing blocks
 #: are without the product and with it.
 NM = {4: (38.25, 41.25), 2: (42.0, 46.0)}  # an entry, at m = 4
-ROW_PASS = {4: 51.0, 2: 53.0}  # an entry
-ROW_WRITE = {4: 61.0, 2: 62.0}  # an entry
 BLOCK_WRITE = {4: (77.0, 79.5), 2: (77.25, 79.75)}  # an entry
 BLOCK_NORM = {4: {16: 519, 4: 450, 1: 396}, 2: {16: 537, 4: 452, 1: 397}}  # a column, by its height
 #: Threads of a multiprocessor, by the registers of that code.
 NM_THREADS = 1024
-ROW_THREADS = 1024
 NORM_THREADS = {4: 768, 2: 1024}
 WRITE_THREADS = 1280
 
@@ -95,21 +88,6 @@ def nm_kernel(size: int, product: bool) -> Kernel:
     return Kernel(name, size * (2 + product), NM[size][product], MEMORY / 4, NM_THREADS)
 
 
-def row_kernel(size: int, product: bool) -> Kernel:
-    """row_masks or row_prune: a block takes a row, which its L1 cache has after the first pass.
-
-    Its loads come one after the other. Each pass has three barriers or scans. At 16 bits several
-    entries of a row have the threshold's key, so that its ties are counted and the last is found.
-    """
-    name = f"row_{'prune' if product else 'masks'}, {NAMES[size]}"
-    passes, ties = (2, 1) if size == 2 else (3, 0)  # 11 bits a pass
-    instructions = (passes + ties) * ROW_PASS[size] + ROW_WRITE[size]
-    loads = passes - 1 + 2 * ties + 1 + product  # from L1: passes, ties, the score again, t
-    scans = (3 * passes + ties) * SCAN / (SIDE / THREADS)
-    waits = MEMORY + loads * L1 + scans
-    return Kernel(name, size * (2 + product), instructions, waits, ROW_THREADS)
-
-
 def block_norm_kernel(size: int, height: int, width: int) -> Kernel:
     """block_norms: a lane takes a column of a block, with all of its loads in flight."""
     return Kernel(
@@ -132,7 +110,6 @@ def block_write_kernel(size: int, product: bool) -> Kernel:
 
 KERNELS = (
     *(nm_kernel(size, product) for product in (False, True) for size in NAMES),
-    *(row_kernel(size, product) for product in (False, True) for size in NAMES),
     *(block_norm_kernel(size, *block) for block in ((16, 16), (4, 4), (1, 4)) for size in NAMES),
     *(block_write_kernel(size, product) for product in (False, True) for size in NAMES),
 )
@@ -165,7 +142,7 @@ def block_launches(units: int) -> int:
 
 
 def kernel_table() -> Table:
-    """The kernels of N:M, rows and blocks."""
+    """The kernels of N:M and blocks."""
     result = Table(title="4096 x 4096 on an H100, by arithmetic; nothing is measured")
     result.add_column("launch", no_wrap=True)
     for column in ("bytes", "instr.", "floor, µs", "µs", "x floor"):

@@ -99,6 +99,9 @@ struct TopkPolicy {
   // many as the registers of a thread have room for.
   static constexpr int step_vecs(int entries) { return entries == 4 ? 4 : 2; }
 
+  // Keys of a row that a thread of row_masks keeps in registers.
+  static constexpr int kRowKeyBytes = 64;
+
   // Tiles that a block sweeps before it writes its candidates to memory, and candidates for which
   // it has room in shared memory until then.
   static constexpr int kBatchTiles = 16;

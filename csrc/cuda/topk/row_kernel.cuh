@@ -1,55 +1,14 @@
-// row_masks on CUDA: the kernel. A block takes a row: radix passes over its keys, then the tie
-// rule, then one pass that writes. Raw pointers, no torch headers.
+// row_masks on CUDA: the kernel for long rows. A block takes a row: radix passes over its keys,
+// then the tie rule, then one pass that writes. Raw pointers, no torch headers.
 #pragma once
 
 #include <cstdint>
 
-#include "common/keys.h"
-#include "common/mask_operands.h"
-#include "common/row.h"
 #include "cuda/topk/radix_pass.cuh"
-#include "cuda/util/device.cuh"
-#include "cuda/util/factor.cuh"
-#include "cuda/util/fusion.cuh"
+#include "cuda/topk/row_task.cuh"
 #include "cuda/util/ties.cuh"
-#include "cuda/util/vec.cuh"
 
 namespace fastprune::cuda {
-
-template <class F, class M>
-struct RowTask : MaskOperands<F, M> {
-  using Bits = typename F::Bits;
-  using Key = typename F::Key;
-
-  const Bits* scores;
-  DeviceFactor factor;
-  ChannelShape shape;
-  RowRule rule;
-  bool is_signed;
-  long long* least_active;  // of all rows; nullptr if nobody asks
-
-  __device__ __forceinline__ M old(int64_t entry) const {
-    return this->mask == nullptr ? this->one : load_vec<1>(this->mask + entry).at[0];
-  }
-
-  // Of entry i of a row, which is active.
-  __device__ __forceinline__ Key key(int64_t row, int64_t i, int64_t entry) const {
-    const Bits score = load_vec<1>(scores + entry).at[0];
-    if (!factor.exists()) return score_key<F>(score, is_signed);
-    const int64_t outer = shape.outer == 1 ? 0 : i / shape.inner;
-    const int64_t at = factor.offset(outer, row, i - outer * shape.inner);
-    return factor.template key<F>(score, at);
-  }
-
-  // fn(i, key) for a thread's share of the active entries of a row.
-  template <class Fn>
-  __device__ __forceinline__ void for_each_key(int64_t row, const Fn& fn) const {
-    for (int64_t i = threadIdx.x; i < shape.entries(); i += TopkPolicy::kThreads) {
-      const int64_t entry = row_entry(shape, row, i);
-      if (old(entry) == this->one) fn(i, key(row, i, entry));
-    }
-  }
-};
 
 // How many entries of a row are zero already, in all threads of the block.
 template <class F, class M>
@@ -77,12 +36,7 @@ __device__ __forceinline__ void write_row(const RowTask<F, M>& task, int64_t row
       const typename F::Key key = task.key(row, i, entry);
       if (key < threshold || (key == threshold && i <= last_tie)) value = M{0};
     }
-    store_vec<1>(task.out + entry, Vec<M, 1>{{value}});
-    if constexpr (can_multiply<F, M>(kFusion, /*has_old_mask=*/true)) {
-      if (task.product == nullptr) continue;
-      const typename F::Bits t = load_vec<1>(task.t + entry).at[0];
-      store_vec<1>(task.product + entry, Vec<typename F::Bits, 1>{{product_bits<F, M>(value, t)}});
-    }
+    task.write(entry, value);
   }
 }
 

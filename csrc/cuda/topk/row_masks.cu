@@ -7,6 +7,7 @@
 #include "args/row.h"
 #include "common/dtypes.h"
 #include "cuda/topk/row_kernel.cuh"
+#include "cuda/topk/short_row_kernel.cuh"
 #include "cuda/util/each.h"
 #include "cuda/util/launch.cuh"
 #include "cuda/util/register.h"
@@ -15,7 +16,6 @@ namespace fastprune::cuda {
 namespace {
 
 void launch_rows(const EachArgs& args, const RowRule& rule, long long* least_active) {
-  const unsigned grid = grid_for<TopkPolicy>(args.shape.channels);
   dispatch_scores(args.scores.scalar_type(), [&](auto format) {
     dispatch_mask_width(args.output.work.element_size(), [&](auto bits) {
       using F = decltype(format);
@@ -27,7 +27,15 @@ void launch_rows(const EachArgs& args, const RowRule& rule, long long* least_act
                                rule,
                                args.is_signed,
                                least_active};
-      FASTPRUNE_LAUNCH((row_kernel<F, M>), grid, TopkPolicy::kThreads, task);
+      if (takes_short_rows(task)) {
+        const int threads = threads_of_row<F>(args.shape.inner);
+        const unsigned grid = grid_for(args.shape.channels, TopkPolicy::kBlocksPerMultiprocessor *
+                                                                TopkPolicy::kThreads / threads);
+        FASTPRUNE_LAUNCH((short_row_kernel<F, M>), grid, threads, task);
+      } else {
+        const unsigned grid = grid_for<TopkPolicy>(args.shape.channels);
+        FASTPRUNE_LAUNCH((row_kernel<F, M>), grid, TopkPolicy::kThreads, task);
+      }
     });
   });
 }

@@ -67,7 +67,7 @@ def test_random(target: Target, seed: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=name)
-@pytest.mark.parametrize("size", [511, 512, 513, 1023, 1025, 5000])
+@pytest.mark.parametrize("size", [257, 512, 513, 1023, 1025, 5000])
 @pytest.mark.parametrize("amount", [0.5, 0.01, 0.999, 1])
 def test_long_rows(target: Target, dtype: torch.dtype, size: int, amount: float) -> None:
     """Rows that a sample is drawn from, of data that misleads it too."""
@@ -77,6 +77,21 @@ def test_long_rows(target: Target, dtype: torch.dtype, size: int, amount: float)
         check(target, t, None, amount, 0)
         check(target, t, mask("random", t.shape, dtype), amount, 0)
     check(target, values("normal", (size, 3), dtype), None, amount, 1)
+
+
+@pytest.mark.parametrize("size", [300, 700])
+def test_more_rows_than_blocks(target: Target, size: int) -> None:
+    """Rows with ties first, of which the next ones must know nothing."""
+    t = values("normal", (12, size), torch.float32)
+    t[:6] = 1
+    check(target, t, None, 0.3, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=name)
+def test_rows_that_no_blocks_registers_hold(target: Target, dtype: torch.dtype) -> None:
+    for kind in ("normal", "two_values"):
+        t = values(kind, (2, 20_000), dtype)
+        check(target, t, mask("random", t.shape, dtype), 0.3, 0)
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
@@ -173,6 +188,11 @@ def test_arguments(target: Target) -> None:
     old[1, :3] = 0
     with pytest.raises(ValueError, match=r"amount=6 .* number of parameters to prune=5"):
         target.ops.row_masks([t], [old], 6, 0)
+    long = torch.ones(2, 20_000, device=target.device)
+    mask = torch.ones_like(long)
+    mask[0, 5:] = 0
+    with pytest.raises(ValueError, match=r"amount=6 .* number of parameters to prune=5"):
+        target.ops.row_masks([long], [mask], 6, 0)
     with pytest.raises(TypeError, match="absolute amount to be a float, got 3"):
         target.ops.row_masks([t], [], 3, 0, absolute=True)
     with pytest.raises(IndexError, match=r"Invalid index 2 for tensor of size \[2, 8\]"):

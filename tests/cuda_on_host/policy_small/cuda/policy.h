@@ -40,6 +40,7 @@ struct TopkPolicy {
   static constexpr double kCandidateRoom = 1.21;
   static constexpr int64_t kPartRoom = 1500;
   static constexpr int step_vecs(int entries) { return entries == 4 ? 2 : 3; }
+  static constexpr int kRowKeyBytes = 32;
   static constexpr int kBatchTiles = 3;
   static constexpr int kStaged = 256;
 };
