@@ -27,8 +27,7 @@ struct NmTask : MaskOperands<F, M> {
   }
 
   __device__ __forceinline__ typename F::Key key(typename F::Bits score, int64_t factor_at) const {
-    return factor.exists() ? factor.template key<F>(score, factor_at)
-                           : score_key<F>(score, is_signed);
+    return factor.template key_of<F>(score, factor_at, is_signed);
   }
 };
 

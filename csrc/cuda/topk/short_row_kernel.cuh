@@ -89,8 +89,7 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, kOneBlock)
       if (old != task.one) continue;
       ++active;
       const auto score = load_vec<1>(task.scores + first + i).at[0];
-      keys[j] = task.factor.exists() ? task.factor.template key<F>(score, factor + i * step)
-                                     : score_key<F>(score, task.is_signed);
+      keys[j] = task.factor.template key_of<F>(score, factor + i * step, task.is_signed);
     }
     const auto count = [&](const auto& is) {
       unsigned own = 0;
@@ -118,8 +117,7 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, kOneBlock)
         below = under;
         if (under == due) break;  // no key at the threshold is pruned
       }
-      if (below < due) last_tie = size;
-      if (below < due && below + count([&](Key key, int) { return key == threshold; }) > due) {
+      if (below < due) {
         int least = 0;
         last_tie = size - 1;
         while (least < last_tie) {

@@ -42,6 +42,13 @@ struct DeviceFactor {
   __device__ __forceinline__ typename F::Key key(typename F::Bits score, int64_t at) const {
     return scaled_key<F>(score, value<F>(at));
   }
+
+  // The same, or without a factor the key of the score alone.
+  template <class F>
+  __device__ __forceinline__ typename F::Key key_of(typename F::Bits score, int64_t at,
+                                                    bool is_signed) const {
+    return exists() ? key<F>(score, at) : score_key<F>(score, is_signed);
+  }
 };
 
 }  // namespace fastprune::cuda
