@@ -48,6 +48,13 @@ def changed(before: Path, after: Path, folder: str = "") -> list[str]:
     )
 
 
+def test_files_of_kernels_are_short() -> None:
+    assert "at most 300\nlines" in section("Architecture")
+    files = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cuh", ".cpp", ".cu")]
+    assert len(files) > 50
+    assert not [p.name for p in files if len(p.read_text().splitlines()) > 300]
+
+
 USE = """
 import torch
 from torch import nn

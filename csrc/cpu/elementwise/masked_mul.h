@@ -5,7 +5,9 @@
 
 #include <vector>
 
-#include "args/elementwise.h"
+namespace fastprune {
+struct SameLayout;
+}
 
 namespace fastprune::cpu {
 
