@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ import limited
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "build" / "verify-gpu"  # installed here, so that the machine's Python stays as it is
 SANITIZER_TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+#: The kernels of each under a sanitizer of its own: kernel_cases.py --dtype.
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 #: With two minutes for the start of a machine less than 15 minutes in all: docs/gpu.md.
 LIMITS_S = {"build": 200, "test": 220, "sanitize": 120, "bench": 170, "kernels": 70}
 #: No others, as these need packages that a machine with a GPU may lack, such as onnx.
@@ -115,6 +118,8 @@ def test(plan: Plan) -> Result:
     command += ["-p", "no:cacheprovider", "--continue-on-collection-errors"]
     if _has("xdist"):
         command += ["-n", str(max(1, (os.cpu_count() or 1) // 2)), "--dist", "worksteal"]
+        # Else the run would end, without a word in its counts, after four crashes a worker.
+        command += ["--max-worker-restart", "10000"]
     if _has("pytest_timeout"):
         command += ["--timeout", "120"]
     if plan.fault is None:
@@ -133,33 +138,39 @@ def test(plan: Plan) -> Result:
 
 
 def sanitize(plan: Plan) -> Result:
-    """compute-sanitizer's tools side by side: each is busy on one core."""
-    with ThreadPoolExecutor(len(SANITIZER_TOOLS)) as pool:
+    """compute-sanitizer's tools side by side, for each dtype: all are busy on one core."""
+    deadline = time.monotonic() + plan.limit("sanitize")
+    runs = [(tool, dtype) for tool in SANITIZER_TOOLS for dtype in DTYPES]
+    if plan.fault is not None:
+        runs = [(tool, DTYPES[0]) for tool in SANITIZER_TOOLS]
+    with ThreadPoolExecutor(max(len(SANITIZER_TOOLS), min(len(runs), os.cpu_count() or 1))) as pool:
         try:
-            found = list(pool.map(lambda tool: _sanitize(plan, tool), SANITIZER_TOOLS))
+            found = list(pool.map(lambda run: _sanitize(plan, run[0], run[1], deadline), runs))
         except BaseException:  # the pool waits for its threads, and they for their commands
             limited.stop_all()
             raise
-    tools = dict(zip(SANITIZER_TOOLS, found, strict=True))
+    tools: dict[str, dict[str, Result]] = {tool: {} for tool in SANITIZER_TOOLS}
+    for (tool, dtype), result in zip(runs, found, strict=True):
+        tools[tool][dtype] = result
     return {
-        "status": next((t["status"] for t in tools.values() if t["status"] != 0), 0),
-        "seconds": max(t["seconds"] for t in tools.values()),
+        "status": next((r["status"] for r in found if r["status"] != 0), 0),
+        "seconds": max(r["seconds"] for r in found),
         "tools": tools,
     }
 
 
-def _sanitize(plan: Plan, tool: str) -> Result:
+def _sanitize(plan: Plan, tool: str, dtype: str, deadline: float) -> Result:
     program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    cases = [sys.executable, "scripts/kernel_cases.py"]
+    cases = [sys.executable, "scripts/kernel_cases.py", "--dtype", dtype]
     command = [program, "--tool", tool, "--error-exitcode", "3", "--print-limit", "20", *cases]
     if plan.fault == "no-sanitizer":
         command[0] = "a-sanitizer-that-is-missing"
     elif plan.fault is not None:
         command = [*cases, "--device", "cpu", "--small"]
     # Without torch's cache every tensor is an allocation of its own, whose ends are checked.
-    env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // len(SANITIZER_TOOLS)))
-    done = plan.run(f"sanitize-{tool}", command, plan.limit("sanitize"), **env)
+    env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "OMP_NUM_THREADS": "1"}
+    left = max(1.0, deadline - time.monotonic())
+    done = plan.run(f"sanitize-{tool}-{dtype}", command, left, **env)
     summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", done.output)
     missing = {"missing": command[0]} if done.status == limited.NOT_FOUND else {}
     return {"status": done.status, "seconds": done.seconds, "summary": summary[-1:], **missing}
@@ -205,7 +216,7 @@ def describe(plan: Plan) -> Result:
 
     described: Result = {"torch": torch.__version__, "cuda": torch.version.cuda}
     described |= {"cores": os.cpu_count(), "commit": plan.commit, "rehearsal": plan.fault}
-    if plan.fault is None:
+    if plan.fault is None and torch.cuda.is_available():
         described["device"] = torch.cuda.get_device_name()
         described["capability"] = list(torch.cuda.get_device_capability())
     return described
@@ -233,7 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch
 
     options = parse_arguments(arguments)
-    if options.rehearse is None and not torch.cuda.is_available():
+    steps = options.steps or list(STEPS)
+    if options.rehearse is None and steps != ["build"] and not torch.cuda.is_available():
         print("verify_gpu: no GPU is visible to torch", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # runs all `finally`
@@ -248,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not path.exists():
         add(describe(plan))
     ok = True
-    for name in options.steps or STEPS:
+    for name in steps:
         try:
             result = {"step": name, **STEPS[name](plan)}
         except Exception as error:  # such as a report that was cut off

@@ -14,11 +14,12 @@ from support.compare import assert_same_bits
 def test_the_same_on_every_device(device: str, family: str, dtype: torch.dtype) -> None:
     """On the CPU: the same with one thread as with several."""
     make = kernel_cases.FAMILIES[family]
-    ours = [t.cpu() for t in make(kernel_cases.on(device), kernel_cases.SHIPPED, dtype)]
+    sizes = kernel_cases.ON_A_GPU if device == "cuda" else kernel_cases.SHIPPED
+    ours = [t.cpu() for t in make(kernel_cases.on(device), sizes, dtype)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        reference = make(kernel_cases.on("cpu"), kernel_cases.SHIPPED, dtype)
+        reference = make(kernel_cases.on("cpu"), sizes, dtype)
         for actual, expected in zip(ours, reference, strict=True):
             assert_same_bits(actual, expected)
     finally:

@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 import torch
 
+import fastprune
+from cuda_on_host.cases import kernel_cases
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -95,7 +98,8 @@ def test_a_sanitizer_that_is_missing(tmp_path: Path) -> None:
     status, lines = rehearse(tmp_path, "no-sanitizer", "sanitize", "bench")
     assert status == 1
     assert statuses(lines) == {"sanitize": 127, "bench": 0}
-    assert lines[1]["tools"]["memcheck"]["missing"] == "a-sanitizer-that-is-missing"
+    (found,) = lines[1]["tools"]["memcheck"].values()
+    assert found["missing"] == "a-sanitizer-that-is-missing"
 
 
 def test_a_build_that_fails(tmp_path: Path) -> None:
@@ -147,8 +151,29 @@ def test_limits_fit_into_a_quarter_of_an_hour(verify_gpu: Any) -> None:
     limits = verify_gpu.LIMITS_S
     assert sum(limits.values()) <= 900 - 120  # a machine takes minutes to start
     for step, seconds in limits.items():
-        assert re.search(rf"^\| `{step}` \|.*\| {seconds} s( each)? \|", page, re.MULTILINE), step
+        assert re.search(rf"^\| `{step}` \|.*\| {seconds} s \|", page, re.MULTILINE), step
     assert f"add up to {sum(limits.values())} seconds" in page
+
+
+def test_sanitizers_take_every_dtype(verify_gpu: Any) -> None:
+    assert tuple(str(d).removeprefix("torch.") for d in kernel_cases.DTYPES) == verify_gpu.DTYPES
+
+
+def test_a_difference_does_not_hide_the_cases_after_it() -> None:
+    class Ops:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(fastprune.ops, name)
+
+        def masked_mul(self, t: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return -fastprune.ops.masked_mul(t, mask)
+
+    target = kernel_cases.Target(Ops(), "cpu", lambda forced: None)
+    arguments = (kernel_cases.SMALL, "elementwise", torch.float32)
+    assert not list(kernel_cases.differences(kernel_cases.on("cpu"), *arguments))
+    found = list(kernel_cases.differences(target, *arguments))
+    lists = len(kernel_cases.SMALL.lists)
+    assert len(found) == 2 * 2 * lists  # two calls for each of two kinds of masks
+    assert all("elementwise of torch.float32, result " in text for text in found)
 
 
 def test_there_are_cases_of_which_to_time_kernels(verify_gpu: Any) -> None:
@@ -201,14 +226,30 @@ def test_arguments_that_are_wrong(tmp_path: Path, arguments: list[str], message:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu(tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run(
-        [str(ROOT / "scripts" / "verify_gpu.sh"), str(tmp_path / "out")],
+def without_a_gpu(out: Path, *steps: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(ROOT / "scripts" / "verify_gpu.sh"), str(out), *steps],
         capture_output=True,
         text=True,
-        env=env,
+        env={**os.environ, "PYTHON": sys.executable, **env},
     )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("steps", [(), ("build", "test")])
+def test_without_a_gpu(tmp_path: Path, steps: tuple[str, ...]) -> None:
+    done = without_a_gpu(tmp_path / "out", *steps)
     assert done.returncode == 2
     assert "no GPU is visible" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_build_needs_no_gpu(tmp_path: Path) -> None:
+    """It gets as far as the toolkit, of which there is none here."""
+    done = without_a_gpu(tmp_path, "build", CUDA_HOME=str(tmp_path / "no-toolkit"))
+    assert done.returncode == 1, done.stderr
+    machine, build = (json.loads(line) for line in (tmp_path / "verify.jsonl").open())
+    assert "device" not in machine
+    assert build["status"] == 1
+    assert "FORCE_CUDA=1" in (tmp_path / "build.log").read_text()
