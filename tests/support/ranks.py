@@ -20,8 +20,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 
-#: How many processes. CI takes three as well, which divide few sizes.
-SIZES = [2, 3, 4] if os.environ.get("CI") else [2, 4]
+#: How many processes: RANKS, or else two and four, in CI three and four. Three divide few sizes.
+SIZES = [int(n) for n in os.environ.get("RANKS", "3 4" if os.environ.get("CI") else "2 4").split()]
 
 #: By file and name.
 CHECKS: dict[str, dict[str, Callable[[], None]]] = {}

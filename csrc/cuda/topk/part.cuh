@@ -128,8 +128,8 @@ class Part final : public TopkPart {
     const Key key = local(threshold);
     if (!stored) sweep_by(edges_at(key));
     state_.source = Source::kCandidates;
-    constexpr int64_t kTies = std::numeric_limits<int64_t>::max();  // how many does not matter
-    state_.bracket = {key, key, 0, due, kTies};
+    const int64_t ties = std::numeric_limits<int64_t>::max();  // how many does not matter
+    state_.bracket = {key, key, 0, due, ties};
     state_there().copy_(state_here());
     launch_fixup<F, M>(list_, options_, work(), grid_);
   }
