@@ -159,6 +159,23 @@ def test_sanitizers_take_every_dtype(verify_gpu: Any) -> None:
     assert tuple(str(d).removeprefix("torch.") for d in kernel_cases.DTYPES) == verify_gpu.DTYPES
 
 
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("{cases}\n========= ERROR SUMMARY: 0 errors\n", True),
+        (
+            "{cases}\n========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n",
+            True,
+        ),
+        ("{cases}\n========= ERROR SUMMARY: 1 error\n", False),
+        ("{cases}\n", False),
+        ("========= ERROR SUMMARY: 0 errors\n", False),
+    ],
+)
+def test_a_sanitizer_must_have_watched_all(verify_gpu: Any, output: str, expected: bool) -> None:
+    assert verify_gpu.watched(output.format(cases=kernel_cases.ALL_AGREE)) is expected
+
+
 def test_a_difference_does_not_hide_the_cases_after_it() -> None:
     class Ops:
         def __getattr__(self, name: str) -> Any:
