@@ -35,6 +35,9 @@ CSRC = Path("csrc")
 #: longer than most files do, and nvcc reads them three times.
 TOGETHER = {
     "autograd": 8,
+    "cpu/blocks": 8,
+    "cpu/channels": 8,
+    "cpu/elementwise": 8,
     "dispatch": 8,
     "cuda/blocks": 8,
     "cuda/channels": 8,
@@ -44,6 +47,8 @@ TOGETHER = {
     "cuda/topk": 8,
     "cuda/topk/instances": 2,
 }
+#: Folders of one source, and those with whose sources it is compiled.
+WITH = {"cuda/nm": "cuda/blocks", "cuda/util": "cuda/elementwise"}
 
 
 def torch_version() -> tuple[int, int]:
@@ -333,7 +338,7 @@ def together(sources: list[str], folder: Path) -> list[str]:
     for source in map(Path, sorted(sources)):
         inside = source.is_relative_to(CSRC)
         parent = source.parent.relative_to(CSRC).as_posix() if inside else str(source.parent)
-        kinds.setdefault((parent, source.suffix), []).append(source)
+        kinds.setdefault((WITH.get(parent, parent), source.suffix), []).append(source)
     compiled, made = [], set()
     for (parent, suffix), files in kinds.items():
         size = TOGETHER.get(parent, 1)

@@ -390,7 +390,7 @@ def test_nvcc_that_is_a_script_elsewhere(
 def test_sources_that_are_compiled_together(
     functions: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each source once, those of one folder and kind only; a second build writes nothing."""
+    """Each source once, those of one folder and kind, or WITH it; a second build writes nothing."""
     monkeypatch.chdir(ROOT)
     sources = [str(p) for p in Path("csrc").rglob("*") if p.suffix in (".cpp", ".cu")]
     units = functions["together"](sources, tmp_path)
@@ -399,9 +399,10 @@ def test_sources_that_are_compiled_together(
     assert made and all(unit.is_relative_to(tmp_path) for unit in made)
     for unit in made:
         included = re.findall(r'^#include "(.*)"$', unit.read_text(), re.MULTILINE)
-        assert {(str(Path(p).parent), Path(p).suffix) for p in included} == {
-            (str(unit.parent.relative_to(tmp_path)), unit.suffix)
-        }
+        folders = {str(Path(path).parent) for path in included}
+        home = str(unit.parent.relative_to(tmp_path))
+        assert {functions["WITH"].get(folder, folder) for folder in folders} == {home}
+        assert {Path(path).suffix for path in included} == {unit.suffix}
         compiled += [f"csrc/{path}" for path in included]
     assert sorted(compiled) == sorted(sources)
     assert {str(unit.parent.relative_to(tmp_path)) for unit in made} == {*functions["TOGETHER"]}

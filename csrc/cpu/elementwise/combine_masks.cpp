@@ -14,8 +14,6 @@
 namespace fastprune::cpu {
 namespace {
 
-constexpr int64_t kGrain = 1 << 15;
-
 // As ATen multiplies integers and bool; floats use the loops of masked_mul.
 template <class T, class U>
 FASTPRUNE_MULTIVERSION void combine_integers(const U* new_mask, const T* old_mask, T* out,

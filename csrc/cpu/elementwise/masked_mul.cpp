@@ -12,11 +12,6 @@
 #include "cpu/util/pieces.h"
 
 namespace fastprune::cpu {
-namespace {
-
-constexpr int64_t kGrain = 1 << 15;
-
-}  // namespace
 
 void multiply_range(const SameLayout& flat, const at::Tensor& out, int64_t begin, int64_t end) {
   dispatch_float(out.scalar_type(), [&](auto value) {

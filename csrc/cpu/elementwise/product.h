@@ -18,6 +18,8 @@
 
 namespace fastprune::cpu {
 
+constexpr int64_t kGrain = 1 << 15;  // entries that are worth another thread
+
 template <class T, class M>
 FASTPRUNE_MULTIVERSION_STREAM void product_baseline(const M* a, const T* b, T* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(static_cast<T>(a[i]) * b[i]);
