@@ -73,7 +73,7 @@ class Variant:
 #: The compiler tells of every access; what it calls is the race detector, not libtsan. A volatile
 #: access is told apart, as it orders memory like a relaxed one.
 RACE_FLAGS = (
-    "-O1",
+    "-Og",
     "-DCUDA_ON_HOST_RACE",
     "-fsanitize=thread",
     "--param=tsan-distinguish-volatile=1",
@@ -81,12 +81,12 @@ RACE_FLAGS = (
     "-Wno-stringop-overflow",  # of strings of faults, where it sees one by mistake
 )
 #: In place of compute-sanitizer on a GPU; finds undefined behaviour, too. Most of the time of
-#: `make sanitize-cases` is compilation, which takes -O0 half as long as -O1, and a third less
+#: `make sanitize-cases` is compilation, which takes -Og half as long as -O1, and a third less
 #: without these checks: of null pointers, which are no addresses; of pointers that wrap around; and
 #: of virtual functions and attributes, which kernels do not have.
 SANITIZED = Variant(
     flags=(
-        "-O0",
+        "-Og",
         "-fsanitize=address,undefined",
         "-fno-sanitize=null,vptr,object-size,pointer-overflow",
         "-fno-sanitize=nonnull-attribute,returns-nonnull-attribute",
