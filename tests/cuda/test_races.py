@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -54,8 +55,12 @@ def test_every_kernel_ran(found: Any) -> None:
 
 @pytest.mark.parametrize("edge", EDGES, ids=lambda edge: edge.place)
 def test_a_dropped_edge_is_a_race(found: Any, edge: edges.Edge) -> None:
-    """Every barrier and fence is needed, and the detector knows what for."""
-    assert "race on" in found["dropped"][edge.place]
+    """Every barrier and fence is needed, and the detector knows what for: lines of kernels."""
+    report = found["dropped"][edge.place]
+    assert "race on" in report
+    lines = re.findall(r" by .*? at ([^,;\s]+)", report)
+    assert len(lines) >= 2
+    assert all(re.fullmatch(r"\w+\.cuh?:\d+", line) for line in lines), report
 
 
 def test_the_page_is_up_to_date() -> None:
