@@ -36,6 +36,8 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 PORTS = range(49152, 65536, 10)
 #: With two minutes for the start of a machine less than 15 minutes in all: docs/gpu.md.
 LIMITS_S = {"build": 200, "test": 180, "sanitize": 160, "bench": 170, "kernels": 70}
+#: For a build where there is no GPU, maybe on few cores.
+WITHOUT_A_GPU_S = 3600
 #: No others, as these need packages that a machine with a GPU may lack, such as onnx.
 CUDA_TESTS = ("tests/api/test_api_on_devices.py", "tests/cuda", "tests/ops")
 #: Those of which it is worth knowing: several kernels, or one that is far from its floor.
@@ -54,11 +56,13 @@ class Plan:
         out: the folder for it.
         fault: of a rehearsal, which runs on the CPU; None on a GPU.
         commit: of the sources, where there is no .git.
+        has_gpu: if not, no GPU waits for the build.
     """
 
     out: Path
     fault: str | None
     commit: str | None
+    has_gpu: bool
 
     @property
     def site(self) -> Path:
@@ -79,6 +83,8 @@ class Plan:
         return limited.run(command, log, limit_s, cwd=ROOT, env=env)
 
     def limit(self, step: str) -> float:
+        if step == "build" and self.fault is None and not self.has_gpu:
+            return WITHOUT_A_GPU_S
         return 3 if (self.fault, step) == ("hang", "test") else LIMITS_S[step]
 
 
@@ -233,7 +239,7 @@ def describe(plan: Plan) -> Result:
 
     described: Result = {"torch": torch.__version__, "cuda": torch.version.cuda}
     described |= {"cores": os.cpu_count(), "commit": plan.commit, "rehearsal": plan.fault}
-    if plan.fault is None and torch.cuda.is_available():
+    if plan.fault is None and plan.has_gpu:
         described["device"] = torch.cuda.get_device_name()
         described["capability"] = list(torch.cuda.get_device_capability())
     return described
@@ -262,11 +268,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     options = parse_arguments(arguments)
     steps = options.steps or list(STEPS)
-    if options.rehearse is None and steps != ["build"] and not torch.cuda.is_available():
+    has_gpu = torch.cuda.is_available()
+    if options.rehearse is None and steps != ["build"] and not has_gpu:
         print("verify_gpu: no GPU is visible to torch", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # runs all `finally`
-    plan = Plan(options.out.resolve(), options.rehearse, options.commit)
+    plan = Plan(options.out.resolve(), options.rehearse, options.commit, has_gpu)
     plan.out.mkdir(parents=True, exist_ok=True)
     path = plan.out / "verify.jsonl"
 
