@@ -45,7 +45,7 @@ class Sizes:
 
 #: As shipped: one block; the last block of the sweep; all blocks, with a sample.
 SHIPPED = Sizes(
-    lists=((100,), (1, 31, 4096, 4097, 5000), (70_001,), (1_100_000,)),
+    lists=((100,), (1, 31, 4096, 4097, 5000), (70_001,), (1_200_000,)),
     shapes=(
         ((4096, 512), 0),  # long rows
         ((600, 4096), -1),  # columns

@@ -148,7 +148,8 @@ def test(plan: Plan) -> Result:
 
 def sanitize(plan: Plan) -> Result:
     """compute-sanitizer's tools side by side, for each dtype: all are busy on one core."""
-    deadline = time.monotonic() + plan.limit("sanitize")
+    began = time.monotonic()
+    deadline = began + plan.limit("sanitize")
     runs = [(tool, dtype) for tool in SANITIZER_TOOLS for dtype in DTYPES]
     if plan.fault is not None:
         runs = [(tool, DTYPES[0]) for tool in SANITIZER_TOOLS]
@@ -165,7 +166,7 @@ def sanitize(plan: Plan) -> Result:
         tools[tool][dtype] = result
     return {
         "status": next((r["status"] for r in found if r["status"] != 0), 0),
-        "seconds": max(r["seconds"] for r in found),
+        "seconds": round(time.monotonic() - began, 1),
         "tools": tools,
     }
 

@@ -29,7 +29,7 @@ TESTS = {
 
 
 def test_all_paths_of_all_kernels() -> None:
-    """The cases for compute-sanitizer on a GPU: results as on the CPU, with up to 1.1M entries."""
+    """The cases for compute-sanitizer on a GPU: results as on the CPU, with up to 1.2M entries."""
     if session.sanitized():
         pytest.skip("runs without sanitizers")
     done = subprocess.run(

@@ -7,9 +7,6 @@ are the cases that compute-sanitizer should watch on a GPU.
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-
-import torch
 
 from cuda_on_host import build, session
 
@@ -23,20 +20,12 @@ def on_host() -> kernel_cases.Target:
     return kernel_cases.Target(ops, "cpu", build.namespace().force_fallback)
 
 
-def sizes_for(dtype: torch.dtype) -> kernel_cases.Sizes:
-    """Those of the policy that the environment selects."""
-    if not session.shipped():
-        return kernel_cases.SMALL
-    if dtype == torch.float16:  # as bfloat16, and the largest list takes half a minute
-        return replace(kernel_cases.SHIPPED, lists=kernel_cases.SHIPPED.lists[:-1])
-    return kernel_cases.SHIPPED
-
-
 def main() -> None:
+    sizes = kernel_cases.SHIPPED if session.shipped() else kernel_cases.SMALL
     session.load()
     for family in kernel_cases.FAMILIES:
         for dtype in kernel_cases.DTYPES:
-            found = list(kernel_cases.differences(on_host(), sizes_for(dtype), family, dtype))
+            found = list(kernel_cases.differences(on_host(), sizes, family, dtype))
             assert not found, "\n\n".join(found)
     missing = build.kernels() - set(build.launched())
     assert not missing, f"no case launches {', '.join(sorted(missing))}"

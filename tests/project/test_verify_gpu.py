@@ -168,6 +168,7 @@ def test_sanitizers_take_every_dtype(verify_gpu: Any) -> None:
             True,
         ),
         ("{cases}\n========= ERROR SUMMARY: 1 error\n", False),
+        ("{cases}\n========= RACECHECK SUMMARY: 1 hazard displayed (0 errors, 1 warning)\n", False),
         ("{cases}\n", False),
         ("========= ERROR SUMMARY: 0 errors\n", False),
     ],
