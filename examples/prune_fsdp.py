@@ -10,9 +10,10 @@ saved, and checks that masks and loss are the same.
 from __future__ import annotations
 
 import argparse
-import gc
 import hashlib
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +160,12 @@ def main() -> None:
         load(arguments.checkpoint)
     else:
         train(arguments.checkpoint, arguments.steps, arguments.rounds)
-    # The model's cycles hold the process group: a group that outlives the interpreter may abort it
-    # (pytorch/pytorch#190489).
-    gc.collect()
+    dist.barrier()
     dist.destroy_process_group()
+    # DTensor's caches keep the group, so gloo's threads run on. One that frees a tensor while the
+    # interpreter ends aborts the process (pytorch/pytorch#190489).
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ class ShardMask:
         if self._param is not param.sharded_param:
             self._drop_grad_hook()
             self._param = param.sharded_param
-            self._grad_hook = _before_others(self._param, self._mask_grad)
+            self._grad_hook = _before_others(self._param, _MaskGradient(self))
 
     def _reset_sharded_param(self) -> None:
         param = self.managed.param
@@ -161,7 +161,7 @@ class ShardMask:
         padded[tuple(map(slice, product.shape))] = product
         return padded
 
-    def _mask_grad(self, param: Any) -> None:
+    def mask_gradient(self, param: Any) -> None:
         if param.grad is not None:
             grad = param.grad.to_local() if is_dtensor(param.grad) else param.grad
             masked_muls_([grad], [self._local_mask()])
@@ -200,6 +200,18 @@ class _Masked:
 
     def __reduce__(self) -> Any:
         return _what_is_pickled, ()  # with the parameter
+
+
+class _MaskGradient:
+    """A hook of the parameter, weak as the garbage collector does not see what such hooks hold."""
+
+    def __init__(self, by: ShardMask) -> None:
+        self.by = weakref.ref(by)
+
+    def __call__(self, param: Any) -> None:
+        by = self.by()
+        if by is not None:
+            by.mask_gradient(param)
 
 
 def _what_is_pickled() -> Any:

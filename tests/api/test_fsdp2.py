@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -845,3 +847,20 @@ def read_by_one_process() -> None:
     if dist.get_rank() == 0:
         assert ours[0].weight.to_local().shape[1] == 7
     dist.barrier()
+
+
+@check
+def nothing_keeps_a_model_alive() -> None:
+    def of_a_model(trained: bool, before: bool) -> list[weakref.ref[nn.Module]]:
+        ours = model_pruned() if before else model()
+        by_layer(ours)
+        globally(0.5)(ours)
+        if trained:
+            Training(ours).steps()
+            globally(0.25)(ours)
+        return [weakref.ref(module) for module in ours.modules()]
+
+    for trained, before in ((False, False), (True, False), (True, True)):
+        alive = of_a_model(trained, before)
+        gc.collect()
+        assert not any(ref() for ref in alive), (trained, before)
