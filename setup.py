@@ -367,7 +367,7 @@ def host_flags(system: str) -> list[str]:
     if system == "win32":
         standard = ["/std:c++20", "/permissive-", "/Zc:__cplusplus", "/bigobj"]
         return ["/O2", *standard, "/fp:precise", "/openmp", f"/FI{(CSRC / 'msvc.h').resolve()}"]
-    return ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off"]
+    return ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
 
 
 def nvcc_flags(system: str) -> list[str]:

@@ -289,11 +289,11 @@ def _kept_units(method: Any, scores: Tensor, active: Tensor | None, by_value: bo
     if method.sparsity is not None:
         left = scores.numel() if active is None else int(active.sum())
         amount = count_left(method.sparsity, scores.numel(), left)
-    old = None if active is None else active.to(scores.dtype)  # the new mask has its dtype
+    like = torch.empty_like(scores, dtype=torch.bool) if active is None else active
     pattern = _BY_VALUE if by_value else _BY_MAGNITUDE
     budget = SimpleNamespace(amount=amount)
-    (kept,), _ = pattern.decide(budget, [scores], [scores], [old], None, True)
-    return kept != 0
+    (kept,), _ = pattern.decide(budget, [scores], [like], [active], None, True)
+    return kept
 
 
 def _norms(ts: Sequence[Tensor], block: Sequence[int], p: float, native: bool) -> list[Tensor]:

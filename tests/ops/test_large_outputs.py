@@ -1,5 +1,7 @@
 """Outputs of 32 MiB and more, which the CPU kernels write in pieces of fresh pages."""
 
+import math
+
 import pytest
 import torch
 
@@ -64,3 +66,10 @@ def test_topk_prune(scores: torch.Tensor, old: torch.Tensor, has_mask: bool) -> 
     [made], [product] = ops.topk_prune([scores], [given], [scores], 0.5)
     assert_same_bits(made, expected)
     assert_same_bits(product, expected * scores)
+
+
+def test_block_norms() -> None:
+    t = torch.randn(3 * ROWS, COLUMNS)
+    (norms,) = ops.block_norms([t], (3, 1), math.inf)
+    assert norms.nbytes > 32 << 20
+    assert_same_bits(norms, t.double().abs().unflatten(0, (ROWS, 3)).amax(1))

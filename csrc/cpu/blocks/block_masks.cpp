@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "args/blocks.h"
@@ -46,7 +47,7 @@ class BlockKernel {
     const bool large = grid_.rows * cols * static_cast<int64_t>(sizeof(M)) >= kFreshPagesFrom;
     const int64_t step = std::max<int64_t>(1, kPiece / cols);
     for_each_worker(workers, grid_.rows, [&](int64_t, int64_t first, int64_t last) {
-      std::vector<uint8_t> kept(cols);
+      std::vector<uint8_t> kept(cols + sizeof(uint64_t));
       for (int64_t row = first; row < last; ++row) {
         if (large && (row - first) % step == 0) {
           const int64_t entries = (std::min(row + step, last) - row) * cols;
@@ -61,11 +62,15 @@ class BlockKernel {
  private:
   static constexpr int64_t kPiece = 1 << 15;  // between two calls that populate pages
 
+  // From left to right in whole words; what one writes past its block, the next overwrites.
   void expand(int64_t down, std::vector<uint8_t>& kept) const {
     const bool* units = units_ + down * grid_.across();
     for (int64_t a = 0; a < grid_.across(); ++a) {
       const BlockGrid::Block block = grid_.block(down, a);
-      std::fill_n(kept.begin() + block.col, block.width, static_cast<uint8_t>(units[a]));
+      const uint64_t word = units[a] ? 0x0101010101010101 : 0;
+      for (int64_t c = 0; c < block.width; c += sizeof(word)) {
+        std::memcpy(kept.data() + block.col + c, &word, sizeof(word));
+      }
     }
   }
 

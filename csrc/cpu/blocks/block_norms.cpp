@@ -10,6 +10,7 @@
 #include "common/block_grid.h"
 #include "common/dtypes.h"
 #include "common/norms.h"
+#include "cpu/util/fresh_pages.h"
 #include "cpu/util/multiversion.h"
 #include "cpu/util/parallel.h"
 
@@ -17,6 +18,8 @@ namespace fastprune::cpu {
 namespace {
 
 constexpr int64_t kColumns = 512;  // of a task, if a block is not wider
+
+constexpr int64_t kTasks = 256;  // between two calls that populate pages
 
 // Adds a row of n entries to the sums of their columns.
 template <NormKind kind, class T>
@@ -27,17 +30,32 @@ FASTPRUNE_MULTIVERSION void add_to_columns(double* __restrict__ sums, const T* _
   }
 }
 
+// Folds the columns of each of some blocks into its first one. Lanes without a column are left out:
+// to join them would change no bit.
 template <NormKind kind>
-double join_columns(const double* sums, int64_t n) {
-  double lanes[kNormLanes];
-  std::fill(lanes, lanes + kNormLanes, norm_start<kind>());
-  for (int64_t c = 0; c < n; ++c) {
-    lanes[c % kNormLanes] = norm_join<kind>(lanes[c % kNormLanes], sums[c]);
+void fold_columns(double* sums, int64_t blocks, int64_t width) {
+  const int64_t lanes = std::min<int64_t>(width, kNormLanes);
+  for (int64_t b = 0; lanes < width && b < blocks; ++b) {
+    double* x = sums + b * width;
+    for (int64_t c = lanes; c < width; ++c) {
+      x[c % kNormLanes] = norm_join<kind>(x[c % kNormLanes], x[c]);
+    }
   }
-  for (int half = kNormLanes / 2; half > 0; half /= 2) {
-    for (int l = 0; l < half; ++l) lanes[l] = norm_join<kind>(lanes[l], lanes[l + half]);
+  for (int64_t half = kNormLanes / 2; half > 0; half /= 2) {
+    const int64_t pairs = std::min(half, lanes - half);
+    for (int64_t b = 0; pairs > 0 && b < blocks; ++b) {
+      double* x = sums + b * width;
+      for (int64_t l = 0; l < pairs; ++l) x[l] = norm_join<kind>(x[l], x[l + half]);
+    }
   }
-  return lanes[0];
+}
+
+// The norms of blocks of so many entries, from their folded sums.
+template <NormKind kind>
+FASTPRUNE_MULTIVERSION void finish_norms(const double* __restrict__ sums, int64_t blocks,
+                                         int64_t width, int64_t entries, double p,
+                                         double* __restrict__ norms) {
+  for (int64_t b = 0; b < blocks; ++b) norms[b] = mean_norm<kind>(sums[b * width], entries, p);
 }
 
 template <NormKind kind, class T>
@@ -47,8 +65,15 @@ void norms_of_blocks(const T* data, const BlockGrid& grid, double p, double* nor
   const int64_t groups = (across + together - 1) / together;
   const int64_t tasks = grid.down() * groups;
   const int64_t workers = worker_count(tasks, grid.rows * grid.cols);
+  const bool large = grid.count() * static_cast<int64_t>(sizeof(double)) >= kFreshPagesFrom;
   for_each_worker(workers, tasks, [&](int64_t, int64_t first, int64_t last) {
     std::vector<double> sums(std::min(together * grid.width, grid.cols));
+    // Of neighbouring blocks of one width, whose columns begin at `from`.
+    const auto reduce = [&](int64_t from, int64_t blocks, int64_t width, int64_t height,
+                            double* result) {
+      fold_columns<kind>(sums.data() + from, blocks, width);
+      finish_norms<kind>(sums.data() + from, blocks, width, height * width, p, result);
+    };
     for (int64_t task = first; task < last; ++task) {
       const int64_t down = task / groups;
       const int64_t begin = task % groups * together;
@@ -60,10 +85,15 @@ void norms_of_blocks(const T* data, const BlockGrid& grid, double p, double* nor
       for (int64_t row = left.row; row < left.row + left.height; ++row) {
         add_to_columns<kind>(sums.data(), data + row * grid.cols + left.col, columns, p);
       }
-      for (int64_t a = begin; a < end; ++a) {
-        const BlockGrid::Block block = grid.block(down, a);
-        const double total = join_columns<kind>(sums.data() + (block.col - left.col), block.width);
-        norms[down * across + a] = mean_norm<kind>(total, block.height * block.width, p);
+      double* result = norms + down * across + begin;
+      if (large && (task - first) % kTasks == 0) {
+        const int64_t results = std::min(kTasks * together, grid.count() - (result - norms));
+        populate_pages(result, results * static_cast<int64_t>(sizeof(double)));
+      }
+      const int64_t whole = columns / left.width;  // the last one may be narrower
+      reduce(0, whole, left.width, left.height, result);
+      if (whole < end - begin) {
+        reduce(whole * left.width, 1, right.width, left.height, result + whole);
       }
     }
   });
