@@ -1,6 +1,8 @@
 // What a kernel that makes a mask reads and writes, beside what it decides by. Free of ATen.
 #pragma once
 
+#include <cstdint>
+
 namespace fastprune {
 
 // F: the format of t, M: the bits of masks.
@@ -13,6 +15,12 @@ struct MaskOperands {
   const Bits* t;  // nullptr, as `product`: only the mask is written
   Bits* product;
   M one;
+
+  // From entry i on.
+  MaskOperands from(int64_t i) const {
+    const auto at = [i](auto* p) { return p == nullptr ? nullptr : p + i; };
+    return {at(mask), at(out), at(t), at(product), one};
+  }
 };
 
 }  // namespace fastprune

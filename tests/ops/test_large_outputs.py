@@ -73,3 +73,13 @@ def test_block_norms() -> None:
     (norms,) = ops.block_norms([t], (3, 1), math.inf)
     assert norms.nbytes > 32 << 20
     assert_same_bits(norms, t.double().abs().unflatten(0, (ROWS, 3)).amax(1))
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_row_prune(scores: torch.Tensor, dim: int) -> None:
+    [made], [product] = ops.row_prune([scores], [None], [scores], 0.5, dim)
+    lowest = scores.abs().argsort(dim=1 - dim, stable=True)
+    lowest = lowest.narrow(1 - dim, 0, round(0.5 * scores.shape[1 - dim]))
+    expected = torch.ones_like(scores).scatter(1 - dim, lowest, 0)
+    assert_same_bits(made, expected)
+    assert_same_bits(product, expected * scores)

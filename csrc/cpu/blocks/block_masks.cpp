@@ -12,31 +12,14 @@
 #include "common/dtypes.h"
 #include "cpu/util/each.h"
 #include "cpu/util/fresh_pages.h"
-#include "cpu/util/fusion.h"
-#include "cpu/util/multiversion.h"
+#include "cpu/util/kept.h"
 #include "cpu/util/parallel.h"
 
 namespace fastprune::cpu {
 namespace {
 
-// One row: `kept` has a byte for each column.
-template <class F, class M, bool kHasMask, bool kProduct>
-FASTPRUNE_MULTIVERSION void write_blocks(const uint8_t* __restrict__ kept, int64_t n,
-                                         const M* __restrict__ mask, M one, M* __restrict__ out,
-                                         const typename F::Bits* __restrict__ t,
-                                         typename F::Bits* __restrict__ product) {
-  for (int64_t c = 0; c < n; ++c) {
-    const bool pruned = kept[c] == 0;
-    const M value = pruned ? M{0} : kHasMask ? mask[c] : one;
-    out[c] = value;
-    if constexpr (kProduct) product[c] = product_of<F, M, kHasMask>(value, pruned, t[c]);
-  }
-}
-
 template <class F, class M>
 class BlockKernel {
-  using Bits = typename F::Bits;
-
  public:
   explicit BlockKernel(const BlockArgs& args)
       : grid_(args.grid), units_(args.units.const_data_ptr<bool>()), io_(args.operands<F, M>()) {}
@@ -54,7 +37,7 @@ class BlockKernel {
           populate_pages(io_, row * cols, entries);
         }
         if (row == first || row % grid_.height == 0) expand(row / grid_.height, kept);
-        io_.mask == nullptr ? write<false>(row, kept) : write<true>(row, kept);
+        write_kept(kept.data(), cols, io_.from(row * cols));
       }
     });
   }
@@ -72,20 +55,6 @@ class BlockKernel {
         std::memcpy(kept.data() + block.col + c, &word, sizeof(word));
       }
     }
-  }
-
-  template <bool kHasMask>
-  void write(int64_t row, const std::vector<uint8_t>& kept) const {
-    const int64_t at = row * grid_.cols;
-    const M* mask = kHasMask ? io_.mask + at : nullptr;
-    if constexpr (can_multiply<F, M>(kFusion, kHasMask)) {
-      if (io_.product != nullptr) {
-        return write_blocks<F, M, kHasMask, true>(kept.data(), grid_.cols, mask, io_.one,
-                                                  io_.out + at, io_.t + at, io_.product + at);
-      }
-    }
-    write_blocks<F, M, kHasMask, false>(kept.data(), grid_.cols, mask, io_.one, io_.out + at,
-                                        nullptr, nullptr);
   }
 
   BlockGrid grid_;

@@ -1,5 +1,6 @@
 // row_masks and row_prune on the CPU: each row is selected from by itself. A worker takes a range
-// of rows. Rows that are not contiguous are copied to a buffer, some of them at a time.
+// of rows. Of rows that are not contiguous some at a time are copied to buffers, and what is kept
+// of them is written in the order of memory.
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
@@ -10,69 +11,23 @@
 #include "args/each.h"
 #include "args/row.h"
 #include "common/dtypes.h"
+#include "cpu/topk/row_loops.h"
 #include "cpu/topk/row_select.h"
 #include "cpu/util/each.h"
 #include "cpu/util/fresh_pages.h"
 #include "cpu/util/fusion.h"
+#include "cpu/util/kept.h"
 #include "cpu/util/parallel.h"
 #include "cpu/util/scaled.h"
 
 namespace fastprune::cpu {
 namespace {
 
-template <class F>
-FASTPRUNE_MULTIVERSION void set_row_keys(const typename F::Bits* __restrict__ scores, int64_t n,
-                                         bool is_signed, typename F::Key* __restrict__ keys) {
-  if (is_signed) {
-    for (int64_t i = 0; i < n; ++i) keys[i] = signed_key<F>(scores[i]);
-  } else {
-    for (int64_t i = 0; i < n; ++i) keys[i] = rank_key<F>(scores[i], 0);
-  }
-}
-
-struct RowCounts {
-  int64_t active = 0;
-  int64_t zeros = 0;
-};
-
-// Entries that are not active rank last.
-template <class Key, class M>
-FASTPRUNE_MULTIVERSION RowCounts mark_row(const M* __restrict__ mask, int32_t n, M one,
-                                          Key* __restrict__ keys) {
-  Key active = 0;
-  Key zeros = 0;
-  for (int32_t i = 0; i < n; ++i) {
-    active += mask[i] == one;
-    zeros += mask[i] == 0;
-    keys[i] = mask[i] == one ? keys[i] : kInactive<Key>;
-  }
-  return {static_cast<int64_t>(active), static_cast<int64_t>(zeros)};
-}
-
-// Prunes what is below a key.
-template <class F, class M, bool kHasMask, bool kProduct>
-FASTPRUNE_MULTIVERSION void write_row(const typename F::Key* __restrict__ keys, int64_t n,
-                                      typename F::Key below, const M* __restrict__ mask, M one,
-                                      M* __restrict__ out, const typename F::Bits* t,
-                                      typename F::Bits* __restrict__ product) {
-  for (int64_t i = 0; i < n; ++i) {
-    const bool pruned = keys[i] < below;
-    const M value = pruned ? M{0} : kHasMask ? mask[i] : one;
-    out[i] = value;
-    if constexpr (kProduct) product[i] = product_of<F, M, kHasMask>(value, pruned, t[i]);
-  }
-}
-
-// The operands of a row, which is contiguous; or of the whole tensor.
-template <class F, class M>
-struct Row : MaskOperands<F, M> {
-  const typename F::Bits* scores;
-};
-
 template <class F, class M>
 class RowKernel {
   using Bits = typename F::Bits;
   using Key = typename F::Key;
+  using Operands = MaskOperands<F, M>;
 
  public:
   RowKernel(const EachArgs& args, const RowRule& rule)
@@ -83,30 +38,33 @@ class RowKernel {
         is_signed_(args.is_signed),
         factor_(args.factor),
         max_key_(max_score_key<F>(is_signed_, factor_.exists())),
-        all_{args.operands<F, M>(), static_cast<const Bits*>(args.scores.const_data_ptr())} {}
+        scores_(static_cast<const Bits*>(args.scores.const_data_ptr())),
+        all_(args.operands<F, M>()) {}
 
   void operator()() const {
+    const bool contiguous = shape_.outer == 1;
+    const bool large = shape_.channels * size_ * static_cast<int64_t>(sizeof(M)) >= kFreshPagesFrom;
     // Neighbouring rows share cache lines where their entries are strided.
     const int64_t together =
-        shape_.outer == 1 ? 1 : std::clamp<int64_t>(kGathered / size_, 1, kRowsTogether);
+        contiguous ? 1 : std::clamp<int64_t>(kGathered / size_, 1, kRowsTogether);
     const int64_t groups = (shape_.channels + together - 1) / together;
-    for_each_worker(worker_count(groups, shape_.channels * size_), groups,
-                    [&](int64_t, int64_t first, int64_t last) {
-                      Work work(size_);
-                      const int64_t end = std::min(last * together, shape_.channels);
-                      if (shape_.outer == 1) {
-                        process_contiguous(first, end, work);
-                      } else {
-                        for (int64_t row = first * together; row < end; row += together) {
-                          process_strided(row, std::min(together, end - row), work);
-                        }
-                      }
-                    });
+    const int64_t workers = worker_count(groups, shape_.channels * size_);
+    if (large && !contiguous) populate_all(workers);
+    for_each_worker(workers, groups, [&](int64_t, int64_t first, int64_t last) {
+      Work work(size_);
+      const int64_t end = std::min(last * together, shape_.channels);
+      if (contiguous) return process_contiguous(first, end, large, work);
+      for (int64_t row = first * together; row < end; row += together) {
+        process_strided(row, std::min(together, end - row), work);
+      }
+    });
   }
 
  private:
-  static constexpr int64_t kRowsTogether = 32;
+  static constexpr int64_t kRowsTogether = 64;
+  static constexpr int64_t kRowsAhead = 8;       // that are prefetched
   static constexpr int64_t kGathered = 1 << 18;  // entries of some rows in buffers
+  static constexpr int64_t kPiece = 1 << 15;     // entries between two calls that populate pages
   // So that the rows of a matrix of 2^n columns are not in the same few sets of the cache.
   static constexpr int64_t kPadding = 64;
 
@@ -114,72 +72,102 @@ class RowKernel {
     std::vector<Key> keys;
     RowSelect<Key> select;
     WideOf<F> factor[kRowBlock];
-    std::vector<Bits> scores, t, product;  // of some rows
-    std::vector<M> mask, out;
+    // Of some rows that are not contiguous.
+    std::vector<Bits> scores;
+    std::vector<M> mask;
+    std::vector<uint8_t> kept;      // by row
+    std::vector<uint8_t> in_order;  // the same in the order of memory
 
     explicit Work(int64_t size) : keys(size) {}
   };
 
-  void process_contiguous(int64_t first, int64_t last, Work& work) const {
-    const bool large = shape_.channels * size_ * static_cast<int64_t>(sizeof(M)) >= kFreshPagesFrom;
+  void process_contiguous(int64_t first, int64_t last, bool large, Work& work) const {
     const int64_t step = std::max<int64_t>(1, kPiece / size_);
     for (int64_t row = first; row < last; ++row) {
       if (large && (row - first) % step == 0) {
-        const int64_t entries = (std::min(row + step, last) - row) * size_;
-        populate_pages(all_, row * size_, entries);
+        populate_pages(all_, row * size_, (std::min(row + step, last) - row) * size_);
       }
-      const auto from = [&](auto* p) { return p == nullptr ? nullptr : p + row * size_; };
-      decide(row,
-             {{from(all_.mask), from(all_.out), from(all_.t), from(all_.product), all_.one},
-              from(all_.scores)},
-             work);
+      const Operands r = all_.from(row * size_);
+      const RowThreshold<Key> threshold = decide(row, scores_ + row * size_, r.mask, work);
+      write(r, below(threshold), work);
+      for_each_tie(threshold, work, [&](int64_t i) {
+        r.out[i] = M{0};
+        if constexpr (can_multiply<F, M>(kFusion, false)) {
+          if (r.product == nullptr) return;
+          r.product[i] = r.mask == nullptr ? product_of<F, M, false>(M{0}, true, r.t[i])
+                                           : product_of<F, M, true>(M{0}, true, r.t[i]);
+        }
+      });
     }
   }
 
   void process_strided(int64_t row, int64_t count, Work& work) const {
-    const auto gathered = [&](const auto* from, auto& buffer) {
-      if (from == nullptr) return;
-      buffer.resize(count * stride_);
-      for_each_piece(row, count, [&](int64_t entry, int64_t at, int64_t n) {
-        std::copy_n(from + entry, n, buffer.data() + at);
-      });
-    };
-    gathered(all_.scores, work.scores);
-    gathered(all_.mask, work.mask);
-    gathered(all_.t, work.t);
-    work.out.resize(count * stride_);
-    if (all_.product != nullptr) work.product.resize(count * stride_);
-    for (int64_t r = 0; r < count; ++r) {
-      const auto of = [&](auto* given, auto& buffer) -> decltype(given) {
-        return given == nullptr ? nullptr : buffer.data() + r * stride_;
-      };
-      decide(row + r,
-             {{of(all_.mask, work.mask), of(all_.out, work.out), of(all_.t, work.t),
-               of(all_.product, work.product), all_.one},
-              of(all_.scores, work.scores)},
-             work);
+    work.scores.resize(count * stride_);
+    gather(scores_, row, count, work.scores.data());
+    if (all_.mask != nullptr) {
+      work.mask.resize(count * stride_);
+      gather(all_.mask, row, count, work.mask.data());
     }
-    const auto scattered = [&](const auto& buffer, auto* to) {
-      if (to == nullptr) return;
-      for_each_piece(row, count, [&](int64_t entry, int64_t at, int64_t n) {
-        std::copy_n(buffer.data() + at, n, to + entry);
-      });
-    };
-    scattered(work.out, all_.out);
-    scattered(work.product, all_.product);
+    work.kept.resize(count * stride_);
+    for (int64_t r = 0; r < count; ++r) {
+      const M* mask = all_.mask == nullptr ? nullptr : work.mask.data() + r * stride_;
+      const RowThreshold<Key> threshold =
+          decide(row + r, work.scores.data() + r * stride_, mask, work);
+      uint8_t* kept = work.kept.data() + r * stride_;
+      write_row<F, uint8_t, false, false>(work.keys.data(), size_, below(threshold), nullptr, 1,
+                                          kept, nullptr, nullptr);
+      for_each_tie(threshold, work, [&](int64_t i) { kept[i] = 0; });
+    }
+    write_in_order(row, count, work);
   }
 
-  // fn(entry, place in the buffers, size) for each piece of neighbouring entries of some rows.
-  template <class Fn>
-  void for_each_piece(int64_t row, int64_t count, const Fn& fn) const {
+  // Copies `count` rows to rows of a buffer.
+  template <class T>
+  void gather(const T* from, int64_t row, int64_t count, T* to) const {
     const auto each = [&](auto inner) {
-      for (int64_t o = 0; o < shape_.outer; ++o) {
+      const int64_t step = shape_.channels * inner;
+      const T* x = from + row * inner;
+      for (int64_t o = 0; o < shape_.outer; ++o, x += step) {
+        if (o + kRowsAhead < shape_.outer) prefetch(x + kRowsAhead * step, count * inner);
         for (int64_t r = 0; r < count; ++r) {
-          fn((o * shape_.channels + row + r) * inner, r * stride_ + o * inner, inner);
+          std::copy_n(x + r * inner, inner, to + r * stride_ + o * inner);
         }
       }
     };
     shape_.inner == 1 ? each(std::integral_constant<int64_t, 1>{}) : each(shape_.inner);
+  }
+
+  // Hardware prefetchers do not follow to other pages.
+  template <class T>
+  static void prefetch(const T* x, int64_t n) {
+    for (int64_t i = 0; i < n; i += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(x + i);
+  }
+
+  void write_in_order(int64_t row, int64_t count, Work& work) const {
+    const auto each = [&](auto inner) {
+      work.in_order.resize(count * inner);
+      for (int64_t o = 0; o < shape_.outer; ++o) {
+        const uint8_t* kept = work.kept.data() + o * inner;
+        for (int64_t r = 0; r < count; ++r) {
+          std::copy_n(kept + r * stride_, inner, work.in_order.data() + r * inner);
+        }
+        const int64_t at = (o * shape_.channels + row) * inner;
+        write_kept<F, M>(work.in_order.data(), count * inner, all_.from(at));
+      }
+    };
+    shape_.inner == 1 ? each(std::integral_constant<int64_t, 1>{}) : each(shape_.inner);
+  }
+
+  // Each page is written in pieces, all of them from the first rows on.
+  void populate_all(int64_t workers) const {
+    const int64_t total = shape_.channels * size_;
+    for_each_worker(workers, (total + kPiece - 1) / kPiece,
+                    [&](int64_t, int64_t first, int64_t last) {
+                      for (int64_t piece = first; piece < last; ++piece) {
+                        const int64_t at = piece * kPiece;
+                        populate_pages(all_, at, std::min(kPiece, total - at));
+                      }
+                    });
   }
 
   void set_keys(int64_t row, const Bits* scores, Work& work) const {
@@ -195,28 +183,31 @@ class RowKernel {
     }
   }
 
-  void decide(int64_t row, const Row<F, M>& r, Work& work) const {
-    set_keys(row, r.scores, work);
+  // Sets the keys of a row; those below the threshold are pruned, and so many ties.
+  RowThreshold<Key> decide(int64_t row, const Bits* scores, const M* mask, Work& work) const {
+    set_keys(row, scores, work);
     RowCounts counts{size_, 0};
-    if (r.mask != nullptr) {
+    if (mask != nullptr) {
       counts = {};
       for (int64_t at = 0; at < size_; at += kRowBlock) {
         const auto n = static_cast<int32_t>(std::min(kRowBlock, size_ - at));
-        const RowCounts block = mark_row(r.mask + at, n, r.one, work.keys.data() + at);
+        const RowCounts block = mark_row(mask + at, n, all_.one, work.keys.data() + at);
         counts.active += block.active;
         counts.zeros += block.zeros;
       }
     }
     check_count_fits(rule_.amount, counts.active);
     const int64_t due = rule_.due(size_, counts.zeros, counts.active);
-    RowThreshold<Key> threshold{0, 0, 0};
-    if (due > 0) threshold = work.select(work.keys, counts.active, due, max_key_);
-    const bool all_ties = threshold.due == threshold.ties;
-    write(r, threshold.key + Key{due > 0 && all_ties}, work);
-    if (!all_ties) prune_first(r, threshold, work);
+    if (due <= 0) return {0, 0, 0};
+    return work.select(work.keys, counts.active, due, max_key_);
   }
 
-  void write(const Row<F, M>& r, Key below, const Work& work) const {
+  // What is pruned without a look at ties.
+  static Key below(const RowThreshold<Key>& threshold) {
+    return threshold.key + Key{threshold.due > 0 && threshold.due == threshold.ties};
+  }
+
+  void write(const Operands& r, Key below, const Work& work) const {
     const auto with = [&](auto has_mask, auto with_product) {
       write_row<F, M, has_mask.value, with_product.value>(work.keys.data(), size_, below, r.mask,
                                                           r.one, r.out, r.t, r.product);
@@ -230,22 +221,17 @@ class RowKernel {
     r.mask == nullptr ? masked(std::false_type{}) : masked(std::true_type{});
   }
 
-  // Of the entries with the threshold's key.
-  void prune_first(const Row<F, M>& r, const RowThreshold<Key>& threshold, const Work& work) const {
+  // fn(i) for each tie that is pruned, unless all are.
+  template <class Fn>
+  static void for_each_tie(const RowThreshold<Key>& threshold, const Work& work, const Fn& fn) {
+    if (threshold.due == threshold.ties) return;
     int64_t due = threshold.due;
     for (int64_t i = 0; due > 0; ++i) {
       if (work.keys[i] != threshold.key) continue;
       --due;
-      r.out[i] = M{0};
-      if constexpr (can_multiply<F, M>(kFusion, false)) {
-        if (r.product == nullptr) continue;
-        r.product[i] = r.mask == nullptr ? product_of<F, M, false>(M{0}, true, r.t[i])
-                                         : product_of<F, M, true>(M{0}, true, r.t[i]);
-      }
+      fn(i);
     }
   }
-
-  static constexpr int64_t kPiece = 1 << 15;  // entries between two calls that populate pages
 
   RowRule rule_;
   ChannelShape shape_;
@@ -254,7 +240,8 @@ class RowKernel {
   bool is_signed_;
   FactorReader factor_;
   Key max_key_;
-  Row<F, M> all_;
+  const Bits* scores_;
+  Operands all_;
 };
 
 auto prune_rows_by(const RowRule& rule) {

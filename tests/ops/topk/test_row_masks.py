@@ -111,6 +111,17 @@ def test_long_rows_with_old_masks(target: Target, is_signed: bool, absolute: boo
         assert left == [int(n) for n in (2000 - kept) / 2]
 
 
+@pytest.mark.parametrize("shape", [(19, 64), (3, 130), (9, 65, 3), (2, 67, 5, 3)], ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_more_rows_than_are_copied_together(
+    target: Target, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    for kind in ("normal", "two_values"):
+        t = values(kind, shape, dtype)
+        for old in (None, mask("random", shape, torch.bool), mask("non_binary", shape, dtype)):
+            check(target, t, old, 0.4, 1)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dim", range(4))
 def test_layouts(target: Target, layout: str, dim: int) -> None:
