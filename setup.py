@@ -175,6 +175,13 @@ def cudart_files() -> list[Path]:
     return [file for folder in folders for file in sorted(folder.glob("libcudart.so*"))]
 
 
+def release_of(nvcc: Path) -> str | None:
+    """The version of a toolkit, as its compiler tells it."""
+    done = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"release (\d+\.\d+)", done.stdout)
+    return found and found[1]
+
+
 class BuildExtension(cpp_extension.BuildExtension):
     """Says in one sentence what a build lacks, before anything is compiled."""
 
@@ -266,6 +273,14 @@ class BuildExtension(cpp_extension.BuildExtension):
         nvcc = "bin/nvcc.exe" if sys.platform == "win32" else "bin/nvcc"
         if not (cuda_home() / nvcc).exists():
             raise SystemExit(f"CUDA_HOME, which is {cuda_home()}, has no {nvcc}; {instead}")
+        release, needed = release_of(cuda_home() / nvcc), str(torch.version.cuda)
+        if release is not None and release.partition(".")[0] != needed.partition(".")[0]:
+            raise SystemExit(
+                f"expected the toolkit in CUDA_HOME, which is {cuda_home()}, to be of the major "
+                f"version of torch {torch.__version__}, which was built with CUDA {needed}, got "
+                f"CUDA {release}; set CUDA_HOME to one of that version, or FORCE_CUDA=0 to build "
+                "without CUDA"
+            )
         if sys.platform == "win32":
             return
         # Asking the linker covers LIBRARY_PATH, LDFLAGS and its own folders too. If it cannot link

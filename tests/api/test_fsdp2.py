@@ -863,4 +863,4 @@ def nothing_keeps_a_model_alive() -> None:
     for trained, before in ((False, False), (True, False), (True, True)):
         alive = of_a_model(trained, before)
         gc.collect()
-        assert not any(ref() for ref in alive), (trained, before)
+        assert all(ref() is None for ref in alive), (trained, before)

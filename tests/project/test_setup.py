@@ -79,7 +79,7 @@ class Machine:
         (folder / "ninja").symlink_to(ninja)
         (self.bin / "sh").symlink_to("/bin/sh")
 
-    def add_toolkit(self, cudart: str | None, nvcc: bool = True) -> None:
+    def add_toolkit(self, cudart: str | None, nvcc: bool = True, release: str = "13.0") -> None:
         del self.env["FORCE_CUDA"]
         self.env["CUDA_HOME"] = str(self.cuda_home)
         self.env["TORCH_DONT_CHECK_COMPILER_ABI"] = "1"  # it may be newer than CUDA 13 takes
@@ -87,7 +87,7 @@ class Machine:
         if nvcc:
             self.add(
                 "nvcc",
-                'case "$1" in --version) echo "release 13.0, V13.0.0";; *) exit 1;; esac',
+                f'case "$1" in --version) echo "release {release}, V0";; *) exit 1;; esac',
                 self.cuda_home / "bin",
             )
         if cudart is not None:
@@ -236,6 +236,25 @@ def test_a_toolkit_that_lacks_something(machine: Machine, nvcc: bool) -> None:
     lacking = "the linker finds no libcudart.so in CUDA_HOME" if nvcc else "has no bin/nvcc"
     assert lacking in said and str(machine.cuda_home) in said
     assert said.endswith("FORCE_CUDA=0 to build without CUDA")
+
+
+@needs_linker
+def test_a_toolkit_of_another_major_version(machine: Machine) -> None:
+    machine.add_ninja()
+    machine.env["CXX"] = str(machine.add_compiler("compiler"))
+    machine.add_toolkit("lib64/libcudart.so", release="12.4")
+    said = last_line(machine.setup())
+    assert f"CUDA_HOME, which is {machine.cuda_home}," in said
+    assert "was built with CUDA 13.0, got CUDA 12.4" in said
+    assert said.endswith("or FORCE_CUDA=0 to build without CUDA")
+
+
+@needs_linker
+def test_a_toolkit_of_another_minor_version(machine: Machine) -> None:
+    machine.add_ninja()
+    machine.env["CXX"] = str(machine.add_compiler("compiler"))
+    machine.add_toolkit("lib64/libcudart.so", release="13.4")
+    assert COMPILED in machine.setup()
 
 
 @needs_linker

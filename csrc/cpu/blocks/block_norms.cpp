@@ -17,9 +17,8 @@
 namespace fastprune::cpu {
 namespace {
 
-constexpr int64_t kColumns = 512;  // of a task, if a block is not wider
-
-constexpr int64_t kTasks = 256;  // between two calls that populate pages
+constexpr int64_t kColumns = 512;    // of a task, if a block is not wider
+constexpr int64_t kPiece = 1 << 15;  // norms between two calls that populate pages
 
 // Adds a row of n entries to the sums of their columns.
 template <NormKind kind, class T>
@@ -66,6 +65,7 @@ void norms_of_blocks(const T* data, const BlockGrid& grid, double p, double* nor
   const int64_t tasks = grid.down() * groups;
   const int64_t workers = worker_count(tasks, grid.rows * grid.cols);
   const bool large = grid.count() * static_cast<int64_t>(sizeof(double)) >= kFreshPagesFrom;
+  const int64_t step = std::max<int64_t>(1, kPiece / together);
   for_each_worker(workers, tasks, [&](int64_t, int64_t first, int64_t last) {
     std::vector<double> sums(std::min(together * grid.width, grid.cols));
     // Of neighbouring blocks of one width, whose columns begin at `from`.
@@ -86,8 +86,8 @@ void norms_of_blocks(const T* data, const BlockGrid& grid, double p, double* nor
         add_to_columns<kind>(sums.data(), data + row * grid.cols + left.col, columns, p);
       }
       double* result = norms + down * across + begin;
-      if (large && (task - first) % kTasks == 0) {
-        const int64_t results = std::min(kTasks * together, grid.count() - (result - norms));
+      if (large && (task - first) % step == 0) {
+        const int64_t results = std::min(step * together, grid.count() - (result - norms));
         populate_pages(result, results * static_cast<int64_t>(sizeof(double)));
       }
       const int64_t whole = columns / left.width;  // the last one may be narrower

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "common/dtypes.h"
+#include "common/fusion.h"
 #include "common/keys.h"
 #include "cpu/util/multiversion.h"
 

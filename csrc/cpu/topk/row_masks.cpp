@@ -44,11 +44,10 @@ class RowKernel {
   void operator()() const {
     const bool contiguous = shape_.outer == 1;
     const bool large = shape_.channels * size_ * static_cast<int64_t>(sizeof(M)) >= kFreshPagesFrom;
-    // Neighbouring rows share cache lines where their entries are strided.
-    const int64_t together =
-        contiguous ? 1 : std::clamp<int64_t>(kGathered / size_, 1, kRowsTogether);
+    int64_t workers = worker_count(shape_.channels, shape_.channels * size_);
+    const int64_t together = contiguous ? 1 : rows_together(workers);
     const int64_t groups = (shape_.channels + together - 1) / together;
-    const int64_t workers = worker_count(groups, shape_.channels * size_);
+    workers = std::min(workers, groups);
     if (large && !contiguous) populate_all(workers);
     for_each_worker(workers, groups, [&](int64_t, int64_t first, int64_t last) {
       Work work(size_);
@@ -61,10 +60,9 @@ class RowKernel {
   }
 
  private:
-  static constexpr int64_t kRowsTogether = 64;
-  static constexpr int64_t kRowsAhead = 8;       // that are prefetched
   static constexpr int64_t kGathered = 1 << 18;  // entries of some rows in buffers
   static constexpr int64_t kPiece = 1 << 15;     // entries between two calls that populate pages
+  static constexpr int64_t kPageBytes = 4096;
   // So that the rows of a matrix of 2^n columns are not in the same few sets of the cache.
   static constexpr int64_t kPadding = 64;
 
@@ -80,6 +78,15 @@ class RowKernel {
 
     explicit Work(int64_t size) : keys(size) {}
   };
+
+  // Neighbouring rows share cache lines where their entries are strided; each worker should have
+  // some.
+  int64_t rows_together(int64_t workers) const {
+    constexpr int64_t kLeast = 16;
+    constexpr int64_t kMost = 64;
+    const int64_t share = std::max(kLeast, (shape_.channels + workers - 1) / workers);
+    return std::clamp<int64_t>(std::min(kGathered / size_, share), 1, kMost);
+  }
 
   void process_contiguous(int64_t first, int64_t last, bool large, Work& work) const {
     const int64_t step = std::max<int64_t>(1, kPiece / size_);
@@ -121,14 +128,17 @@ class RowKernel {
     write_in_order(row, count, work);
   }
 
-  // Copies `count` rows to rows of a buffer.
+  // Copies `count` rows to rows of a buffer. In memory their entries are together for each index of
+  // the dims before, in stretches that hardware prefetchers do not follow from one to the next.
   template <class T>
   void gather(const T* from, int64_t row, int64_t count, T* to) const {
+    constexpr int64_t kAhead = 8;  // stretches
     const auto each = [&](auto inner) {
       const int64_t step = shape_.channels * inner;
+      const int64_t prefetched = std::min<int64_t>(count * inner, kPageBytes / sizeof(T));
       const T* x = from + row * inner;
       for (int64_t o = 0; o < shape_.outer; ++o, x += step) {
-        if (o + kRowsAhead < shape_.outer) prefetch(x + kRowsAhead * step, count * inner);
+        if (o + kAhead < shape_.outer) prefetch(x + kAhead * step, prefetched);
         for (int64_t r = 0; r < count; ++r) {
           std::copy_n(x + r * inner, inner, to + r * stride_ + o * inner);
         }
@@ -137,7 +147,6 @@ class RowKernel {
     shape_.inner == 1 ? each(std::integral_constant<int64_t, 1>{}) : each(shape_.inner);
   }
 
-  // Hardware prefetchers do not follow to other pages.
   template <class T>
   static void prefetch(const T* x, int64_t n) {
     for (int64_t i = 0; i < n; i += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(x + i);
@@ -158,7 +167,7 @@ class RowKernel {
     shape_.inner == 1 ? each(std::integral_constant<int64_t, 1>{}) : each(shape_.inner);
   }
 
-  // Each page is written in pieces, all of them from the first rows on.
+  // Before the first rows, as some rows have entries in all pages.
   void populate_all(int64_t workers) const {
     const int64_t total = shape_.channels * size_;
     for_each_worker(workers, (total + kPiece - 1) / kPiece,

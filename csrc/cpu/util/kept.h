@@ -4,7 +4,8 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "common/dtypes.h"
+#include "common/fusion.h"
+#include "common/mask_operands.h"
 #include "cpu/util/fusion.h"
 #include "cpu/util/multiversion.h"
 
