@@ -306,6 +306,23 @@ def test_nothing_keeps_a_method_or_its_module_alive() -> None:
     assert not any(home() or home in homes.values() for home in theirs)
 
 
+@pytest.mark.parametrize("make", MOMENTS.values(), ids=MOMENTS)
+def test_freed_without_the_garbage_collector(make: Callable[[], nn.Module]) -> None:
+    """As upstream's: with `del`, its memory is there for the next model."""
+    gc.collect()
+    gc.disable()
+    try:
+        module = make()
+        out = module(X)
+        if out.requires_grad:
+            out.sum().backward()
+        alive = [*map(weakref.ref, module.modules()), *map(weakref.ref, module.parameters())]
+        del module, out
+        assert all(ref() is None for ref in alive)
+    finally:
+        gc.enable()
+
+
 def test_copy_of_a_model_that_shares_a_layer() -> None:
     layer = once()
     model = nn.ModuleList([layer, layer])
