@@ -35,12 +35,32 @@ FASTPRUNE_MULTIVERSION void count_below(const Key* keys, int32_t n, const Key* s
   counts[2] += static_cast<int64_t>(c);
 }
 
+struct CountsAround {
+  int64_t below;
+  int64_t equal;
+};
+
+// How many of a few keys are below one of them, and how many equal it. A few are ranked sooner by
+// counting them all for each than by a sort, whose branches are mispredicted.
+template <class Key>
+FASTPRUNE_MULTIVERSION CountsAround count_around(const Key* few, int32_t n, Key key) {
+  Key below = 0;
+  Key equal = 0;
+  for (int32_t i = 0; i < n; ++i) {
+    below += few[i] < key;
+    equal += few[i] == key;
+  }
+  return {static_cast<int64_t>(below), static_cast<int64_t>(equal)};
+}
+
 // Keys, and the counts from earlier searches, which later ones start from.
 template <class Key>
 class CountedKeys {
  public:
   // All keys lie in [lo, hi].
-  CountedKeys(const std::vector<Key>& keys, Key lo, Key hi) : keys_(keys), lo_(lo), hi_(hi) {}
+  CountedKeys(const std::vector<Key>& keys, Key lo, Key hi) : keys_(keys), lo_(lo), hi_(hi) {
+    counted_.reserve(16);  // most searches take no more
+  }
 
   int64_t size() const { return static_cast<int64_t>(keys_.size()); }
 
@@ -88,15 +108,20 @@ class CountedKeys {
     constexpr int64_t kFew = 64;
     Range range = find(rank, kFew);
     if (range.lo == range.hi) return range;
-    Key few[kFew];
-    int64_t n = 0;
+    Key few[kFew + 1];  // without a branch, what follows the last one is written too
+    int32_t n = 0;
     for (const Key key : keys_) {
-      if (in_bracket(key, range.lo, range.hi)) few[n++] = key;
+      few[n] = key;
+      n += in_bracket(key, range.lo, range.hi);
     }
-    std::sort(few, few + n);
-    const Key key = few[rank - range.less - 1];
-    const auto [first, last] = std::equal_range(few, few + n, key);
-    return {key, key, range.less + (first - few), range.less + (last - few)};
+    const int64_t among = rank - range.less;
+    for (int32_t i = 0;; ++i) {
+      const Key key = few[i];
+      const auto [below, equal] = count_around(few, n, key);
+      if (below < among && among <= below + equal) {
+        return {key, key, range.less + below, range.less + below + equal};
+      }
+    }
   }
 
  private:
