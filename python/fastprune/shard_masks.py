@@ -131,7 +131,7 @@ class ShardMask:
 
     def _is_installed(self) -> bool:
         asked = getattr(self.managed.param._sharded_local_tensor, _PRE, None)
-        return isinstance(asked, _Masked) and asked.by is self
+        return isinstance(asked, _Masked) and asked.by() is self
 
     def _is_binary(self) -> bool:
         """Whether the mask has only 0 and 1: gradients that are accumulated are masked again."""
@@ -188,15 +188,20 @@ class ShardMask:
 
 
 class _Masked:
-    """``fsdp_pre_all_gather`` of the local tensor of a shard."""
+    """``fsdp_pre_all_gather`` of the local tensor of a shard. Weak: of a tensor that C++ refers to,
+    too, the garbage collector of torch 2.9 does not see the attributes.
+    """
 
     def __init__(self, by: ShardMask) -> None:
-        self.by = by
+        self.by = weakref.ref(by)
 
     def __call__(
         self, mesh: Any, outer_size: Any, outer_stride: Any, module: Any, mp_policy: Any
     ) -> tuple[tuple[Tensor, ...], Any]:
-        return (self.by.masked_shard(),), None
+        by = self.by()
+        if by is None:
+            raise RuntimeError("the module of a pruned parameter under fully_shard is gone")
+        return (by.masked_shard(),), None
 
     def __reduce__(self) -> Any:
         return _what_is_pickled, ()  # with the parameter
