@@ -79,6 +79,10 @@ class Machine:
         (folder / "ninja").symlink_to(ninja)
         (self.bin / "sh").symlink_to("/bin/sh")
 
+    def add_ninja_and_compiler(self) -> None:
+        self.add_ninja()
+        self.env["CXX"] = str(self.add_compiler("compiler"))
+
     def add_toolkit(self, cudart: str | None, nvcc: bool = True, release: str = "13.0") -> None:
         del self.env["FORCE_CUDA"]
         self.env["CUDA_HOME"] = str(self.cuda_home)
@@ -219,16 +223,14 @@ def test_plain_code_is_said(machine: Machine) -> None:
 def test_several_versions_are_not_mentioned(machine: Machine) -> None:
     if fastprune._C.build_info()["plain_because"]:
         pytest.skip("this machine's compiler makes plain code only")
-    machine.add_ninja()
-    machine.env["CXX"] = str(machine.add_compiler("compiler"))
+    machine.add_ninja_and_compiler()
     assert "plain code" not in machine.setup()
 
 
 @needs_linker
 @pytest.mark.parametrize("nvcc", [True, False])
 def test_a_toolkit_that_lacks_something(machine: Machine, nvcc: bool) -> None:
-    machine.add_ninja()
-    machine.env["CXX"] = str(machine.add_compiler("compiler"))
+    machine.add_ninja_and_compiler()
     machine.add_toolkit("lib64/libcudart.so" if not nvcc else None, nvcc=nvcc)
     if nvcc and links_anyway():
         pytest.skip("this machine's linker finds a libcudart outside of CUDA_HOME")
@@ -240,8 +242,7 @@ def test_a_toolkit_that_lacks_something(machine: Machine, nvcc: bool) -> None:
 
 @needs_linker
 def test_a_toolkit_of_another_major_version(machine: Machine) -> None:
-    machine.add_ninja()
-    machine.env["CXX"] = str(machine.add_compiler("compiler"))
+    machine.add_ninja_and_compiler()
     machine.add_toolkit("lib64/libcudart.so", release="12.4")
     said = last_line(machine.setup())
     assert f"CUDA_HOME, which is {machine.cuda_home}," in said
@@ -251,8 +252,7 @@ def test_a_toolkit_of_another_major_version(machine: Machine) -> None:
 
 @needs_linker
 def test_a_toolkit_of_another_minor_version(machine: Machine) -> None:
-    machine.add_ninja()
-    machine.env["CXX"] = str(machine.add_compiler("compiler"))
+    machine.add_ninja_and_compiler()
     machine.add_toolkit("lib64/libcudart.so", release="13.4")
     assert COMPILED in machine.setup()
 
@@ -262,8 +262,7 @@ def test_a_toolkit_of_wheels(machine: Machine) -> None:
     """They hold libcudart by its version alone, which no linker looks for."""
     if links_anyway():
         pytest.skip("this machine's linker finds a libcudart outside of CUDA_HOME")
-    machine.add_ninja()
-    machine.env["CXX"] = str(machine.add_compiler("compiler"))
+    machine.add_ninja_and_compiler()
     machine.add_toolkit("lib/libcudart.so.13")
     said = last_line(machine.setup())
     library = machine.cuda_home / "lib" / "libcudart.so.13"
@@ -273,8 +272,7 @@ def test_a_toolkit_of_wheels(machine: Machine) -> None:
 @needs_linker
 @pytest.mark.parametrize("cudart", ["lib64", "lib", "lib/x64", "targets/x86_64-linux/lib"])
 def test_layouts_of_toolkits(machine: Machine, cudart: str) -> None:
-    machine.add_ninja()
-    machine.env["CXX"] = str(machine.add_compiler("compiler"))
+    machine.add_ninja_and_compiler()
     machine.add_toolkit(f"{cudart}/libcudart.so")
     (machine.cuda_home / "lib64").mkdir(exist_ok=True)  # where torch looks, if it is there
     assert COMPILED in machine.setup()
@@ -282,8 +280,7 @@ def test_layouts_of_toolkits(machine: Machine, cudart: str) -> None:
 
 @needs_linker
 def test_libcudart_that_only_the_linker_knows(machine: Machine) -> None:
-    machine.add_ninja()
-    machine.env["CXX"] = str(machine.add_compiler("compiler"))
+    machine.add_ninja_and_compiler()
     machine.add_toolkit("elsewhere/libcudart.so")
     machine.env["LIBRARY_PATH"] = str(machine.cuda_home / "elsewhere")
     assert COMPILED in machine.setup()

@@ -11,6 +11,7 @@
 #include "common/norms.h"
 #include "cpu/util/multiversion.h"
 #include "cpu/util/parallel.h"
+#include "cpu/util/prefetch.h"
 
 namespace fastprune::cpu {
 namespace {
@@ -87,15 +88,7 @@ double chunk_of_channel(const T* data, const ChannelShape& v, int64_t channel, i
   return fold_lanes<kind>(lanes, 1);
 }
 
-// Rows that are prefetched: with a long stride each is in another page, where hardware prefetchers
-// do not follow.
-constexpr int64_t kRowsAhead = 16;
-
-template <class T>
-void prefetch(const T* row, int64_t n) {
-  constexpr int64_t kLine = 64 / sizeof(T);
-  for (int64_t c = 0; c < n; c += kLine) __builtin_prefetch(row + c);
-}
+constexpr int64_t kRowsAhead = 16;  // that are prefetched
 
 // The same chunk of `width` neighbouring channels, kChannelBlock<T> at most, if inner == 1: each
 // row has one element of each channel, and rows are read from left to right.

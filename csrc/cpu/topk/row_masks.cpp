@@ -18,6 +18,7 @@
 #include "cpu/util/fusion.h"
 #include "cpu/util/kept.h"
 #include "cpu/util/parallel.h"
+#include "cpu/util/prefetch.h"
 #include "cpu/util/scaled.h"
 
 namespace fastprune::cpu {
@@ -129,7 +130,7 @@ class RowKernel {
   }
 
   // Copies `count` rows to rows of a buffer. In memory their entries are together for each index of
-  // the dims before, in stretches that hardware prefetchers do not follow from one to the next.
+  // the dims before, in stretches that are far apart.
   template <class T>
   void gather(const T* from, int64_t row, int64_t count, T* to) const {
     constexpr int64_t kAhead = 8;  // stretches
@@ -145,11 +146,6 @@ class RowKernel {
       }
     };
     shape_.inner == 1 ? each(std::integral_constant<int64_t, 1>{}) : each(shape_.inner);
-  }
-
-  template <class T>
-  static void prefetch(const T* x, int64_t n) {
-    for (int64_t i = 0; i < n; i += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(x + i);
   }
 
   void write_in_order(int64_t row, int64_t count, Work& work) const {
@@ -217,17 +213,10 @@ class RowKernel {
   }
 
   void write(const Operands& r, Key below, const Work& work) const {
-    const auto with = [&](auto has_mask, auto with_product) {
+    dispatch_operands(r, [&](auto has_mask, auto with_product) {
       write_row<F, M, has_mask.value, with_product.value>(work.keys.data(), size_, below, r.mask,
                                                           r.one, r.out, r.t, r.product);
-    };
-    const auto masked = [&](auto has_mask) {
-      if constexpr (can_multiply<F, M>(kFusion, has_mask.value)) {
-        if (r.product != nullptr) return with(has_mask, std::true_type{});
-      }
-      with(has_mask, std::false_type{});
-    };
-    r.mask == nullptr ? masked(std::false_type{}) : masked(std::true_type{});
+    });
   }
 
   // fn(i) for each tie that is pruned, unless all are.

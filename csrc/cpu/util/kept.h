@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "common/fusion.h"
 #include "common/mask_operands.h"
@@ -27,17 +26,10 @@ FASTPRUNE_MULTIVERSION void write_where_kept(const uint8_t* __restrict__ kept, i
 // n entries, from the first of the operands on.
 template <class F, class M>
 void write_kept(const uint8_t* kept, int64_t n, const MaskOperands<F, M>& io) {
-  const auto masked = [&](auto has_mask) {
-    constexpr bool kHasMask = decltype(has_mask)::value;
-    if constexpr (can_multiply<F, M>(kFusion, kHasMask)) {
-      if (io.product != nullptr) {
-        return write_where_kept<F, M, kHasMask, true>(kept, n, io.mask, io.one, io.out, io.t,
-                                                      io.product);
-      }
-    }
-    write_where_kept<F, M, kHasMask, false>(kept, n, io.mask, io.one, io.out, nullptr, nullptr);
-  };
-  io.mask == nullptr ? masked(std::false_type{}) : masked(std::true_type{});
+  dispatch_operands(io, [&](auto has_mask, auto with_product) {
+    write_where_kept<F, M, has_mask.value, with_product.value>(kept, n, io.mask, io.one, io.out,
+                                                               io.t, io.product);
+  });
 }
 
 }  // namespace fastprune::cpu
