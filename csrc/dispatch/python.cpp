@@ -1,7 +1,9 @@
 #include "dispatch/python.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
+#include <pybind11/gil_safe_call_once.h>
 #include <torch/csrc/Exceptions.h>
+#include <torch/csrc/PyInterpreter.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
@@ -15,7 +17,29 @@
 namespace fastprune {
 namespace {
 
-// A Tensor or Parameter itself: a subclass may redefine any operation, as may a TorchFunctionMode.
+// The mode that torch.set_default_device() and `with torch.device(...)` turn on.
+PyObject* device_context() {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::object> type;
+  return type
+      .call_once_and_store_result(
+          [] { return py::module_::import("torch.utils._device").attr("DeviceContext"); })
+      .get_stored()
+      .ptr();
+}
+
+// Whether a TorchFunctionMode is on, which may redefine any operation. One that says where
+// factories allocate redefines none that the kernels stand for.
+bool operations_may_be_redefined() {
+  using TLS = at::impl::PythonTorchFunctionTLS;
+  if (!at::impl::torch_function_mode_enabled()) return false;
+  for (int64_t i = 0; i < TLS::stack_len(); ++i) {
+    const py::handle mode = TLS::get_stack_at(i)->ptr(getPyInterpreter());
+    if (py::type::handle_of(mode).ptr() != device_context()) return true;
+  }
+  return false;
+}
+
+// A Tensor or Parameter itself: a subclass may redefine any operation, too.
 bool is_exact(PyObject* object) {
   return THPVariable_CheckExact(object);
 }
@@ -34,7 +58,7 @@ bool is_plain_old_mask(const at::Tensor& mask) {
 
 PyObject* py_is_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  bool plain = !at::impl::torch_function_mode_enabled();
+  bool plain = !operations_may_be_redefined();
   if (plain && count > 0 && args[0] != Py_None) {
     plain = is_plain_object(args[0], is_plain_old_mask);
   }
@@ -52,7 +76,7 @@ PyObject* py_is_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t co
 
 // Whether their product is the kernel's, and has the layout and history that ATen's would have.
 bool is_plain_product(PyObject* t_object, PyObject* mask_object) {
-  if (!is_exact(t_object) || !is_exact(mask_object) || at::impl::torch_function_mode_enabled()) {
+  if (!is_exact(t_object) || !is_exact(mask_object) || operations_may_be_redefined()) {
     return false;
   }
   const at::Tensor& t = THPVariable_Unpack(t_object);

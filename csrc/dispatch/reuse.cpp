@@ -35,10 +35,9 @@ bool can_hold_product(const at::Tensor& old, const at::Tensor& t) {
 // Whether a grad_fn can be attached as the dispatcher would, without anyone else's code: hooks of
 // saved tensors may look at the old product, or raise.
 bool can_attach() {
-  constexpr c10::DispatchKeySet autograd(
-      {c10::DispatchKey::AutogradFunctionality, c10::DispatchKey::AutogradCPU});
   return at::SavedTensorDefaultHooks::get_tls_state().stack.empty() &&
-         !c10::impl::tls_local_dispatch_key_set().excluded_.has_any(autograd);
+         !c10::impl::tls_local_dispatch_key_set().excluded_.has(
+             c10::DispatchKey::AutogradFunctionality);
 }
 
 }  // namespace

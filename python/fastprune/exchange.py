@@ -78,7 +78,7 @@ class GroupExchange(Exchange):
 
     def _start(self, entries: int, dtype: int, *, failed: bool) -> Tensor:
         about = zlib.crc32("\n".join(self.about).encode())
-        told = self._all_gather(torch.tensor([failed, about, entries, dtype]))
+        told = self._all_gather(torch.tensor([failed, about, entries, dtype], device="cpu"))
         if told[:, 0].any():
             self._raise_peer_error(failed)
         if (told[:, 1] != about).any():
@@ -89,12 +89,12 @@ class GroupExchange(Exchange):
         room = self._room()
         if len(keys) > room:
             slots = round(slots * room / len(keys))
-            keys = keys[torch.linspace(0, len(keys) - 1, room).long()]
+            keys = keys[torch.linspace(0, len(keys) - 1, room, device="cpu").long()]
         return self._gather(keys, slots, failed=False)
 
     def _gather(self, keys: Tensor, slots: int, *, failed: bool) -> tuple[Tensor, int]:
-        message = torch.full((2 + self._room(),), -1, dtype=torch.int64)
-        message[:2] = torch.tensor([failed, slots])
+        message = torch.full((2 + self._room(),), -1, dtype=torch.int64, device="cpu")
+        message[:2] = torch.tensor([failed, slots], device="cpu")
         message[2 : 2 + len(keys)] = keys
         together = self._all_gather(message)
         if together[:, 0].any():
@@ -119,7 +119,7 @@ class GroupExchange(Exchange):
         return torch.cat([self._sum(part, failed=False) for part in counts.split(_COUNTS)])
 
     def _sum(self, counts: Tensor, *, failed: bool) -> Tensor:
-        message = torch.zeros(_COUNTS + 1, dtype=torch.int64)
+        message = torch.zeros(_COUNTS + 1, dtype=torch.int64, device="cpu")
         message[: len(counts)] = counts
         message[-1] = failed
         message = self._all_reduce(message, dist.ReduceOp.SUM)
@@ -129,14 +129,14 @@ class GroupExchange(Exchange):
 
     def place(self, entries: int) -> tuple[int, int]:
         """How many entries the processes before this one have, and all together."""
-        of_each = torch.zeros(self.size, dtype=torch.int64)
+        of_each = torch.zeros(self.size, dtype=torch.int64, device="cpu")
         of_each[self.rank] = entries
         of_each = self.sum(of_each)
         return int(of_each[: self.rank].sum()), int(of_each.sum())
 
     def vote(self) -> None:
         """Wait until all processes are here; raise if one has failed."""
-        self.sum(torch.zeros(1, dtype=torch.int64))
+        self.sum(torch.zeros(1, dtype=torch.int64, device="cpu"))
 
     def max(self, numbers: Tensor) -> Tensor:
         """The greatest of all processes, of each of some int64 on the CPU."""
@@ -187,7 +187,7 @@ class GroupExchange(Exchange):
         setattr(error, _TOLD, True)
         self._error = f"{type(error).__name__}: {error}"
         try:
-            nothing = torch.empty(0, dtype=torch.int64)
+            nothing = torch.empty(0, dtype=torch.int64, device="cpu")
             if self._sent == 0:
                 self._start(0, -1, failed=True)
             elif self._sent == self.gathers_at:

@@ -86,7 +86,7 @@ def topk_masks(
         Part(
             [scores[i] for i in each],
             [masks[i] for i in each],
-            [torch.tensor([firsts[i]]) for i in each],
+            [torch.tensor([firsts[i]], device="cpu") for i in each],
             keys=keys,
             active_only=active_only,
             largest=largest,
@@ -197,7 +197,7 @@ def select(
     overflows = 1
     while overflows:
         swept = [part.native.sweep(lo, pivot, hi) for part in parts]
-        counts = [torch.tensor([*each, not fits]) for *each, fits in swept]
+        counts = [torch.tensor([*each, not fits], device="cpu") for *each, fits in swept]
         active, below, inside, overflows = _total(parts, counts, 4, exchange).tolist()
         if overflows:  # an end is probably the key of very many entries; one key is not stored
             pivot = hi = lo
@@ -275,7 +275,7 @@ def _total(
 ) -> Tensor:
     """The sum of what the parts of all processes count; of this process there may be none."""
     mine = [count for part, count in zip(parts, counts, strict=True) if part.counts]
-    zero = torch.zeros(numbers, dtype=torch.int64)
+    zero = torch.zeros(numbers, dtype=torch.int64, device="cpu")
     return exchange.sum(sum(mine, start=zero))
 
 
@@ -294,7 +294,8 @@ def _interval(
     """Where a sample says that the threshold is: an interval of keys, and the likeliest in it."""
     stretch = max(1, total // _SAMPLE)
     samples = [part.native.sample(stretch) for part in parts if part.counts]
-    keys = torch.cat([torch.empty(0, dtype=torch.int64), *(keys for keys, _ in samples)])
+    none = torch.empty(0, dtype=torch.int64, device="cpu")
+    keys = torch.cat([none, *(keys for keys, _ in samples)])
     keys, slots = exchange.gather(keys, sum(slots for _, slots in samples))
     if len(keys) == 0:
         return 0, top, top

@@ -47,7 +47,7 @@ class Piece:
 
     def places_from(self, first: int) -> Tensor:
         """What :class:`~fastprune.parts.Part` takes, where the whole tensor begins at ``first``."""
-        places = [torch.tensor([first])]
+        places = [torch.tensor([first], device="cpu")]
         step = self.entries
         for dim, size in enumerate(self.whole.shape if is_dtensor(self.whole) else ()):
             step = step // size if size else 0

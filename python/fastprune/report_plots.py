@@ -103,7 +103,7 @@ def _histogram(axes: Axes, held: Held) -> None:
     kept = torch.ones_like(magnitudes, dtype=torch.bool) if held.mask is None else held.kept()
     finite = magnitudes.isfinite()
     largest = float(torch.where(finite, magnitudes, 0).max()) if magnitudes.numel() else 0.0
-    edges = torch.linspace(0, largest or 1.0, _BINS + 1).tolist()
+    edges = torch.linspace(0, largest or 1.0, _BINS + 1, device="cpu").tolist()
 
     def counts(which: Tensor) -> list[float]:
         return torch.histc(magnitudes[which & finite], _BINS, 0, edges[-1]).tolist()

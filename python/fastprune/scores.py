@@ -109,7 +109,10 @@ def random_channels(
 
 
 def random_numbers(channels: int, active: Tensor | None, amount: int | float) -> Tensor:
-    """The numbers upstream draws for those of some channels that are active, or for all."""
+    """The numbers upstream draws for those of some channels that are active, or for all.
+
+    On the default device (:func:`torch.set_default_device`), as upstream does.
+    """
     size = channels if active is None else int(active.sum())
     count = upstream._compute_nparams_toprune(amount, size)
     upstream._validate_pruning_amount(count, size)
@@ -117,7 +120,7 @@ def random_numbers(channels: int, active: Tensor | None, amount: int | float) ->
     if count == 0:  # upstream draws nothing for nothing
         return numbers
     draws = torch.rand(size)
-    return draws if active is None else numbers.masked_scatter_(active, draws)
+    return draws if active is None else numbers.masked_scatter_(active.to(draws.device), draws)
 
 
 def active_channels(mask: Tensor, dim: int) -> Tensor:

@@ -33,7 +33,7 @@ def norms_of_parts(
         p: any number, infinite ones too.
         exchange: with the other processes.
     """
-    keys = torch.zeros(channels, dtype=torch.int64)
+    keys = torch.zeros(channels, dtype=torch.int64, device="cpu")
     for terms in _terms(parts, p):
         if terms.numel():
             keys[here] = torch.maximum(keys[here], _keys(terms, smallest=p == -math.inf).amax(1))
@@ -43,7 +43,7 @@ def norms_of_parts(
     # Each term is below 2 ** exponent, and there are at most 2 ** (bits of entries) of them.
     _, exponents = torch.frexp(extremes)
     shift = (_BITS - entries.bit_length()) - exponents
-    sums = torch.zeros(channels, dtype=torch.int64)
+    sums = torch.zeros(channels, dtype=torch.int64, device="cpu")
     finite = extremes.isfinite()
     for terms in _terms(parts, p):
         scaled = _shifted(terms, shift[here][:, None]).round()
@@ -68,12 +68,12 @@ def _terms(parts: Tensor, p: float) -> Iterator[Tensor]:
 def _keys(terms: Tensor, *, smallest: bool) -> Tensor:
     """Integers from 0 in the order of the values, or against it; NaN above all."""
     bits = terms.view(torch.int64)
-    infinity = torch.tensor(math.inf, dtype=torch.float64).view(torch.int64)
+    infinity = torch.tensor(math.inf, dtype=torch.float64, device="cpu").view(torch.int64)
     return torch.where(terms.isnan(), infinity + 1, infinity - bits if smallest else bits)
 
 
 def _from_keys(keys: Tensor, *, smallest: bool) -> Tensor:
-    infinity = torch.tensor(math.inf, dtype=torch.float64).view(torch.int64)
+    infinity = torch.tensor(math.inf, dtype=torch.float64, device="cpu").view(torch.int64)
     bits = infinity - keys if smallest else keys
     return torch.where(keys > infinity, torch.nan, bits.view(torch.float64))
 

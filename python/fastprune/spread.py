@@ -256,16 +256,16 @@ def _channel_mask(
     amount = pattern.amount(method)
     active = None
     if active_only and mask is not None:
-        found = torch.zeros(t.shape[dim], dtype=torch.int64)
+        found = torch.zeros(t.shape[dim], dtype=torch.int64, device="cpu")
         found[here] = active_channels(piece.mask, dim).cpu().long()
         active = exchange.sum(found) != 0
     if isinstance(method, upstream.LnStructured):
         importance = _norms(method.n, piece, dim, here, exchange)
     else:
-        with exchange.numbers_of_first(torch.device("cpu")):  # as scores.random_channels
-            importance = random_numbers(t.shape[dim], active, amount)
+        with exchange.numbers_of_first(torch.get_default_device()):  # as scores.random_channels
+            importance = random_numbers(t.shape[dim], active, amount).cpu()
     # One entry for each channel of the whole tensor.
-    like = torch.ones(t.shape[dim], 1)
+    like = torch.ones(t.shape[dim], 1, device="cpu")
     old = None if active is None else active[:, None].to(like.dtype)
     new = ops.channel_mask(importance, like, old, amount, 0, active_only=active_only)
     pruned = (new[here, 0] == 0).nonzero().flatten().to(piece.scores.device)
@@ -280,7 +280,7 @@ def _norms(
     whole = piece.whole
     channels = whole.shape[dim]
     split = any(getattr(p, "dim", dim) != dim for p in whole.placements)
-    bits = torch.zeros(channels, dtype=torch.int64)
+    bits = torch.zeros(channels, dtype=torch.int64, device="cpu")
     if not split:  # each in the order of one process
         norms = channel_norms(piece.scores, n, dim).double().cpu()
         if piece.counts:

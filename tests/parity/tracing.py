@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .make import X, gradients, linear, loss_of, model, output_of, state, trained
 from .registry import case
+from .tensors import METHODS
 
 # ---- torch.compile ----
 
@@ -383,6 +384,27 @@ def _(prune: ModuleType) -> Any:
         return first, second, trained(model(prune), X.double())
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def default_device(method: str) -> Callable[[ModuleType], Any]:
+    """Pruned and run on the CPU, while tensors are made elsewhere."""
+
+    def run(prune: ModuleType) -> Any:
+        layer = nn.Linear(4, 3)
+        with torch.device("meta"):
+            METHODS[method](prune, layer)
+            METHODS[method](prune, layer)
+            return layer.weight_mask, trained(layer, X)
+
+    return run
+
+
+for _method in METHODS:
+    # These make their mask, or draw their numbers, inside, and so elsewhere.
+    if _method not in ("custom_from_mask", "random_structured"):
+        case("modes", f"`with torch.device(...)` of another device: `{_method}`")(
+            default_device(_method)
+        )
 
 
 @case("modes", "`FakeTensorMode`: pruned and run inside")

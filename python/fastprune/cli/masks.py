@@ -154,7 +154,7 @@ class _Passes:
         self.done += 1
         size = sum(entry.size for entry in self.entries)
         advance = self.job.progress(f"counting magnitudes, read {self.done}", size)
-        counts = torch.zeros(1 << parts.BIN_BITS, dtype=torch.int64)
+        counts = torch.zeros(1 << parts.BIN_BITS, dtype=torch.int64, device="cpu")
         for entry in self.entries:
             for piece in flat_pieces(entry, sizes.PIECE):
                 _, t = self.job.load(piece)

@@ -86,14 +86,15 @@ def _compare(actual: Tensor, expected: Tensor) -> None:
 def _inputs(dtype: torch.dtype, device: str) -> list[Tensor]:
     """Two tensors of few values, so that magnitudes tie, and with NaN and infinity."""
     generator = torch.Generator().manual_seed(0)
-    ts = [torch.randn(24, 200, generator=generator).mul(16).round().div(16) for _ in range(2)]
+    drawn = [torch.randn(24, 200, generator=generator, device="cpu") for _ in range(2)]
+    ts = [t.mul(16).round().div(16) for t in drawn]
     ts[0][3, 5], ts[1][7, 2] = torch.nan, -torch.inf
     return [t.to(device, dtype) for t in ts]
 
 
 def _old_masks(ts: Sequence[Tensor]) -> list[Tensor]:
     """Masks that prune a seventh, at other places in each tensor."""
-    old = [torch.arange(i, i + t.numel()).remainder(7) > 0 for i, t in enumerate(ts)]
+    old = [torch.arange(i, i + t.numel(), device="cpu").remainder(7) > 0 for i, t in enumerate(ts)]
     return [m.view(t.shape).to(t) for m, t in zip(old, ts, strict=True)]
 
 
@@ -140,7 +141,7 @@ def _topk_part(ts: list[Tensor]) -> Pairs:
     old = _old_masks(others)
     keys = parts.common_dtype(others)
     native = [
-        parts.Part([t], [m], [torch.tensor([i * t.numel()])], keys=keys)
+        parts.Part([t], [m], [torch.tensor([i * t.numel()], device="cpu")], keys=keys)
         for i, (t, m) in enumerate(zip(others, old, strict=True))
     ]
     masks = parts.select(native, 3000, sum(t.numel() for t in others), keys)
