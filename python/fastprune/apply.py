@@ -270,6 +270,11 @@ def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, prun
     parameter = module._parameters.get(name)  # past Module.__getattr__
     orig = current(module, name) if parameter is None else parameter
     if not pruned and parameter is None:
+        if isinstance(orig, nn.Parameter):  # as that of what torch.compile returns
+            raise KeyError(
+                f"expected {name} to be a parameter of {type(module).__name__}, got one of another "
+                "module, which that shows as its own: prune that module"
+            )
         raise TypeError(f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}")
     # torch's error for a shape that is asked for, or for a mask that is made
     if type(orig) is not nn.Parameter and is_lazy(orig):

@@ -84,6 +84,27 @@ def test_failing_method(make: Callable[[], nn.Module], error: BaseException) -> 
     prune.l1_unstructured(module, "weight", 1)
 
 
+class Around(nn.Module):
+    """Shows a parameter of another module as its own, as what torch.compile returns does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = linear()
+
+    def __getattr__(self, name: str) -> Any:
+        return self.inner.weight if name == "weight" else super().__getattr__(name)
+
+
+def test_a_parameter_of_another_module() -> None:
+    module = Around()
+    before = snapshot(module)
+    with pytest.raises(KeyError, match="expected weight to be a parameter of Around, got one of"):
+        prune.l1_unstructured(module, "weight", 2)
+    with pytest.raises(KeyError, match="expected weight to be a parameter of Around, got one of"):
+        prune.global_unstructured([(module, "weight")], prune.L1Unstructured, amount=2)
+    assert_unchanged(module, before)
+
+
 @pytest.mark.parametrize("make", [linear, once, twice, by_upstream, with_other_hooks])
 def test_unusable_mask(make: Callable[[], nn.Module]) -> None:
     module = make()

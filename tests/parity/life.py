@@ -828,6 +828,9 @@ for _title, _make in LAZY.items():
 ERRORS: dict[str, Callable[[ModuleType], Any]] = {
     "a name that is nothing": lambda p: p.l1_unstructured(nn.Linear(4, 3), "nothing", 1),
     "a bias that is None": lambda p: p.l1_unstructured(nn.Linear(4, 3, bias=False), "bias", 1),
+    "a weight of the module that `torch.compile` wrapped": lambda p: p.l1_unstructured(
+        torch.compile(nn.Linear(4, 3), backend="eager"), "weight", 1
+    ),
     "scores of another shape": lambda p: p.l1_unstructured(
         nn.Linear(4, 3), "weight", 1, torch.ones(4, 3)
     ),
