@@ -10,6 +10,8 @@
 #   make sanitize-cases   of the former, the cases of scripts/kernel_cases.py alone, within minutes
 #   make races       every operator test of the CUDA kernels on the host under the race detector, with
 #                    more seeds, and docs/races.md anew; of both make test takes a share
+#   make rehearse-gpu   the tests that scripts/verify_gpu.sh runs on a GPU, on a device of the host that
+#                    torch takes for one; some minutes, and the machine needs no GPU
 #   make docs        the site, into build/docs: warnings are errors, every local link is followed
 #   make dist        an sdist and the wheel that it builds, in dist/; the wheel installed in a clean
 #                    environment and tested there, with the tests of the sdist; DIST_TESTS for more of them
@@ -107,7 +109,7 @@ FASTPRUNE_BUILD_BASE=$(objects_of) $(2) \
 grep -a '^ *fastprune:' $(folder_of)/log | tail -1
 endef
 
-.PHONY: test $(TEST_TORCH) demo demo-methods bench docs dist broken compatibility clients frameworks races sanitize sanitize-cases cuda-build cuda-report lint format clean
+.PHONY: test $(TEST_TORCH) demo demo-methods bench docs dist broken compatibility clients frameworks races rehearse-gpu sanitize sanitize-cases cuda-build cuda-report lint format clean
 
 test: $(VENV)/.built
 	cd tests && ../$(VENV)/bin/python -m cuda_on_host.build  # once, not in each process
@@ -157,6 +159,14 @@ races: $(VENV)/.built
 	CI=1 CUDA_ON_HOST_SEEDS=3 CUDA_ON_HOST_RACES=1 $(VENV)/bin/python -m pytest -k cuda_on_host tests/ops $(PYTEST_ARGS)
 	CUDA_ON_HOST_RACES=1 $(VENV)/bin/python -m pytest tests/cuda/test_cuda_on_host_shipped.py \
 	  $(PYTEST_ARGS)
+
+ON_HOST_GPU := PYTHONPATH=build/host_gpu/site:tests $(WITH_OTHERS) $(VENV)/bin/python
+REHEARSED := tests/api/test_api_on_devices.py tests/cuda tests/ops
+rehearse-gpu: $(VENV)/.built
+	cd tests && ../$(VENV)/bin/python -m host_gpu.build
+	$(ON_HOST_GPU) -m host_gpu scripts/kernel_cases.py --small
+	$(ON_HOST_GPU) -m pytest -n $(JOBS) --dist worksteal -p host_gpu.plugin \
+	  -k "cuda and not ($(ON_HOST))" $(REHEARSED) $(PYTEST_ARGS)
 
 SANITIZE := -fsanitize=address,undefined
 # libstdc++ too: python does not link it, and without it no exception passes AddressSanitizer.

@@ -58,6 +58,9 @@ class Variant:
     link_flags: tuple[str, ...] = ()
     #: With the race detector, which needs RACE_FLAGS.
     races: bool = False
+    #: What the operators are registered as, and for tensors of which device.
+    library: str = LIBRARY
+    device: str = "CPU"
 
     def takes(self, source: Path) -> bool:
         """Whether a source, relative to csrc, is taken from `self.csrc`."""
@@ -109,6 +112,8 @@ def _flags(variant: Variant) -> list[str]:
         "-ffp-contract=off",
         "-DAT_PER_OPERATOR_HEADERS",
         "-DFASTPRUNE_CUDA_ON_HOST",
+        f"-DCUDA_ON_HOST_LIBRARY={variant.library}",
+        f"-DCUDA_ON_HOST_DEVICE={variant.device}",
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
         *(f"-isystem{path}" for path in cpp_extension.include_paths()),
         *variant.flags,
@@ -195,8 +200,8 @@ def _digest(*parts: str | bytes) -> str:
     return digest.hexdigest()[:16]
 
 
-def _sources(variant: Variant) -> list[tuple[Path, Path]]:
-    """Each source to compile, with the csrc whose headers it includes.
+def sources(variant: Variant) -> list[tuple[Path, list[Path]]]:
+    """The CUDA sources of a variant, each with where it looks for headers.
 
     Those that the variant takes come first: of an inline function that several objects define, the
     linker keeps the first definition.
@@ -205,35 +210,48 @@ def _sources(variant: Variant) -> list[tuple[Path, Path]]:
     for source in sorted((ROOT / "csrc" / "cuda").rglob("*.cu")):
         path = source.relative_to(ROOT / "csrc")
         if variant.takes(path):
-            ours.append((variant.csrc / path, variant.csrc))
+            ours.append((variant.csrc / path, variant.include_path(variant.csrc)))
         else:
-            others.append((source, ROOT / "csrc"))
-    return [*ours, *others, (HERE / "control.cpp", ROOT / "csrc")]
+            others.append((source, variant.include_path(ROOT / "csrc")))
+    return [*ours, *others]
+
+
+def objects(compiler: list[str], sources: list[tuple[Path, list[Path]]]) -> list[Path]:
+    """The object of each source, with where that looks for headers, built if necessary.
+
+    They are named by contents and flags and not by the folder of a source, so that variants share
+    what they can.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    _forget_old()
+    flags = _digest(sys.version, torch.__version__, *compiler)
+    commands = {}
+    for source, include_path in sources:
+        key = _digest(flags, *_included(source.resolve(), include_path).values())
+        use = [*(f"-I{path}" for path in include_path), "-x", "c++", "-c"]
+        commands[FOLDER / f"{source.stem}-{key}.o"] = [*compiler, *use, str(source)]
+    with ThreadPoolExecutor(JOBS) as pool:
+        list(pool.map(_make, commands.keys(), commands.values()))
+    return list(commands)
+
+
+def link(parts: list[Path], *flags: str) -> Path:
+    """A shared library of some objects and libraries, with torch's, built if necessary."""
+    library = FOLDER / f"lib-{_digest(*map(str, parts), *flags)}.so"
+    paths = [f"-L{path}" for path in cpp_extension.library_paths()]
+    compiler = os.environ.get("CXX", "g++")
+    command = [compiler, "-shared", *map(str, parts), *paths, "-lc10", "-ltorch", "-ltorch_cpu"]
+    _make(library, [*command, *flags])
+    return library
 
 
 def build(variant: Variant | None = None) -> Path:
     """The operator library of a variant, built if necessary."""
     variant = variant or Variant()
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    _forget_old()
-    compiler = compiler_with_torch(variant)
-    # Of versions and flags, but of no path of the project: all variants share what they can.
-    common = Path(compiler[-1]).stem
-    commands = {}
-    for source, csrc in _sources(variant):
-        include_path = variant.include_path(csrc)
-        key = _digest(common, *_included(source.resolve(), include_path).values())
-        use = [*(f"-I{path}" for path in include_path), "-x", "c++", "-c"]
-        commands[FOLDER / f"{source.stem}-{key}.o"] = [*compiler, *use, str(source)]
-    with ThreadPoolExecutor(JOBS) as pool:
-        list(pool.map(_make, commands.keys(), commands.values()))
-    objects = [*commands, *(_race_detector() if variant.races else [])]
-    name = _digest(*map(str, objects), *variant.link_flags)
-    library = FOLDER / f"lib-{name}.so"
-    paths = [f"-L{path}" for path in cpp_extension.library_paths()]
-    link = [compiler[0], "-shared", *map(str, objects), *paths]
-    _make(library, [*link, "-lc10", "-ltorch", "-ltorch_cpu", *variant.link_flags])
-    return library
+    control = (HERE / "control.cpp", variant.include_path(ROOT / "csrc"))
+    parts = objects(compiler_with_torch(variant), [*sources(variant), control])
+    parts += _race_detector() if variant.races else []
+    return link(parts, *variant.link_flags)
 
 
 def selftest(sanitized: bool = False) -> Path:
@@ -251,14 +269,14 @@ def race_selftest() -> Path:
     """The program that tests the race detector, built if necessary."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     source = HERE / "race" / "selftest.cpp"
-    objects = [str(path) for path in _race_detector()]
+    detector = [str(path) for path in _race_detector()]
     compiler = [*compiler_without_torch(), *RACE_FLAGS]
     contents = _included(source, [HERE, ROOT / "csrc"])
-    key = _digest(*compiler, *objects, *contents.values())
+    key = _digest(*compiler, *detector, *contents.values())
     instrumented = FOLDER / f"race-selftest-{key}.o"
     _make(instrumented, [*compiler, "-c", str(source)])
     program = FOLDER / f"race-selftest-{key}"
-    _make(program, [compiler[0], str(instrumented), *objects])
+    _make(program, [compiler[0], str(instrumented), *detector])
     return program
 
 

@@ -59,6 +59,7 @@ def register_device() -> None:
         NAME,
         [str(HERE / "elsewhere.cpp")],
         extra_cflags=["-O0"],
+        extra_include_paths=[str(HERE.parent)],
         build_directory=str(folder),
         is_python_module=False,
     )

@@ -27,7 +27,7 @@ namespace fastprune::cuda {
 
 #ifdef FASTPRUNE_CUDA_ON_HOST
 
-constexpr at::DeviceType kDeviceType = at::kCPU;
+constexpr at::DeviceType kDeviceType = at::DeviceType::CUDA_ON_HOST_DEVICE;
 
 struct DeviceGuard {
   explicit DeviceGuard(const at::Tensor&) {}
