@@ -68,16 +68,16 @@ def fresh() -> nn.Module:
     return nn.Linear(12, 8, device="cpu")
 
 
-@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("default", ["cpu", "meta"])
 @pytest.mark.parametrize("call", CALLS)
-def test_the_same_operators_and_masks(call: str, device: str) -> None:
-    if (call, device) == ("random_structured", "meta"):  # draws on the default device, as upstream
-        with torch.device(device), pytest.raises(NotImplementedError, match="meta"):
+def test_the_same_operators_and_masks(call: str, default: str) -> None:
+    if (call, default) == ("random_structured", "meta"):  # draws on the default device, as upstream
+        with torch.device(default), pytest.raises(NotImplementedError, match="meta"):
             pruned(call, fresh())
         return
     expected, layer = fresh(), fresh()
     usual = operators(lambda: pruned(call, expected))
-    with torch.device(device):
+    with torch.device(default):
         assert operators(lambda: pruned(call, layer)) == usual
         product = _C.product_if_plain(layer.weight_orig, layer.weight_mask)
     assert usual
