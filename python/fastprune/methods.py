@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-class Identity(Native, upstream.Identity, BasePruningMethod):
+class Identity(Native, BasePruningMethod, upstream.Identity):
     """Prunes nothing, but registers mask and hook; see :class:`torch.nn.utils.prune.Identity`.
 
     >>> layer = nn.Linear(4, 2)
@@ -43,7 +43,7 @@ class Identity(Native, upstream.Identity, BasePruningMethod):
 
     @classmethod
     def apply(cls, module: nn.Module, name: str, **keywords: Any) -> Any:  # type: ignore[override]
-        return super(upstream.Identity, cls).apply(module, name, **keywords)
+        return super().apply(module, name, **keywords)
 
     @classmethod
     def select(
@@ -60,7 +60,7 @@ class Identity(Native, upstream.Identity, BasePruningMethod):
         return [mask.clone() for mask in new] if active_only else new, None
 
 
-class CustomFromMask(Native, upstream.CustomFromMask, BasePruningMethod):
+class CustomFromMask(Native, BasePruningMethod, upstream.CustomFromMask):
     """Prunes what a given mask prunes; see :class:`torch.nn.utils.prune.CustomFromMask`.
 
     >>> layer = nn.Linear(4, 2, bias=False)
@@ -89,7 +89,7 @@ class CustomFromMask(Native, upstream.CustomFromMask, BasePruningMethod):
     def apply(  # type: ignore[override]
         cls, module: nn.Module, name: str, mask: Tensor, **keywords: Any
     ) -> Any:
-        return super(upstream.CustomFromMask, cls).apply(module, name, mask=mask, **keywords)
+        return super().apply(module, name, mask=mask, **keywords)
 
     @classmethod
     def select(
@@ -118,7 +118,7 @@ class CustomFromMask(Native, upstream.CustomFromMask, BasePruningMethod):
         return (ops.combine_masks(old, method.mask),), None
 
 
-class L1Unstructured(Native, upstream.L1Unstructured, BasePruningMethod):
+class L1Unstructured(Native, BasePruningMethod, upstream.L1Unstructured):
     """Prunes the entries of smallest magnitude; see :class:`torch.nn.utils.prune.L1Unstructured`.
 
     Ties go by the lowest index. Integer scores are ranked as float64.
@@ -178,8 +178,7 @@ class L1Unstructured(Native, upstream.L1Unstructured, BasePruningMethod):
         importance_scores: Tensor | None = None,
         **keywords: Any,
     ) -> Any:
-        # Past upstream's, which knows no keywords.
-        return super(upstream.L1Unstructured, cls).apply(
+        return super().apply(
             module, name, amount=amount, importance_scores=importance_scores, **keywords
         )
 
@@ -194,7 +193,7 @@ class L1Unstructured(Native, upstream.L1Unstructured, BasePruningMethod):
         return ts  # the operator ranks by magnitude
 
 
-class RandomUnstructured(Native, upstream.RandomUnstructured, BasePruningMethod):
+class RandomUnstructured(Native, BasePruningMethod, upstream.RandomUnstructured):
     """Prunes random entries; see :class:`torch.nn.utils.prune.RandomUnstructured`.
 
     The numbers are those upstream draws, so that the same seed gives the same mask.
@@ -226,7 +225,7 @@ class RandomUnstructured(Native, upstream.RandomUnstructured, BasePruningMethod)
     def apply(  # type: ignore[override]
         cls, module: nn.Module, name: str, amount: int | float | None = None, **keywords: Any
     ) -> Any:
-        return super(upstream.RandomUnstructured, cls).apply(
+        return super().apply(
             module, name, amount=amount, **keywords
         )
 
@@ -241,7 +240,7 @@ class RandomUnstructured(Native, upstream.RandomUnstructured, BasePruningMethod)
         return random_entries(ts, masks, method.amount, active_only)
 
 
-class LnStructured(Native, upstream.LnStructured, BasePruningMethod):
+class LnStructured(Native, BasePruningMethod, upstream.LnStructured):
     """Prunes the channels of smallest n-norm; see :class:`torch.nn.utils.prune.LnStructured`.
 
     Norms are accumulated in float64; ties go by the lowest channel.
@@ -305,7 +304,7 @@ class LnStructured(Native, upstream.LnStructured, BasePruningMethod):
         importance_scores: Tensor | None = None,
         **keywords: Any,
     ) -> Any:
-        return super(upstream.LnStructured, cls).apply(
+        return super().apply(
             module,
             name,
             amount=amount,
@@ -319,7 +318,7 @@ class LnStructured(Native, upstream.LnStructured, BasePruningMethod):
         return channel_norms(t, self.n, self.dim)
 
 
-class RandomStructured(Native, upstream.RandomStructured, BasePruningMethod):
+class RandomStructured(Native, BasePruningMethod, upstream.RandomStructured):
     """Prunes random channels; see :class:`torch.nn.utils.prune.RandomStructured`.
 
     The numbers are those upstream draws, so that the same seed gives the same mask.
@@ -365,7 +364,7 @@ class RandomStructured(Native, upstream.RandomStructured, BasePruningMethod):
         dim: int = -1,
         **keywords: Any,
     ) -> Any:
-        return super(upstream.RandomStructured, cls).apply(
+        return super().apply(
             module, name, amount=amount, dim=dim, **keywords
         )
 

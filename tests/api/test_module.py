@@ -84,6 +84,22 @@ def test_failing_method(make: Callable[[], nn.Module], error: BaseException) -> 
     prune.l1_unstructured(module, "weight", 1)
 
 
+@pytest.mark.parametrize("library", [upstream, prune], ids=lambda m: m.__name__)
+def test_a_subclass_that_passes_over_the_signature_of_its_parent(library: Any) -> None:
+    class Named(library.LnStructured):  # type: ignore[misc]
+        def __init__(self, amount: int, label: str) -> None:
+            super().__init__(amount, 2, dim=0)
+            self.label = label
+
+        @classmethod
+        def apply(cls, module: nn.Module, name: str, amount: int, label: str) -> Any:
+            return super(library.LnStructured, cls).apply(module, name, amount=amount, label=label)
+
+    module = linear()
+    assert Named.apply(module, "weight", 1, "first").label == "first"
+    assert (module.weight_mask == 0).sum() == 4
+
+
 class Around(nn.Module):
     """Shows a parameter of another module as its own, as what torch.compile returns does."""
 
