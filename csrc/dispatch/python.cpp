@@ -74,7 +74,7 @@ PyObject* py_is_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t co
   END_HANDLE_TH_ERRORS
 }
 
-// Whether their product is the kernel's, and has the layout and history that ATen's would have.
+// Whether their product is the kernel's, and has the layout that ATen's would have.
 bool is_plain_product(PyObject* t_object, PyObject* mask_object) {
   if (!is_exact(t_object) || !is_exact(mask_object) || operations_may_be_redefined()) {
     return false;
@@ -84,9 +84,17 @@ bool is_plain_product(PyObject* t_object, PyObject* mask_object) {
   if (!is_plain_pair(t, mask)) return false;
   // ATen's product has the layout of the mask, ours that of t, and a matrix product rounds
   // differently for another layout.
-  if (t.strides() != mask.strides()) return false;
-  // ATen saves a converted copy of such a mask, so that the mask may change before the backward.
-  return t.scalar_type() == mask.scalar_type() || !t.requires_grad() || !at::GradMode::is_enabled();
+  return t.strides() == mask.strides();
+}
+
+// The mask to multiply with, which the backward will need as it is now. Of a mask of another dtype
+// ATen saves a converted copy, so that the mask itself may change before then; a narrow one is
+// smaller as it is.
+at::Tensor mask_for_backward(const at::Tensor& t, const at::Tensor& mask) {
+  if (t.scalar_type() == mask.scalar_type() || !t.requires_grad() || !at::GradMode::is_enabled()) {
+    return mask;
+  }
+  return mask.element_size() < t.element_size() ? mask.clone() : mask.to(t.scalar_type());
 }
 
 PyObject* py_product_if_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
@@ -96,7 +104,7 @@ PyObject* py_product_if_plain(PyObject* /*module*/, PyObject* const* args, Py_ss
                    count, " arguments");
   if (!is_plain_product(args[0], args[1])) Py_RETURN_NONE;
   const at::Tensor& t = THPVariable_Unpack(args[0]);
-  const at::Tensor& mask = THPVariable_Unpack(args[1]);
+  const at::Tensor mask = mask_for_backward(t, THPVariable_Unpack(args[1]));
   at::Tensor product;
   if (count == 4) product = product_in_memory_of(PyDict_GetItem(args[2], args[3]), t, mask);
   if (!product.defined()) {

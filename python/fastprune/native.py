@@ -103,7 +103,11 @@ class Native:
             The masks, and their products with ``ts`` if one operator computes both, else None.
         """
         cls.pattern.check(method, scores)
+        if ts is not None:
+            scores = [in_layout_of(t, score) for t, score in zip(ts, scores, strict=True)]
         ranks = cls.rank(method, scores, masks, active_only)
+        if ts is not None and ranks is not scores:
+            ranks = [in_layout_of(t, rank) for t, rank in zip(ts, ranks, strict=True)]
         return cls.pattern.decide(method, ranks, scores, masks, ts, active_only)
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
@@ -131,6 +135,21 @@ class Native:
             result: Tensor = super().compute_mask(t, default_mask)  # type: ignore[misc]
             return result
         return kind.select(self, (t,), (default_mask,), active_only=False)[0][0]
+
+
+def in_layout_of(t: Tensor, values: Tensor) -> Tensor:
+    """The values with the strides of ``t``, if both lie in the same order.
+
+    The strides of dims of one entry differ between operations (``abs()`` of a 1 x 1 kernel in
+    channels_last has others than the kernel), and a mask with other strides than its tensor is
+    slower in every forward.
+    """
+    if values is t or values.shape != t.shape or values.stride() == t.stride():
+        return values
+    strides = zip(t.shape, t.stride(), values.stride(), strict=True)
+    if any(size > 1 and a != b for size, a, b in strides):
+        return values
+    return values.as_strided(t.shape, t.stride())
 
 
 #: By the id of each function that takes the place of ``compute_mask`` in a class of upstream's, our

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 __all__ = ["packed", "packed_shape", "unpacked"]
+
+
+# Factors of int64 words, of which byte i is an entry: copies of a byte in all eight; what moves bit 0
+# of byte i to bit 56 + i; which bit of byte i is bit i. The last two change places with the order of
+# bytes.
+_COPIES = sum(1 << 8 * i for i in range(8))
+_GATHER, _SCATTER = (
+    sum(1 << 56 - 7 * i for i in range(8)),
+    sum(1 << 9 * i for i in range(8)) - (1 << 64),
+)[:: 1 if sys.byteorder == "little" else -1]
 
 
 def packed_shape(shape: Sequence[int]) -> tuple[int, int]:
@@ -43,10 +54,11 @@ def packed(mask: Tensor) -> Tensor:
     """
     rows, cols = _rows_and_cols(mask.shape)
     _, bytes_of_row = packed_shape(mask.shape)
-    bits = (mask != 0).reshape(rows, cols).to(torch.uint8)
-    bits = torch.nn.functional.pad(bits, (0, 8 * bytes_of_row - cols))
-    shifts = torch.arange(8, dtype=torch.uint8, device=mask.device)
-    return (bits.view(rows, bytes_of_row, 8) << shifts).sum(-1, dtype=torch.uint8)
+    bits = mask.bool().reshape(rows, cols)
+    if cols % 8:
+        bits = torch.nn.functional.pad(bits, (0, 8 * bytes_of_row - cols))
+    words = bits.contiguous().view(-1).view(torch.int64)
+    return (words * _GATHER >> 56).to(torch.uint8).view(rows, bytes_of_row)
 
 
 def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
@@ -70,10 +82,10 @@ def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
             f"expected a packed mask of shape {list(shape)} to be uint8 of shape "
             f"{list(packed_shape(shape))}, got {bits.dtype} of shape {list(bits.shape)}"
         )
-    _, cols = _rows_and_cols(shape)
-    shifts = torch.arange(8, dtype=torch.uint8, device=bits.device)
-    entries = (bits.unsqueeze(-1) >> shifts) & 1
-    return entries.flatten(1)[:, :cols].reshape(tuple(shape)).to(torch.bool)
+    rows, cols = _rows_and_cols(shape)
+    words = bits.to(torch.int64).reshape(-1) * _COPIES & _SCATTER
+    entries = words.view(torch.uint8).bool()
+    return entries.view(rows, 8 * bits.shape[1])[:, :cols].reshape(tuple(shape))
 
 
 def _rows_and_cols(shape: Sequence[int]) -> tuple[int, int]:

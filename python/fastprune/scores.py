@@ -11,6 +11,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 from . import ops
+from .native import in_layout_of
 from .parts import common_dtype
 
 #: Of a tensor and its old mask (None for ones): how important each entry or channel is.
@@ -139,4 +140,6 @@ def channel_norms(t: Tensor, n: int | float | str, dim: int) -> Tensor:
 
 def _laid_out_like(t: Tensor, values: Tensor) -> Tensor:
     """The values in the memory layout of ``t``, which the mask will have too."""
-    return values if t.is_contiguous() else torch.empty_like(t, dtype=values.dtype).copy_(values)
+    if t.is_contiguous():
+        return in_layout_of(t, values)
+    return torch.empty_like(t, dtype=values.dtype).copy_(values)

@@ -113,7 +113,8 @@ def with_round(methods: Sequence[Any], other: Any, mask: Tensor) -> list[Any]:
 
 def keep_small(mask: Tensor) -> _Packed | _Kept:
     """A mask of 0 and 1 as one bit an entry, any other as it is."""
-    return _Packed(packed(mask), mask) if _is_binary(mask) else _Kept(mask)
+    truth = _truth_of(mask)
+    return _Kept(mask) if truth is None else _Packed(packed(truth), mask)
 
 
 def make_room(methods: Sequence[Any], method: Any) -> None:
@@ -152,10 +153,15 @@ def share_round(hook: Any) -> None:
             return
 
 
-def _is_binary(mask: Any) -> bool:
-    """Whether it is a plain tensor of 0 and 1. Reads a mask on CUDA back to the host."""
+def _truth_of(mask: Any) -> Tensor | None:
+    """A plain tensor of 0 and 1 as bool, None for any other. Reads one on CUDA back to the host."""
     if type(mask) is not Tensor or mask.requires_grad or not _C.is_plain(mask):
-        return False
+        return None
     if mask.is_cuda and torch.cuda.is_current_stream_capturing():
-        return False
-    return mask.dtype == torch.bool or bool(((mask == 0) | (mask == 1)).all())
+        return None
+    truth = mask.bool()
+    if mask.dtype == torch.bool or mask.numel() == 0:
+        return truth
+    # Zero where the mask is its own truth value; of a NaN both are NaN.
+    least, most = truth.view(torch.uint8).to(mask.dtype).sub_(mask).aminmax()
+    return truth if bool((least == 0) & (most == 0)) else None

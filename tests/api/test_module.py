@@ -100,6 +100,36 @@ def test_a_subclass_that_passes_over_the_signature_of_its_parent(library: Any) -
     assert (module.weight_mask == 0).sum() == 4
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16, torch.float64], ids=name)
+@pytest.mark.parametrize("size", [3, 700])  # of which torch's product may be as good, and not
+def test_a_mask_of_another_dtype_in_training(size: int, dtype: torch.dtype) -> None:
+    """The kernel multiplies, and what follows in the mask is not seen by a backward begun before."""
+
+    def trained(library: Any) -> tuple[Any, ...]:
+        class Positive(library.BasePruningMethod):  # type: ignore[misc]
+            PRUNING_TYPE = "unstructured"
+
+            def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
+                return (t > 0).to(dtype)
+
+        torch.manual_seed(0)
+        module = nn.Linear(size, size, bias=False)
+        Positive.apply(module, "weight")
+        out = module(torch.ones(2, size)).square().sum()
+        module.weight_mask.zero_()
+        weight = module.weight_orig
+        (first,) = torch.autograd.grad(out, weight, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), weight)
+        return first, second, module
+
+    *expected, _ = trained(upstream)
+    *actual, module = trained(prune)
+    assert actual[0].any()
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert torch.equal(ours, theirs)
+    assert prune._C.product_if_plain(module.weight_orig, module.weight_mask) is not None
+
+
 class Around(nn.Module):
     """Shows a parameter of another module as its own, as what torch.compile returns does."""
 
@@ -491,6 +521,38 @@ def test_16_bit_modules(dtype: torch.dtype) -> None:
             assert module.weight.dtype == module.weight_mask.dtype == dtype
             assert torch.equal(module.weight == 0, module.weight_mask == 0)
         module(X.to(dtype)).sum().backward()
+
+
+class Magnitude(prune.Unstructured):
+    def scores(self, t: Tensor, mask: Tensor | None) -> Tensor:
+        return t.abs()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: prune.l1_unstructured(m, "weight", 5, importance_scores=m.weight.detach().abs()),
+        lambda m: prune.random_unstructured(m, "weight", 5),
+        lambda m: Magnitude.apply(m, "weight", amount=5),
+        lambda m: prune.ln_structured(m, "weight", 1, 2, 0, m.weight.detach().abs()),
+        lambda m: prune.global_unstructured(
+            [(m, "weight")],
+            prune.L1Unstructured,
+            {(m, "weight"): m.weight.detach().abs()},
+            amount=5,
+        ),
+    ],
+    ids=["l1", "random", "scores", "ln", "global"],
+)
+def test_channels_last_with_dims_of_one_entry(call: Any) -> None:
+    """Their strides say nothing, but a mask with others than its tensor is slower ever after."""
+    module = nn.Conv2d(6, 8, 1).to(memory_format=torch.channels_last)
+    assert module.weight.abs().stride() != module.weight.stride()
+    for _ in range(2):
+        call(module)
+        assert module.weight_mask.stride() == module.weight_orig.stride()
+        assert module.weight_mask._base is None
+        assert prune._C.product_if_plain(module.weight_orig, module.weight_mask) is not None
 
 
 def test_channels_last() -> None:

@@ -36,6 +36,12 @@ def test_in_logical_order(device: str, layout: str) -> None:
     assert np.array_equal(packed(m.to(device)).cpu().numpy(), packbits(m))
 
 
+def test_bits_that_are_not_contiguous(device: str) -> None:
+    m = mask("random", (5, 40), torch.bool).to(device)
+    bits = packed(m).t().contiguous().t()
+    assert torch.equal(unpacked(bits, m.shape), m)
+
+
 def test_bits_after_a_row_are_ignored(device: str) -> None:
     bits = torch.full((3, 2), 255, dtype=torch.uint8, device=device)
     assert unpacked(bits, (3, 3, 3)).all()
