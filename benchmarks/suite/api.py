@@ -39,12 +39,15 @@ def _random_cases(device: str) -> Iterator[Case]:
 
 def _custom_cases(device: str) -> Iterator[Case]:
     yield from by_size(Case("custom", "dense", device), (SMALL, QUICK, CENTRE, LARGE))
+    yield from by_size(Case("custom", "again", device), (SMALL, QUICK, LARGE))
 
 
 def _hook_cases(device: str) -> Iterator[Case]:
     for variant in ("hook", "layer"):
         yield Case("hook", variant, device, shapes=((64, 64),), quick=True)
         yield Case("hook", variant, device, shapes=(LARGE,))
+    for shape in ((64, 64), QUICK, LARGE):
+        yield Case("hook", "bool", device, shapes=(shape,))
 
 
 def _model_cases(device: str) -> Iterator[Case]:
@@ -102,12 +105,13 @@ def _build_random(case: Case) -> Workload:
 def _build_custom(case: Case) -> Workload:
     weights = make_data(case)
     given = [half_mask(weight) for weight in weights]
+    again = case.variant == "again"  # by the same mask, which leaves it as it is
 
     def prune(library: ModuleType, modules: Modules) -> None:
         for module, mask in zip(modules, given, strict=True):
             library.custom_from_mask(module, "weight", mask)
 
-    contenders = on_modules(weights, [None] * len(weights), prune)
+    contenders = on_modules(weights, given if again else [None] * len(weights), prune)
     bytes_moved = 4 * case.itemsize * case.numel
 
     def check() -> None:
@@ -126,12 +130,14 @@ def _build_hook(case: Case) -> Workload:
     mask = half_mask(weight)
     (parameter,) = parameters([weight])
     inputs = torch.ones(8, weight.shape[1], dtype=weight.dtype, device=weight.device)
-    alone = case.variant == "hook"
+    alone = case.variant != "layer"
 
     def contender(name: str, library: ModuleType) -> tuple[Contender, nn.Module]:
         layer = nn.Linear(1, 1, bias=False)
         layer.weight = parameter
         library.custom_from_mask(layer, "weight", mask)
+        if case.variant == "bool":
+            layer.weight_mask = mask.bool()
         hook: Callable[..., Any] = next(iter(layer._forward_pre_hooks.values()))
         if alone:
             return Contender(name, lambda _: hook(layer, inputs)), layer
@@ -148,6 +154,8 @@ def _build_hook(case: Case) -> Workload:
         check_products([layer], [weight])
 
     bytes_moved = (3 if alone else 4) * case.itemsize * case.numel
+    if case.variant == "bool":  # a byte an entry, and a copy of it for the backward
+        bytes_moved = (2 * case.itemsize + 3) * case.numel
     return Workload([ours, theirs, floor_of(case, bytes_moved, floor)], bytes_moved, check)
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 __all__ = ["packed", "packed_shape", "unpacked"]
 
 
-# Factors of int64 words, of which byte i is an entry: copies of a byte in all eight; what moves bit 0
-# of byte i to bit 56 + i; which bit of byte i is bit i. The last two change places with the order of
-# bytes.
+# For int64 words of which each byte is an entry: the factor that copies the lowest byte to all, the
+# one that moves bit 0 of byte i to bit 56 + i, and bit i of byte i, for each i. The last two change
+# places with the order of bytes.
 _COPIES = sum(1 << 8 * i for i in range(8))
 _GATHER, _SCATTER = (
     sum(1 << 56 - 7 * i for i in range(8)),
