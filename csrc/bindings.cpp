@@ -1,5 +1,5 @@
-// fastprune._C: facts about the build, the functions of dispatch/python.h, and hooks for tests.
-// Importing it registers the operators.
+// fastprune._C: facts about the build, the functions of dispatch/python.h, the packing of masks,
+// and hooks for tests. Importing it registers the operators.
 #include <torch/csrc/utils/pybind.h>
 #include <torch/version.h>
 
@@ -9,6 +9,7 @@
 
 #include "common/keys.h"
 #include "common/selection.h"
+#include "cpu/elementwise/pack.h"
 #include "cpu/util/multiversion.h"
 #include "dispatch/python.h"
 #include "testing/hooks.h"
@@ -99,6 +100,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "Native part of fastprune. Importing it registers torch.ops.fastprune.";
   m.def("build_info", &build_info, "What this build was made with.");
   PyModule_AddFunctions(m.ptr(), python_functions());
+  m.def("pack", &cpu::pack, py::arg("mask"), py::call_guard<py::gil_scoped_release>(),
+        "Of a plain mask on the CPU: the packed mask, and whether all entries are 0 or 1.");
   m.def("_rank_key", &rank_key_of, py::arg("format"), py::arg("bits"), py::arg("largest") = false);
   m.def("_raw_key_is_below", &raw_key_is_below, py::arg("format"), py::arg("bits"),
         py::arg("bound"), py::arg("largest") = false);

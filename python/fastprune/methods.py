@@ -225,9 +225,7 @@ class RandomUnstructured(Native, BasePruningMethod, upstream.RandomUnstructured)
     def apply(  # type: ignore[override]
         cls, module: nn.Module, name: str, amount: int | float | None = None, **keywords: Any
     ) -> Any:
-        return super().apply(
-            module, name, amount=amount, **keywords
-        )
+        return super().apply(module, name, amount=amount, **keywords)
 
     @classmethod
     def rank(
@@ -364,9 +362,7 @@ class RandomStructured(Native, BasePruningMethod, upstream.RandomStructured):
         dim: int = -1,
         **keywords: Any,
     ) -> Any:
-        return super().apply(
-            module, name, amount=amount, dim=dim, **keywords
-        )
+        return super().apply(module, name, amount=amount, dim=dim, **keywords)
 
     @classmethod
     def rank(

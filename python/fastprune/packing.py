@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
+
+from . import _C
 
 __all__ = ["packed", "packed_shape", "unpacked"]
 
@@ -52,6 +55,13 @@ def packed(mask: Tensor) -> Tensor:
     Raises:
         AttributeError: ``mask`` is no tensor.
     """
+    if mask.is_cpu and not is_compiling() and _C.is_plain(mask):
+        return _C.pack(mask)[0]
+    return packed_by_words(mask)
+
+
+def packed_by_words(mask: Tensor) -> Tensor:
+    """``packed`` by operations of torch, eight entries at a time."""
     rows, cols = _rows_and_cols(mask.shape)
     _, bytes_of_row = packed_shape(mask.shape)
     bits = mask.bool().reshape(rows, cols)

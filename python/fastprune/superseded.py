@@ -113,8 +113,8 @@ def with_round(methods: Sequence[Any], other: Any, mask: Tensor) -> list[Any]:
 
 def keep_small(mask: Tensor) -> _Packed | _Kept:
     """A mask of 0 and 1 as one bit an entry, any other as it is."""
-    truth = _truth_of(mask)
-    return _Kept(mask) if truth is None else _Packed(packed(truth), mask)
+    bits = _bits_of(mask)
+    return _Kept(mask) if bits is None else _Packed(bits, mask)
 
 
 def make_room(methods: Sequence[Any], method: Any) -> None:
@@ -153,15 +153,22 @@ def share_round(hook: Any) -> None:
             return
 
 
-def _truth_of(mask: Any) -> Tensor | None:
-    """A plain tensor of 0 and 1 as bool, None for any other. Reads one on CUDA back to the host."""
+def _bits_of(mask: Any) -> Tensor | None:
+    """A plain tensor of 0 and 1, packed; None for any other. Reads one on CUDA back to the host."""
     if type(mask) is not Tensor or mask.requires_grad or not _C.is_plain(mask):
         return None
+    if mask.is_cpu:
+        bits, binary = _C.pack(mask)
+        return bits if binary else None
     if mask.is_cuda and torch.cuda.is_current_stream_capturing():
         return None
-    truth = mask.bool()
+    return packed(mask) if is_binary(mask) else None
+
+
+def is_binary(mask: Tensor) -> bool:
+    """Whether all entries are 0 or 1, by operations of torch. Reads it back to the host."""
     if mask.dtype == torch.bool or mask.numel() == 0:
-        return truth
+        return True
     # Zero where the mask is its own truth value; of a NaN both are NaN.
-    least, most = truth.view(torch.uint8).to(mask.dtype).sub_(mask).aminmax()
-    return truth if bool((least == 0) & (most == 0)) else None
+    least, most = mask.bool().view(torch.uint8).to(mask.dtype).sub_(mask).aminmax()
+    return bool((least == 0) & (most == 0))

@@ -100,12 +100,10 @@ def test_a_subclass_that_passes_over_the_signature_of_its_parent(library: Any) -
     assert (module.weight_mask == 0).sum() == 4
 
 
-@pytest.mark.parametrize("size", [3, 700])  # of which torch's product may be as good, and not
-@pytest.mark.parametrize(
-    "dtype", [torch.bool, torch.uint8, torch.float16, torch.float64], ids=name
-)
+@pytest.mark.parametrize("size", [3, 700])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16, torch.float64], ids=name)
 def test_a_mask_of_another_dtype_in_training(size: int, dtype: torch.dtype) -> None:
-    """The kernel multiplies, and what follows in the mask is not seen by a backward begun before."""
+    """The kernel multiplies, and the backward takes the mask as it was in the forward."""
 
     def trained(library: Any) -> tuple[Any, ...]:
         class Positive(library.BasePruningMethod):  # type: ignore[misc]

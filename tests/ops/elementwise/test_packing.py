@@ -1,10 +1,14 @@
 """Packed masks: packed and unpacked of fastprune.packing, against numpy.packbits."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from fastprune.packing import packed, packed_shape, unpacked
+from fastprune import _C
+from fastprune.packing import packed, packed_by_words, packed_shape, unpacked
+from fastprune.superseded import is_binary
 from support.inputs import LAYOUTS, MASK_DTYPES, SHAPE, mask, name
 
 SHAPES = [(), (1,), (0,), (7,), (8,), (9,), (1025,), (1, 1), (5, 1), (1, 5), (3, 8), (3, 9)]
@@ -28,6 +32,26 @@ def test_as_numpy_packs_rows(device: str, dtype: torch.dtype, shape: tuple[int, 
     assert np.array_equal(actual.cpu().numpy(), packbits(m))
     assert unpacked(actual, shape).dtype == torch.bool
     assert torch.equal(unpacked(actual, shape).cpu(), m != 0)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 70_001), (70_001, 3), (300_000,)], ids=str)
+def test_kernel_and_operations_of_torch_agree(shape: tuple[int, ...]) -> None:
+    m = mask("random", shape, torch.float32)
+    assert torch.equal(packed_by_words(m), _C.pack(m)[0])
+
+
+@pytest.mark.parametrize("at", [0, 1, 4095, 4096, 9000])
+@pytest.mark.parametrize("value", [-0.0, 1.0, -1.0, 2.0, 0.5, 1e-7, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("dtype", [*MASK_DTYPES, torch.int64], ids=name)
+def test_masks_of_zeros_and_ones(dtype: torch.dtype, value: float, at: int) -> None:
+    if not dtype.is_floating_point and not math.isfinite(value):
+        pytest.skip("an integer is finite")
+    m = mask("random", (9001,), dtype)
+    m[at] = abs(value) if dtype == torch.uint8 else value
+    expected = bool(((m == 0) | (m == 1)).all())
+    assert _C.pack(m)[1] == expected
+    assert is_binary(m) == expected
+    assert torch.equal(unpacked(_C.pack(m)[0], m.shape), m != 0)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
