@@ -20,6 +20,7 @@ from suite.topk import build_global, build_local
 from suite.workload import (
     LIBRARIES,
     Family,
+    Masks,
     Modules,
     Workload,
     check_products,
@@ -111,7 +112,8 @@ def _build_custom(case: Case) -> Workload:
         for module, mask in zip(modules, given, strict=True):
             library.custom_from_mask(module, "weight", mask)
 
-    contenders = on_modules(weights, given if again else [None] * len(weights), prune)
+    before: Masks = given
+    contenders = on_modules(weights, before if again else [None] * len(weights), prune)
     bytes_moved = 4 * case.itemsize * case.numel
 
     def check() -> None:
