@@ -47,6 +47,11 @@ class transaction:
                     raise AttributeError(
                         f"expected a torch.nn.Module, got a {kind!r} object, which has no {name!r}"
                     ) from None
+                if not isinstance(holder, (dict, set)):
+                    raise RuntimeError(
+                        f"cannot prune a {type(module).__name__}, to which torch.jit adds no "
+                        "parameters: prune the module before torch.jit compiles it"
+                    )
                 before.append((holder, holder.copy() if holder else ()))
             if attributes["_forward_pre_hooks"]:
                 for _, hook in pruning_hooks(module):

@@ -831,6 +831,9 @@ ERRORS: dict[str, Callable[[ModuleType], Any]] = {
     "a weight of the module that `torch.compile` wrapped": lambda p: p.l1_unstructured(
         torch.compile(nn.Linear(4, 3), backend="eager"), "weight", 1
     ),
+    "a module of `torch.jit.script`": lambda p: p.l1_unstructured(
+        torch.jit.script(nn.Linear(4, 3)), "weight", 1
+    ),
     "scores of another shape": lambda p: p.l1_unstructured(
         nn.Linear(4, 3), "weight", 1, torch.ones(4, 3)
     ),
