@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 import torch.nn.utils.prune as upstream
 from torch import nn
 
@@ -57,7 +58,19 @@ def pairs_of(op: str, parameters: Any) -> list[tuple[nn.Module, str]]:
 
 def parameters_of(pairs: Iterable[tuple[nn.Module, str]]) -> list[Any]:
     """The unpruned parameter of each pair; None if it has none, which apply will report."""
-    return [
-        module._parameters.get(name + "_orig", module._parameters.get(name))
-        for module, name in pairs
-    ]
+    found = []
+    for module, name in pairs:
+        parameters = module._parameters
+        if not hasattr(parameters, "get"):
+            raise compiled_by_jit(module)
+        found.append(parameters.get(name + "_orig", parameters.get(name)))
+    return found
+
+
+def compiled_by_jit(module: nn.Module) -> Exception:
+    """What is wrong with a module whose parameters are in no dictionary; of upstream's type."""
+    kind = AttributeError if isinstance(module, torch.jit.TracedModule) else RuntimeError
+    return kind(
+        f"cannot prune a {type(module).__name__}, to which torch.jit adds no parameters: prune the "
+        "module before torch.jit compiles it"
+    )

@@ -10,7 +10,7 @@ from torch import nn
 
 from .derived import set_class
 from .fsdp2 import MANAGED
-from .lookup import IN_PLACE, SUSPENDED, pruning_hooks
+from .lookup import IN_PLACE, SUSPENDED, compiled_by_jit, pruning_hooks
 from .parametrization import masks_in
 from .reading import READ_BY_PARENT
 from .slots import has_own_setattr
@@ -47,11 +47,8 @@ class transaction:
                     raise AttributeError(
                         f"expected a torch.nn.Module, got a {kind!r} object, which has no {name!r}"
                     ) from None
-                if not isinstance(holder, (dict, set)):
-                    raise RuntimeError(
-                        f"cannot prune a {type(module).__name__}, to which torch.jit adds no "
-                        "parameters: prune the module before torch.jit compiles it"
-                    )
+                if not hasattr(holder, "copy"):
+                    raise compiled_by_jit(module)
                 before.append((holder, holder.copy() if holder else ()))
             if attributes["_forward_pre_hooks"]:
                 for _, hook in pruning_hooks(module):

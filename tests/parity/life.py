@@ -834,6 +834,9 @@ ERRORS: dict[str, Callable[[ModuleType], Any]] = {
     "a module of `torch.jit.script`": lambda p: p.l1_unstructured(
         torch.jit.script(nn.Linear(4, 3)), "weight", 1
     ),
+    "a module of `torch.jit.trace`": lambda p: p.l1_unstructured(
+        torch.jit.trace(nn.Linear(4, 3), X), "weight", 1
+    ),
     "scores of another shape": lambda p: p.l1_unstructured(
         nn.Linear(4, 3), "weight", 1, torch.ones(4, 3)
     ),

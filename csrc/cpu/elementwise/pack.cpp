@@ -1,4 +1,7 @@
+// Packs a mask to one bit an entry, and looks on the way whether it is one of 0 and 1.
 #include "cpu/elementwise/pack.h"
+
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <atomic>
