@@ -69,7 +69,8 @@ def parameters_of(pairs: Iterable[tuple[nn.Module, str]]) -> list[Any]:
 
 def compiled_by_jit(module: nn.Module) -> Exception:
     """What is wrong with a module whose parameters are in no dictionary; of upstream's type."""
-    kind = AttributeError if isinstance(module, torch.jit.TracedModule) else RuntimeError
+    traced = isinstance(module, torch.jit.TracedModule)  # type: ignore[attr-defined]
+    kind = AttributeError if traced else RuntimeError
     return kind(
         f"cannot prune a {type(module).__name__}, to which torch.jit adds no parameters: prune the "
         "module before torch.jit compiles it"
