@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from sys import modules
+from sys import maxsize, modules
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from .fsdp2 import is_managed
 from .functional import make_unstructured
 from .keywords import factor_of, has_keywords, kind_by_amount, with_amount
 from .lookup import SUSPENDED, is_in_place, pairs_of
-from .native import kind_of, native_kind, ranks_original
+from .native import in_layout_of, kind_of, native_kind, ranks_original
 from .parametrization import mask_of
 from .patterns import Entries
 from .replacing import asks_to_replace, replaced
@@ -223,11 +223,13 @@ class _Batch:
             return False
         if mask is not None and mask.dtype != dtype:
             return False
+        if type(method.amount) is int and method.amount > maxsize:
+            return False  # an error in any case, and no operator takes it
         if self.scores and (dtype != self.scores[0].dtype or device != self.scores[0].device):
             self.flush()
         self.places.append((method, module, name, old))
         self.originals.append(original)
-        self.scores.append(scores)
+        self.scores.append(in_layout_of(original, scores))
         self.masks.append(mask)
         return True
 
@@ -245,6 +247,7 @@ class _Batch:
                 factors = [method.factor for method in methods]
         each = zip(methods, self.scores, self.masks, strict=True)
         ranks = [kind.rank(method, (s,), (m,), True)[0] for method, s, m in each]
+        ranks = [in_layout_of(t, r) for t, r in zip(self.originals, ranks, strict=True)]
         amounts = SimpleNamespace(amount=[method.amount for method in methods])
         try:
             new, products = kind.pattern.decide(

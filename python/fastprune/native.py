@@ -108,7 +108,11 @@ class Native:
         ranks = cls.rank(method, scores, masks, active_only)
         if ts is not None and ranks is not scores:
             ranks = [in_layout_of(t, rank) for t, rank in zip(ts, ranks, strict=True)]
-        return cls.pattern.decide(method, ranks, scores, masks, ts, active_only)
+        try:
+            return cls.pattern.decide(method, ranks, scores, masks, ts, active_only)
+        except OverflowError:  # an int that no operator takes
+            upstream._validate_pruning_amount(method.amount, sum(rank.numel() for rank in ranks))
+            raise
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """The new mask, built upon ``default_mask``; all of ``t`` is ranked, active or not.

@@ -541,8 +541,15 @@ class Magnitude(prune.Unstructured):
             {(m, "weight"): m.weight.detach().abs()},
             amount=5,
         ),
+        lambda m: prune.local_unstructured(
+            [(m, "weight")],
+            prune.L1Unstructured,
+            5,
+            importance_scores={(m, "weight"): m.weight.detach().abs()},
+        ),
+        lambda m: prune.local_unstructured([(m, "weight")], Magnitude, 5),
     ],
-    ids=["l1", "random", "scores", "ln", "global"],
+    ids=["l1", "random", "scores", "ln", "global", "local", "local scores"],
 )
 def test_channels_last_with_dims_of_one_entry(call: Any) -> None:
     """Their strides say nothing, but a mask with others than its tensor is slower ever after."""

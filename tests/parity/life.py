@@ -831,6 +831,13 @@ ERRORS: dict[str, Callable[[ModuleType], Any]] = {
     "a weight of the module that `torch.compile` wrapped": lambda p: p.l1_unstructured(
         torch.compile(nn.Linear(4, 3), backend="eager"), "weight", 1
     ),
+    "a count beyond 64 bits": lambda p: p.l1_unstructured(nn.Linear(4, 3), "weight", 2**70),
+    "a number of channels beyond 64 bits": lambda p: p.ln_structured(
+        nn.Linear(4, 3), "weight", 2**70, 2, 0
+    ),
+    "a count beyond 64 bits, globally": lambda p: p.global_unstructured(
+        [(nn.Linear(4, 3), "weight")], p.L1Unstructured, amount=2**70
+    ),
     "a module of `torch.jit.script`": lambda p: p.l1_unstructured(
         torch.jit.script(nn.Linear(4, 3)), "weight", 1
     ),
