@@ -217,6 +217,11 @@ def test_every_test_on_a_device_runs_on_a_gpu(verify_gpu: Any) -> None:
     assert not [file for file in found if not file.startswith(verify_gpu.CUDA_TESTS)]
 
 
+def test_the_same_tests_are_rehearsed(verify_gpu: Any) -> None:
+    (listed,) = re.findall(r"^REHEARSED := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert tuple(listed.split()) == verify_gpu.CUDA_TESTS
+
+
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 

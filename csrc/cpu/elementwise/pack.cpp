@@ -9,8 +9,10 @@
 #include <cstring>
 
 #include "args/fresh.h"
+#include "args/mask_kind.h"
 #include "common/dtypes.h"
 #include "common/packed.h"
+#include "cpu/elementwise/bytes_of_bits.h"
 #include "cpu/elementwise/product.h"
 #include "cpu/util/multiversion.h"
 
@@ -19,13 +21,6 @@ namespace {
 
 // Entries that are packed together, as bytes in between.
 constexpr int64_t kPackedTogether = 4096;
-
-// Moves bit 0 of byte j of a number, in memory, to bit 56 + j; no other bit comes there.
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-constexpr uint64_t kGather = 0x8040201008040201u;
-#else
-constexpr uint64_t kGather = 0x0102040810204080u;
-#endif
 
 // A byte an entry, 1 where it is not zero. Returns whether all are 0 or `one`. A float's `sign` is
 // not looked at where the rest is zero.
@@ -39,15 +34,6 @@ FASTPRUNE_MULTIVERSION_STREAM bool truth_of(const Bits* mask, Bits one, Bits sig
     others |= is_zero ? Bits{0} : static_cast<Bits>(mask[i] ^ one);
   }
   return others == 0;
-}
-
-FASTPRUNE_MULTIVERSION_STREAM inline void pack_bytes(const uint8_t* truth, uint8_t* packed,
-                                                     int64_t bytes) {
-  for (int64_t b = 0; b < bytes; ++b) {
-    uint64_t entries;
-    std::memcpy(&entries, truth + 8 * b, sizeof entries);
-    packed[b] = static_cast<uint8_t>(entries * kGather >> 56);
-  }
 }
 
 // Returns whether all entries are 0 or `one`.
@@ -77,9 +63,9 @@ bool pack_rows(const Bits* mask, Bits one, Bits sign, int64_t count, const Packe
 
 std::pair<at::Tensor, bool> pack(const at::Tensor& mask) {
   const at::Tensor entries = mask.contiguous();
-  const int64_t rows = entries.dim() < 2 ? 1 : entries.size(0);
-  int64_t cols = 1;
-  for (int64_t d = entries.dim() < 2 ? 0 : 1; d < entries.dim(); ++d) cols *= entries.size(d);
+  const RowsAndCols shape = rows_and_cols(entries.sym_sizes());
+  const int64_t rows = shape.rows.expect_int();
+  const int64_t cols = shape.cols.expect_int();
   at::Tensor packed = fresh({rows, packed_bytes(cols)}, at::kByte, at::kCPU);
   bool is_binary = true;
   if (entries.numel() == 0) return {packed, is_binary};

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 
 #include "common/packed.h"
+#include "cpu/elementwise/bytes_of_bits.h"
 #include "cpu/util/multiversion.h"
 
 namespace fastprune::cpu {
@@ -26,24 +26,7 @@ FASTPRUNE_MULTIVERSION_STREAM void zero_unless_kept(const uint8_t* kept, Bits* t
   for (int64_t i = 0; i < n; ++i) t[i] = keep_if(kept[i] != 0, t[i]);
 }
 
-// Bit j of a number that has the bits of a byte eight times, in its byte j in memory.
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-constexpr uint64_t kBitOfByte = 0x0102040810204080u;
-#else
-constexpr uint64_t kBitOfByte = 0x8040201008040201u;
-#endif
-
-// A byte an entry, not 0 where it is kept, of the entries of whole bytes. By one product for eight
-// entries: loops over bits are slow for the few bytes of a short row.
-FASTPRUNE_MULTIVERSION_STREAM inline void unpack_bytes(const uint8_t* packed, uint8_t* kept,
-                                                       int64_t bytes) {
-  for (int64_t b = 0; b < bytes; ++b) {
-    const uint64_t entries = packed[b] * uint64_t{0x0101010101010101u} & kBitOfByte;
-    std::memcpy(kept + 8 * b, &entries, sizeof entries);
-  }
-}
-
-// The same for n entries of a row, from entry c on. Writes up to seven bytes more.
+// Unpacks n entries of a row, from entry c on. Writes up to seven bytes more.
 inline void unpack_row(const uint8_t* row, int64_t c, uint8_t* kept, int64_t n) {
   const int64_t head = std::min(n, (8 - c % 8) % 8);
   for (int64_t i = 0; i < head; ++i) kept[i] = kept_from(row[c / 8], (c + i) % 8) & 1;
