@@ -45,8 +45,16 @@ def found() -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_kernels_have_no_races(found: Any) -> None:
+def test_the_kernels_have_no_races_and_read_what_is_written(found: Any) -> None:
     assert found["clean"] == []
+
+
+def test_what_kernels_are_to_write_is_not_written_before(found: Any) -> None:
+    """So a kernel that reads of it what nobody wrote is one of the reports above."""
+    unwritten, written = found["fresh memory"]
+    assert "kernel 'read_kernel'" in unwritten
+    assert "read of global memory that nobody wrote" in unwritten
+    assert written == ""
 
 
 def test_every_kernel_ran(found: Any) -> None:

@@ -248,10 +248,18 @@ def link(parts: list[Path], *flags: str) -> Path:
 def build(variant: Variant | None = None) -> Path:
     """The operator library of a variant, built if necessary."""
     variant = variant or Variant()
-    control = (HERE / "control.cpp", variant.include_path(ROOT / "csrc"))
-    parts = objects(compiler_with_torch(variant), [*sources(variant), control])
-    parts += _race_detector() if variant.races else []
-    return link(parts, *variant.link_flags)
+    own = ["control.cpp", *(["race/memory.cpp"] if variant.races else [])]
+    parts = objects(
+        compiler_with_torch(variant),
+        [*sources(variant), *((HERE / name, variant.include_path(ROOT / "csrc")) for name in own)],
+    )
+    flags = [*variant.link_flags]
+    if variant.races:
+        parts += _race_detector()
+        # That source stands in front of functions of torch's, which it names as the linker does.
+        text = re.sub(r'"\s+"', "", (HERE / "race" / "memory.cpp").read_text())
+        flags += [f"-Wl,--wrap={symbol}" for symbol in re.findall(r'"(_ZN\w+)"', text)]
+    return link(parts, *flags)
 
 
 def selftest(sanitized: bool = False) -> Path:

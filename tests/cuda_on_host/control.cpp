@@ -4,6 +4,7 @@
 #include <sstream>
 #include <string>
 
+#include "args/fresh.h"
 #include "args/topk_part.h"
 #include "cuda_on_host.h"
 #include "testing/hooks.h"
@@ -21,6 +22,18 @@ void drop(std::string place) {
   cuda_on_host::race::drop(place);
 }
 
+__global__ void read_kernel(const int64_t* p, int64_t* out) {
+  *out = *p;
+}
+
+// A kernel reads what csrc allocates for kernels to write, before anybody wrote there or after.
+void read_fresh_memory(bool written) {
+  at::Tensor memory = fastprune::fresh({1}, at::kLong, at::kCPU);
+  if (written) memory.zero_();
+  int64_t out = 0;
+  cuda_on_host::run("read_kernel", &read_kernel, 1, 1, 0, memory.const_data_ptr<int64_t>(), &out);
+}
+
 void set_seed(int64_t seed) {
   cuda_on_host::set_seed(static_cast<uint64_t>(seed));
 }
@@ -34,5 +47,6 @@ TORCH_LIBRARY_FRAGMENT(fastprune_cuda_on_host, m) {
   m.def("launched() -> str", &launched);
   m.def("set_seed(int seed) -> ()", &set_seed);
   m.def("drop(str place) -> ()", &drop);
+  m.def("read_fresh_memory(bool written) -> ()", &read_fresh_memory);
   fastprune::define_test_hooks([&](const char* name, auto hook) { m.def(name, hook); });
 }

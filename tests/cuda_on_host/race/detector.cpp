@@ -34,7 +34,6 @@ std::string name_of(uint8_t kind) {
 void Detector::begin_launch(unsigned block_threads) {
   shadow_.begin_launch();
   carried_.clear();
-  shared_.clear();
   reported_.clear();
   reports_.clear();
   block_threads_ = block_threads;
@@ -46,6 +45,8 @@ std::string Detector::end_launch() {
   std::string text;
   for (const std::string& report : reports_) text += (text.empty() ? "" : "; ") + report;
   reports_.clear();
+  for (const auto& [begin, variable] : shared_) written_.release(begin);
+  shared_.clear();
   return text;
 }
 
@@ -231,8 +232,22 @@ void Detector::access(Observer& thread, uintptr_t begin, size_t bytes, uint8_t k
   }
 }
 
+void Detector::use(const Observer& thread, uintptr_t begin, size_t bytes, bool reads, bool writes,
+                   const void* pc) {
+  if (is_on_stack(begin)) return;
+  const size_t unwritten = reads ? written_.unwritten(begin, bytes) : 0;
+  // A copy of a struct reads its padding, too, which nobody writes.
+  if (unwritten > 0 && (unwritten == bytes || shared_variable(begin) == nullptr) &&
+      reports_.size() < kMostReports && reported_.insert({0, offset_in_library(pc)}).second) {
+    reports_.push_back("read of " + where(begin) + " that nobody wrote, by " +
+                       who(thread.warp, thread.lane) + " at " + line_at(offset_in_library(pc)));
+  }
+  if (writes) written_.write(begin, bytes);
+}
+
 void Detector::forget(uintptr_t begin, size_t bytes, const char* name) {
   shared_[begin] = {bytes, name};
+  written_.allocate(begin, bytes);
   // Guards lie between shared variables, so none shares a cell with another.
   for (uintptr_t at = begin / 8 * 8; at < begin + bytes; at += 8) shadow_.cell(at).count = 0;
   for (auto it = carried_.begin(); it != carried_.end();) {
@@ -242,12 +257,19 @@ void Detector::forget(uintptr_t begin, size_t bytes, const char* name) {
 
 // ---- reports ----
 
+// That which an address is in.
+const Detector::Shared::value_type* Detector::shared_variable(uintptr_t address) const {
+  const auto next = shared_.upper_bound(address);
+  if (next == shared_.begin()) return nullptr;
+  const auto& variable = *std::prev(next);
+  return address - variable.first < variable.second.first ? &variable : nullptr;
+}
+
 std::string Detector::where(uintptr_t address) const {
-  auto next = shared_.upper_bound(address);
-  if (next == shared_.begin()) return "global memory";
-  const auto& [begin, variable] = *--next;
-  if (address - begin >= variable.first) return "global memory";
-  return "shared '" + std::string(variable.second) + "' + " + std::to_string(address - begin);
+  const auto* variable = shared_variable(address);
+  if (variable == nullptr) return "global memory";
+  return "shared '" + std::string(variable->second.second) + "' + " +
+         std::to_string(address - variable->first);
 }
 
 std::string Detector::who(uint32_t warp, uint32_t lane) const {
@@ -303,19 +325,22 @@ void fence(Scope scope, const Site& site) {
 }
 void read(const void* p, size_t bytes) {
   if (running == nullptr) return;
-  detector.access(*running, reinterpret_cast<uintptr_t>(p), bytes, kRead,
-                  __builtin_return_address(0));
+  const auto address = reinterpret_cast<uintptr_t>(p);
+  detector.access(*running, address, bytes, kRead, __builtin_return_address(0));
+  detector.use(*running, address, bytes, true, false, __builtin_return_address(0));
 }
 void write(void* p, size_t bytes) {
   if (running == nullptr) return;
-  detector.access(*running, reinterpret_cast<uintptr_t>(p), bytes, kWrite,
-                  __builtin_return_address(0));
+  const auto address = reinterpret_cast<uintptr_t>(p);
+  detector.access(*running, address, bytes, kWrite, __builtin_return_address(0));
+  detector.use(*running, address, bytes, false, true, __builtin_return_address(0));
 }
 void atomic(void* p, size_t bytes, Scope scope) {
   if (running == nullptr) return;
   const auto address = reinterpret_cast<uintptr_t>(p);
   const uint8_t kind = kWrite | kAtomic | (scope == Scope::kBlock ? kBlockScope : 0);
   detector.access(*running, address, bytes, kind, __builtin_return_address(0));
+  detector.use(*running, address, bytes, true, true, __builtin_return_address(0));
   detector.pass(*running, address, scope, /*reads=*/true, /*writes=*/true);
 }
 void forget(const void* p, size_t bytes, const char* name) {
@@ -323,6 +348,15 @@ void forget(const void* p, size_t bytes, const char* name) {
 }
 void drop(const std::string& place) {
   detector.drop(place);
+}
+void allocated(const void* p, size_t bytes) {
+  detector.written().allocate(reinterpret_cast<uintptr_t>(p), bytes);
+}
+void released(const void* p) {
+  detector.written().release(reinterpret_cast<uintptr_t>(p));
+}
+void written(const void* p, size_t bytes) {
+  detector.written().write(reinterpret_cast<uintptr_t>(p), bytes);
 }
 
 void* map_stack(size_t bytes) {

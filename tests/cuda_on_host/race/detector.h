@@ -1,5 +1,6 @@
-// The race detector: keeps order and shadow memory, and says which accesses race. Kernels run one
-// at a time and on one OS thread (Machine's lock), so nothing here locks.
+// The race detector: keeps order and shadow memory, and says which accesses race and which read
+// what nobody wrote. Kernels run one at a time and on one OS thread (Machine's lock), so nothing
+// here locks.
 #pragma once
 
 #include <cstddef>
@@ -14,6 +15,7 @@
 #include "hooks.h"
 #include "order.h"
 #include "shadow.h"
+#include "written.h"
 
 namespace cuda_on_host::race {
 
@@ -34,6 +36,11 @@ class Detector {
 
   void access(Observer& thread, uintptr_t begin, size_t bytes, uint8_t kind, const void* pc);
 
+  // The same access, which needs written bytes if it reads.
+  void use(const Observer& thread, uintptr_t begin, size_t bytes, bool reads, bool writes,
+           const void* pc);
+  Written& written() { return written_; }
+
   // A relaxed atomic: takes what the variable carries if it reads, and adds to it if it writes. A
   // plain store of a volatile ends what the variable carried.
   void pass(Observer& thread, uintptr_t address, Scope scope, bool reads, bool writes);
@@ -46,15 +53,18 @@ class Detector {
   void access_cell(Observer& thread, uintptr_t at, uint8_t bytes, uint8_t kind, const void* pc);
   void report(const Slot& slot, uint32_t lanes, const Observer& thread, uintptr_t at, uint8_t kind,
               uint32_t pc);
+  using Shared = std::map<uintptr_t, std::pair<size_t, const char*>>;  // first byte: size, name
+  const Shared::value_type* shared_variable(uintptr_t address) const;
   std::string where(uintptr_t address) const;
   std::string who(uint32_t warp, uint32_t lane) const;
 
   static constexpr size_t kMostReports = 4;
 
   Shadow shadow_;
+  Written written_;
   std::vector<Observer> threads_;
   std::unordered_map<uintptr_t, Carried> carried_;
-  std::map<uintptr_t, std::pair<size_t, const char*>> shared_;
+  Shared shared_;
   std::string dropped_;
 
   uint32_t block_threads_ = 0;

@@ -55,6 +55,11 @@ void atomic(void* p, size_t bytes, Scope scope);
 // Shared memory of a new block, or of a variable's first use.
 void forget(const void* p, size_t bytes, const char* name);
 
+// Global memory that kernels write: of it none is written, until the host or a kernel does.
+void allocated(const void* p, size_t bytes);
+void released(const void* p);
+void written(const void* p, size_t bytes);
+
 // A barrier, __syncwarp or fence at this place, "topk/sweep.cuh:128", orders nothing from now on;
 // the schedule still keeps it. None: an empty string.
 void drop(const std::string& place);

@@ -30,6 +30,7 @@ enum Line {
   kReadsPartial,
   kWritesWord,
   kBarrierAtEnd,
+  kReadsUnwritten,
   kLines
 };
 int lines[kLines];
@@ -353,6 +354,84 @@ void test_reduction() {
   expect_lines("two blocks write one word", &reduce<kOneWordByTwoBlocks>, kWritesWord, kWritesWord);
 }
 
+// ---- memory that nobody wrote ----
+
+__global__ void reads_global(Data* d) {
+  if (blockIdx.x == 0 && threadIdx.x == 0) d->out[0] = d->value, AT(kReadsUnwritten);
+}
+__global__ void writes_and_reads_global(Data* d) {
+  if (blockIdx.x != 0 || threadIdx.x != 0) return;
+  d->value = 1;
+  d->out[0] = d->value;
+}
+__global__ void adds_to_global(Data* d) {
+  atomicAdd(&d->flag, 1u);
+}
+__global__ void reads_a_vector(Data* d) {
+  if (blockIdx.x != 0 || threadIdx.x != 0) return;
+  d->bytes[0] = d->bytes[1] = d->bytes[2] = 1;
+  d->out[0] = cuda_on_host::load(reinterpret_cast<const int*>(d->bytes));
+}
+__global__ void reads_shared(Data* d) {
+  FP_SHARED(int[kThreads], slots);
+  if (threadIdx.x != 1) slots[threadIdx.x] = 1;
+  __syncthreads();
+  if (blockIdx.x == 0) d->out[threadIdx.x] = slots[kThreads - 1 - threadIdx.x];
+}
+struct Padded {
+  uint64_t wide;
+  int narrow;
+};
+__global__ void copies_padding(Data* d) {
+  FP_SHARED(Padded, slot);
+  if (threadIdx.x == 0) {
+    slot.wide = 1;
+    slot.narrow = 1;
+  }
+  __syncthreads();
+  const Padded copy = slot;
+  if (blockIdx.x == 0) d->out[threadIdx.x] = copy.narrow;
+}
+
+// What the detector says if none of a kernel's global memory is written before, or all of it.
+std::string report_of_read(const char* name, void (*kernel)(Data*), bool written) {
+  Data data{};
+  cuda_on_host::race::allocated(&data, sizeof data);
+  if (written) cuda_on_host::race::written(&data, sizeof data);
+  std::string report;
+  try {
+    cuda_on_host::run(name, kernel, 2, kThreads, 0, &data);
+  } catch (const cuda_on_host::Fault& fault) {
+    report = fault.what();
+  }
+  cuda_on_host::race::released(&data);
+  return report;
+}
+
+void expect_read(bool reads, const char* name, void (*kernel)(Data*), bool written = false) {
+  const std::string report = report_of_read(name, kernel, written);
+  const bool found = report.find("that nobody wrote") != std::string::npos;
+  check(found == reads, std::string(name) + (reads ? ": not written" : ": written"));
+  if (found != reads) std::printf("      %s\n", report.c_str());
+}
+
+void test_unwritten() {
+  expect_read(true, "reads_global", &reads_global);
+  expect_read(false, "reads_global", &reads_global, true);
+  expect_read(false, "writes_and_reads_global", &writes_and_reads_global);
+  expect_read(true, "adds_to_global", &adds_to_global);
+  expect_read(true, "reads_a_vector", &reads_a_vector);
+  expect_read(true, "reads_shared", &reads_shared);
+  expect_read(false, "copies_padding", &copies_padding);
+  NO_RACE(reads_global);  // memory that the detector was not told of
+
+  const std::string report = report_of_read("reads_global", &reads_global, false);
+  const std::string line = "selftest.cpp:" + std::to_string(lines[kReadsUnwritten]);
+  check(report.find("read of global memory that nobody wrote, by block 0 thread 0 at " + line) !=
+            std::string::npos,
+        "a read of what nobody wrote is reported with its line");
+}
+
 // ---- an edge dropped while the schedule keeps it ----
 
 void test_dropped() {
@@ -374,6 +453,7 @@ int main() {
   test_accesses();
   test_barriers();
   test_reduction();
+  test_unwritten();
   test_dropped();
   std::printf(failures == 0 ? "all well\n" : "%d FAILED\n", failures);
   return failures == 0 ? 0 : 1;
