@@ -1,7 +1,16 @@
 #include "autograd/product.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/mul.h>
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/generated/Functions.h>
+#include <torch/csrc/autograd/python_cpp_function.h>
+
+#include <memory>
+#include <mutex>
+#include <typeinfo>
+#include <utility>
+#include <vector>
 
 #include "dispatch/calls.h"
 #include "dispatch/owned.h"
@@ -10,35 +19,43 @@
 namespace fastprune::autograd {
 namespace {
 
-using torch::autograd::AutogradContext;
+using torch::autograd::Node;
 using torch::autograd::variable_list;
+using torch::autograd::generated::MulBackward0;
 
-// Takes pointers, as Function treats every Tensor argument of forward as a differentiable input.
-class ComputedProduct : public torch::autograd::Function<ComputedProduct> {
- public:
-  static constexpr bool is_traceable = true;  // by compiled autograd: backward uses saved tensors
-
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& t, const at::Tensor* mask,
-                            const at::Tensor* product) {
-    ctx->set_materialize_grads(false);
-    ctx->save_for_backward({*mask});
-    return *product;
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    return {masked_mul_backward(grads[0], ctx->get_saved_variables()[0]), at::Tensor(),
-            at::Tensor()};
+#ifdef _WIN32
+using ProductBackward = MulBackward0;  // whose members torch does not export there
+#else
+// The node of mask * t, so that a graph is what upstream's is: its name, the order of its inputs,
+// what it saves, what compiled autograd makes of it. Only the multiplication is ours.
+struct ProductBackward final : MulBackward0 {
+  variable_list apply(variable_list&& grads) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return {at::Tensor(), masked_mul_backward(grads[0], self_.unpack())};
   }
 };
+#endif
+
+// Edges hold nodes by this: std::shared_ptr, or since torch 2.12 an intrusive one.
+using NodePtr = decltype(torch::autograd::Edge::function);
+
+template <class T>
+std::shared_ptr<T> make_node(const std::shared_ptr<Node>*) {
+  return std::shared_ptr<T>(new T, [](T* node) { deleteNode(node); });
+}
+template <class T>
+c10::intrusive_ptr<T> make_node(const c10::intrusive_ptr<Node>*) {
+  return c10::make_intrusive<T>();
+}
 
 }  // namespace
 
 at::Tensor masked_mul_backward(const at::Tensor& grad, const at::Tensor& mask) {
   if (!grad.defined()) return at::Tensor();
-  if (grad.layout() != at::kStrided) {  // nn.Embedding(sparse=True)
-    return at::mul(grad, mask.to(grad.scalar_type()));
+  const bool is_sparse = grad.layout() != at::kStrided;  // nn.Embedding(sparse=True)
+  if (is_sparse || at::GradMode::is_enabled() || !is_plain_pair(grad, mask)) {
+    return at::mul(grad, mask.to(grad.scalar_type()));  // as ATen's node does
   }
-  if (at::GradMode::is_enabled() || !is_plain_pair(grad, mask)) return call_masked_mul(grad, mask);
   at::AutoDispatchBelowADInplaceOrView below;
   if (grad.requires_grad() || !is_owned_by_one(grad)) return call_masked_mul(grad, mask);
   at::Tensor product = grad;
@@ -47,13 +64,24 @@ at::Tensor masked_mul_backward(const at::Tensor& grad, const at::Tensor& mask) {
 }
 
 void attach_product(const at::Tensor& t, const at::Tensor& mask, at::Tensor& product) {
-  if (at::GradMode::is_enabled() && t.requires_grad()) {
-    product = ComputedProduct::apply(t, &mask, &product);
-  }
+  if (!at::GradMode::is_enabled() || !t.requires_grad()) return;
+  auto node = make_node<ProductBackward>(static_cast<NodePtr*>(nullptr));
+  node->set_next_edges(torch::autograd::collect_next_edges(mask, t));
+  node->self_ = torch::autograd::SavedVariable(mask, /*is_output=*/false);
+  node->self_scalar_type = mask.scalar_type();
+  node->other_scalar_type = t.scalar_type();
+  torch::autograd::set_history(product, NodePtr(std::move(node)));
 }
 
 void attach_products(at::TensorList ts, at::TensorList masks, std::vector<at::Tensor>& products) {
   for (size_t i = 0; i < ts.size(); ++i) attach_product(ts[i], masks[i], products[i]);
+}
+
+void register_python_type() {
+  const NodePtr node = make_node<MulBackward0>(static_cast<NodePtr*>(nullptr));
+  PyObject* wrapped = torch::autograd::functionToPyObject(node);
+  torch::autograd::registerCppFunction(typeid(ProductBackward), Py_TYPE(wrapped));
+  Py_DECREF(wrapped);
 }
 
 }  // namespace fastprune::autograd

@@ -17,4 +17,7 @@ void attach_product(const at::Tensor& t, const at::Tensor& mask, at::Tensor& pro
 // The same for lists; each product can run backward alone.
 void attach_products(at::TensorList ts, at::TensorList masks, std::vector<at::Tensor>& products);
 
+// Has Python take such a grad_fn for one of ATen's. Once, when the module is imported.
+void register_python_type();
+
 }  // namespace fastprune::autograd

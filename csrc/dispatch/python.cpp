@@ -88,13 +88,13 @@ bool is_plain_product(PyObject* t_object, PyObject* mask_object) {
 }
 
 // The mask to multiply with, which the backward will need as it is now. Of a mask of another dtype
-// ATen saves a converted copy, so that the mask itself may change before then; a narrow one is
-// smaller as it is.
+// ATen saves a converted copy, so that the mask itself may change before then; one of a byte is
+// smaller as it is, and kernels take it.
 at::Tensor mask_for_backward(const at::Tensor& t, const at::Tensor& mask) {
   if (t.scalar_type() == mask.scalar_type() || !t.requires_grad() || !at::GradMode::is_enabled()) {
     return mask;
   }
-  return mask.element_size() < t.element_size() ? mask.clone() : mask.to(t.scalar_type());
+  return is_byte_mask(mask.scalar_type()) ? mask.clone() : mask.to(t.scalar_type());
 }
 
 PyObject* py_product_if_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {

@@ -107,7 +107,6 @@ def view(prune: ModuleType, net: Net) -> dict[str, Any]:
         "buffers": dict(net.named_buffers()),
         "attributes": {f"{at}.{name}": getattr(getattr(net, at), name) for at, name in PLACES},
         "layouts": [getattr(getattr(net, at), name).stride() for at, name in PLACES],
-        "in graphs": [getattr(getattr(net, at), name).grad_fn is None for at, name in PLACES],
         "weights of the LSTM": [
             weight is getattr(net.lstm, name)
             for weight, name in zip(
