@@ -6,6 +6,8 @@
 tensor(16.)
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 
 try:
@@ -85,3 +87,13 @@ __all__ += patching.__all__
 __all__ += reporting.__all__
 __all__ += rows.__all__
 __all__ += scored.__all__
+
+if not TYPE_CHECKING:  # which would take any name for one of ours
+
+    def __getattr__(name):
+        """What upstream's module has besides, such as the names that it imports."""
+        from torch.nn.utils import prune as upstream
+
+        if name not in vars(upstream):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(upstream, name)

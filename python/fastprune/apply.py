@@ -275,7 +275,8 @@ def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, prun
                 f"expected {name} to be a parameter of {type(module).__name__}, got one of another "
                 "module, which that shows as its own: prune that module"
             )
-        raise TypeError(f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}")
+        kind = KeyError if orig is None and name not in module._parameters else TypeError
+        raise kind(f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}")
     # torch's error for a shape that is asked for, or for a mask that is made
     if type(orig) is not nn.Parameter and is_lazy(orig):
         raise no_shape(orig, module, name, ValueError if scores is None else RuntimeError)

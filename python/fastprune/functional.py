@@ -19,7 +19,15 @@ from .container import PruningContainer
 from .dtensors import DTENSOR
 from .keywords import MISSING, choose_factors, has_keywords, passed
 from .lazy import no_shape
-from .lookup import IN_PLACE, SUSPENDED, is_in_place, pairs_of, parameters_of
+from .lookup import (
+    IN_PLACE,
+    SUSPENDED,
+    is_in_place,
+    not_a_module,
+    pairs_of,
+    parameters_of,
+    pruning_hooks,
+)
 from .masking import forget, let_go
 from .methods import (
     CustomFromMask,
@@ -56,7 +64,6 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 #: Upstream's own, which under `patch` are not what its module has.
 _REMOVE: Any = upstream.remove
-_IS_PRUNED: Any = upstream.is_pruned
 
 
 def identity(module: _Module, name: str, *, replace: bool = False) -> _Module:
@@ -309,8 +316,11 @@ def remove(module: _Module, name: str) -> _Module:
 
     Raises:
         ValueError: nothing prunes a tensor of that name.
+        AttributeError: it is no module.
         RuntimeError: it has other parametrizations than its mask.
     """
+    if not hasattr(module, "_forward_pre_hooks"):
+        raise not_a_module(module, "_forward_pre_hooks")
     if find_masked(module, name) is not None:
         remove_masked(module, name)
         return module
@@ -344,17 +354,17 @@ def is_pruned(module: nn.Module) -> bool:
     Raises:
         AttributeError: it is no module.
     """
-    if any(_is_pruned_otherwise(m) for m in module.modules()):
-        return True
-    result: bool = _IS_PRUNED(module)
-    return result
-
-
-def _is_pruned_otherwise(module: nn.Module) -> bool:
-    """Whether a tensor of the module itself is pruned, and by no hook that is registered."""
-    if is_cached(module):
-        return bool(module.__dict__[SUSPENDED].hooks)
-    return IN_PLACE in module.__dict__ or bool(masks_in(module))
+    for _, each in module.named_modules():
+        if each._forward_pre_hooks and pruning_hooks(each):
+            return True
+        if SUSPENDED in each.__dict__:
+            if each.__dict__[SUSPENDED].hooks:
+                return True
+        elif IN_PLACE in each.__dict__:
+            return True
+        if "parametrizations" in each._modules and masks_in(each):
+            return True
+    return False
 
 
 def custom_from_mask(module: _Module, name: str, mask: Tensor, *, replace: bool = False) -> _Module:
@@ -614,6 +624,10 @@ def _scores_of(
         param = current(module, name)
         if is_lazy(param):
             raise no_shape(param, module, name)
+        if not isinstance(param, Tensor):  # as the bias of a layer that has none
+            raise AttributeError(
+                f"expected {name} of {module} to be a Parameter, got {type(param).__name__}"
+            )
         score = given.get((module, name))
         if score is None:
             score = original_of(module, name) if ranks_original(method) else param

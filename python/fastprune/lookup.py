@@ -52,6 +52,11 @@ def pairs_of(op: str, parameters: Any) -> list[tuple[nn.Module, str]]:
                 f"{op}(): expected parameters to be (module, name) pairs, got "
                 f"{type(pair).__name__} at index {i}"
             ) from None
+        if not isinstance(name, str):  # named_parameters(), say
+            raise TypeError(
+                f"{op}(): expected parameters to be (module, name) pairs, got "
+                f"({type(module).__name__}, {type(name).__name__}) at index {i}"
+            )
         pairs.append((module, name))
     return pairs
 
@@ -60,11 +65,21 @@ def parameters_of(pairs: Iterable[tuple[nn.Module, str]]) -> list[Any]:
     """The unpruned parameter of each pair; None if it has none, which apply will report."""
     found = []
     for module, name in pairs:
-        parameters = module._parameters
+        parameters = getattr(module, "_parameters", None)
+        if parameters is None:
+            raise not_a_module(module, "_parameters")
         if not hasattr(parameters, "get"):
             raise compiled_by_jit(module)
         found.append(parameters.get(name + "_orig", parameters.get(name)))
     return found
+
+
+def not_a_module(found: Any, without: str) -> AttributeError:
+    """What is wrong with something that has no such attribute."""
+    kind = type(found).__name__
+    return AttributeError(
+        f"expected a torch.nn.Module, got a {kind!r} object, which has no {without!r}"
+    )
 
 
 def compiled_by_jit(module: nn.Module) -> Exception:

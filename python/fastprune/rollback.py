@@ -10,7 +10,7 @@ from torch import nn
 
 from .derived import set_class
 from .fsdp2 import MANAGED
-from .lookup import IN_PLACE, SUSPENDED, compiled_by_jit, pruning_hooks
+from .lookup import IN_PLACE, SUSPENDED, compiled_by_jit, not_a_module, pruning_hooks
 from .parametrization import masks_in
 from .reading import READ_BY_PARENT
 from .slots import has_own_setattr
@@ -37,16 +37,15 @@ class transaction:
         self.after: list[Callable[[], None]] | None = None
         before = self.before
         for module in modules:
-            attributes = module.__dict__
+            attributes = getattr(module, "__dict__", None)
+            if attributes is None:
+                raise not_a_module(module, _HOLDERS[0])
             before.append((attributes, attributes.copy()))
             for name in _HOLDERS:
                 try:
                     holder = attributes[name]
                 except KeyError:
-                    kind = type(module).__name__
-                    raise AttributeError(
-                        f"expected a torch.nn.Module, got a {kind!r} object, which has no {name!r}"
-                    ) from None
+                    raise not_a_module(module, name) from None
                 if not hasattr(holder, "copy"):
                     raise compiled_by_jit(module)
                 before.append((holder, holder.copy() if holder else ()))

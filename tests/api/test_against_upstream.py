@@ -374,13 +374,11 @@ def test_classes_inherit_from_upstreams(cls: str) -> None:
 
 
 def test_every_name_of_upstream_is_there() -> None:
-    names = [
-        n
-        for n, value in vars(upstream).items()
-        if getattr(value, "__module__", None) == upstream.__name__
-    ]
-    assert len(names) > 20
-    assert [n for n in names if not hasattr(fastprune, n)] == []
+    assert len(vars(upstream)) > 30
+    assert [n for n in vars(upstream) if not hasattr(fastprune, n)] == []
+    assert fastprune.Iterable is upstream.Iterable  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="module 'fastprune' has no attribute 'iterable'"):
+        fastprune.iterable  # type: ignore[attr-defined]  # noqa: B018
 
 
 FUNCTIONS = [
@@ -495,3 +493,49 @@ def test_arguments_of_other_types(call: Callable[[Any], Any], message: str) -> N
         call(upstream)
     with pytest.raises(theirs.type, match=message):
         call(fastprune)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        pytest.param(
+            lambda: fastprune.global_unstructured(
+                nn.Linear(2, 2).named_parameters(),  # type: ignore[arg-type]
+                fastprune.L1Unstructured,
+                amount=1,
+            ),
+            TypeError,
+            r"\(module, name\) pairs, got \(str, Parameter\) at index 0",
+            id="named parameters",
+        ),
+        pytest.param(
+            lambda: fastprune.global_unstructured(
+                [("0", "weight")],  # type: ignore[list-item]
+                fastprune.L1Unstructured,
+                amount=1,
+            ),
+            AttributeError,
+            "expected a torch.nn.Module, got a 'str' object",
+            id="a name as module",
+        ),
+        pytest.param(
+            lambda: fastprune.global_unstructured(
+                [(nn.Linear(2, 2, bias=False), "bias")], fastprune.L1Unstructured, amount=1
+            ),
+            AttributeError,
+            r"expected bias of Linear\(.*\) to be a Parameter, got NoneType",
+            id="no bias",
+        ),
+        pytest.param(
+            lambda: fastprune.remove((nn.Linear(2, 2), "weight"), "weight"),  # type: ignore[type-var]
+            AttributeError,
+            "expected a torch.nn.Module, got a 'tuple' object",
+            id="remove of a pair",
+        ),
+    ],
+)
+def test_what_is_no_module_or_parameter(
+    call: Callable[[], object], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        call()

@@ -825,9 +825,33 @@ for _title, _make in LAZY.items():
         )
 
 
+def with_attribute(module: nn.Module, name: str, value: Any) -> nn.Module:
+    setattr(module, name, value)
+    return module
+
+
 ERRORS: dict[str, Callable[[ModuleType], Any]] = {
     "a name that is nothing": lambda p: p.l1_unstructured(nn.Linear(4, 3), "nothing", 1),
     "a bias that is None": lambda p: p.l1_unstructured(nn.Linear(4, 3, bias=False), "bias", 1),
+    "a bias that is None, as an attribute": lambda p: p.l1_unstructured(
+        with_attribute(nn.Linear(4, 3), "gain", None), "gain", 1
+    ),
+    "a tensor that is no parameter": lambda p: p.l1_unstructured(
+        with_attribute(nn.Linear(4, 3), "gain", torch.ones(3)), "gain", 1
+    ),
+    "a bias that is None, globally": lambda p: p.global_unstructured(
+        [(nn.Linear(4, 3, bias=False), name) for name in ("weight", "bias")],
+        p.L1Unstructured,
+        amount=1,
+    ),
+    "`named_parameters()` as parameters": lambda p: p.global_unstructured(
+        list(nn.Linear(4, 3).named_parameters()), p.L1Unstructured, amount=1
+    ),
+    "names as modules": lambda p: p.global_unstructured(
+        [("0", "weight")], p.L1Unstructured, amount=1
+    ),
+    "`remove` of a pair": lambda p: p.remove((nn.Linear(4, 3), "weight"), "weight"),
+    "`is_pruned` of a pair": lambda p: p.is_pruned((nn.Linear(4, 3), "weight")),
     "a weight of the module that `torch.compile` wrapped": lambda p: p.l1_unstructured(
         torch.compile(nn.Linear(4, 3), backend="eager"), "weight", 1
     ),
