@@ -109,6 +109,14 @@ def random_channels(
     return random_numbers(t.shape[dim], active, amount).to(t.device)
 
 
+def default_device() -> torch.device:
+    """Where :func:`random_numbers` are drawn.
+
+    torch.get_default_device of torch 2.9 fails once torch.set_default_device(None) was called.
+    """
+    return torch.empty(0).device
+
+
 def random_numbers(channels: int, active: Tensor | None, amount: int | float) -> Tensor:
     """The numbers upstream draws for those of some channels that are active, or for all.
 

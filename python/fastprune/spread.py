@@ -24,7 +24,7 @@ from .keywords import has_keywords, said
 from .lookup import parameters_of
 from .patterns import Channels, Entries
 from .ranks import Piece, indices_along
-from .scores import active_channels, channel_norms, random_numbers
+from .scores import active_channels, channel_norms, default_device, random_numbers
 from .sharded import placed
 from .split_norms import norms_of_parts
 
@@ -262,7 +262,7 @@ def _channel_mask(
     if isinstance(method, upstream.LnStructured):
         importance = _norms(method.n, piece, dim, here, exchange)
     else:
-        with exchange.numbers_of_first(torch.get_default_device()):  # as scores.random_channels
+        with exchange.numbers_of_first(default_device()):
             importance = random_numbers(t.shape[dim], active, amount).cpu()
     # One entry for each channel of the whole tensor.
     like = torch.ones(t.shape[dim], 1, device="cpu")

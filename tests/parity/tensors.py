@@ -481,6 +481,16 @@ case("DTensor", "`random_unstructured`")(
 case("DTensor", "`random_structured`")(
     of_dtensor(lambda p, m, mask: p.random_structured(m, "weight", 1, 0))
 )
+
+
+def after_no_default_device(prune: ModuleType, module: nn.Module, mask: Any) -> None:
+    torch.set_default_device(None)
+    prune.random_structured(module, "weight", 1, 0)
+
+
+case("DTensor", "`random_structured` after `torch.set_default_device(None)`")(
+    of_dtensor(after_no_default_device)
+)
 case("DTensor", "`global_unstructured`")(
     of_dtensor(
         lambda p, m, mask: p.global_unstructured([(m, "weight")], p.L1Unstructured, amount=5)

@@ -10,7 +10,7 @@ from torch.utils._device import _device_constructors
 PACKAGE = Path(__file__).resolve().parents[2] / "python" / "fastprune"
 FACTORIES = {function.__name__ for function in _device_constructors()}
 #: Upstream draws the numbers of random_structured on the default device.
-AS_UPSTREAM = {"scores.py": 2}
+AS_UPSTREAM = {"scores.py": 3}
 
 
 def without_device(source: str) -> list[int]:
