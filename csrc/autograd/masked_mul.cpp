@@ -2,6 +2,7 @@
 // ATen's multiplication.
 #include <torch/library.h>
 
+#include "args/elementwise.h"
 #include "autograd/product.h"
 #include "dispatch/calls.h"
 #include "dispatch/fallback.h"
@@ -12,12 +13,14 @@ namespace {
 
 at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
   if (!is_plain_pair(t, mask)) return aten_masked_mul(t, mask);
+  // Converted once, for the kernel and for the backward.
+  const at::Tensor factor = needs_graph(t) ? to_factor(mask, t.scalar_type()) : mask;
   at::Tensor product;
   {
     at::AutoDispatchBelowADInplaceOrView below;
-    product = call_masked_mul(t, mask);
+    product = call_masked_mul(t, factor);
   }
-  attach_product(t, mask, product);
+  attach_product(t, factor, product);
   return product;
 }
 

@@ -1,9 +1,8 @@
-// masked_mul_: plain tensors go to the kernels, all others to ATen's multiplication.
-#include <torch/autograd.h>
+// masked_mul_: plain tensors go to the kernels, all others, and those through which a gradient
+// flows, to ATen's multiplication.
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/library.h>
 
-#include "autograd/product.h"
 #include "dispatch/calls.h"
 #include "dispatch/fallback.h"
 #include "dispatch/plain.h"
@@ -11,33 +10,10 @@
 namespace fastprune::autograd {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-class MaskedMulInplace : public torch::autograd::Function<MaskedMulInplace> {
- public:
-  static at::Tensor forward(AutogradContext* ctx, at::Tensor t, const at::Tensor& mask) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    ctx->mark_dirty({t});
-    ctx->set_materialize_grads(false);
-    ctx->save_for_backward({mask});
-    call_masked_mul_(t, mask);
-    return t;
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    return {masked_mul_backward(grads[0], ctx->get_saved_variables()[0]), at::Tensor()};
-  }
-};
-
 void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
-  if (!is_plain_pair(t, mask)) return aten_masked_mul_(t, mask);
   const bool with_grad = at::GradMode::is_enabled() && t.requires_grad();
-  torch::autograd::check_inplace(t, with_grad);
-  if (with_grad) {
-    MaskedMulInplace::apply(t, mask);
-    return;
-  }
+  if (with_grad || !is_plain_pair(t, mask)) return aten_masked_mul_(t, mask);
+  torch::autograd::check_inplace(t, /*requires_grad=*/false);
   {
     at::AutoDispatchBelowADInplaceOrView below;
     call_masked_mul_(t, mask);

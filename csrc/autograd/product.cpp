@@ -1,6 +1,7 @@
 #include "autograd/product.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/clone.h>
 #include <ATen/ops/mul.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/generated/Functions.h>
@@ -12,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/dtypes.h"
 #include "dispatch/calls.h"
 #include "dispatch/owned.h"
 #include "dispatch/plain.h"
@@ -27,7 +29,8 @@ using torch::autograd::generated::MulBackward0;
 using ProductBackward = MulBackward0;  // whose members torch does not export there
 #else
 // The node of mask * t, so that a graph is what upstream's is: its name, the order of its inputs,
-// what it saves, what compiled autograd makes of it. Only the multiplication is ours.
+// what compiled autograd makes of it. The multiplication is ours, and a mask of a byte is saved as
+// it is.
 struct ProductBackward final : MulBackward0 {
   variable_list apply(variable_list&& grads) override {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -48,6 +51,13 @@ c10::intrusive_ptr<T> make_node(const c10::intrusive_ptr<Node>*) {
   return c10::make_intrusive<T>();
 }
 
+// What the backward multiplies by. Of a mask of another dtype ATen saves a converted copy, so that
+// the mask itself may change before then; one of a byte is smaller as it is, and kernels take it.
+at::Tensor saved_mask(const at::Tensor& t, const at::Tensor& mask) {
+  if (mask.scalar_type() == t.scalar_type()) return mask;
+  return is_byte_mask(mask.scalar_type()) ? mask.clone() : mask.to(t.scalar_type());
+}
+
 }  // namespace
 
 at::Tensor masked_mul_backward(const at::Tensor& grad, const at::Tensor& mask) {
@@ -63,11 +73,15 @@ at::Tensor masked_mul_backward(const at::Tensor& grad, const at::Tensor& mask) {
   return product;
 }
 
+bool needs_graph(const at::Tensor& t) {
+  return at::GradMode::is_enabled() && t.requires_grad();
+}
+
 void attach_product(const at::Tensor& t, const at::Tensor& mask, at::Tensor& product) {
-  if (!at::GradMode::is_enabled() || !t.requires_grad()) return;
+  if (!needs_graph(t)) return;
   auto node = make_node<ProductBackward>(static_cast<NodePtr*>(nullptr));
   node->set_next_edges(torch::autograd::collect_next_edges(mask, t));
-  node->self_ = torch::autograd::SavedVariable(mask, /*is_output=*/false);
+  node->self_ = torch::autograd::SavedVariable(saved_mask(t, mask), /*is_output=*/false);
   node->self_scalar_type = mask.scalar_type();
   node->other_scalar_type = t.scalar_type();
   torch::autograd::set_history(product, NodePtr(std::move(node)));

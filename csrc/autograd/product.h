@@ -11,7 +11,10 @@ namespace fastprune::autograd {
 // is: weight decay treats a gradient of zeros otherwise than none.
 at::Tensor masked_mul_backward(const at::Tensor& grad, const at::Tensor& mask);
 
-// Attaches a grad_fn to a product that an op computed, if t requires grad.
+// Whether the product of t gets a grad_fn.
+bool needs_graph(const at::Tensor& t);
+
+// Attaches a grad_fn to a product that an op computed, if it gets one.
 void attach_product(const at::Tensor& t, const at::Tensor& mask, at::Tensor& product);
 
 // The same for lists; each product can run backward alone.

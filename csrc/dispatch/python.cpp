@@ -87,16 +87,6 @@ bool is_plain_product(PyObject* t_object, PyObject* mask_object) {
   return t.strides() == mask.strides();
 }
 
-// The mask to multiply with, which the backward will need as it is now. Of a mask of another dtype
-// ATen saves a converted copy, so that the mask itself may change before then; one of a byte is
-// smaller as it is, and kernels take it.
-at::Tensor mask_for_backward(const at::Tensor& t, const at::Tensor& mask) {
-  if (t.scalar_type() == mask.scalar_type() || !t.requires_grad() || !at::GradMode::is_enabled()) {
-    return mask;
-  }
-  return is_byte_mask(mask.scalar_type()) ? mask.clone() : mask.to(t.scalar_type());
-}
-
 PyObject* py_product_if_plain(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(count == 2 || count == 4,
@@ -104,7 +94,7 @@ PyObject* py_product_if_plain(PyObject* /*module*/, PyObject* const* args, Py_ss
                    count, " arguments");
   if (!is_plain_product(args[0], args[1])) Py_RETURN_NONE;
   const at::Tensor& t = THPVariable_Unpack(args[0]);
-  const at::Tensor mask = mask_for_backward(t, THPVariable_Unpack(args[1]));
+  const at::Tensor& mask = THPVariable_Unpack(args[1]);
   at::Tensor product;
   if (count == 4) product = product_in_memory_of(PyDict_GetItem(args[2], args[3]), t, mask);
   if (!product.defined()) {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "args/elementwise.h"
 #include "autograd/product.h"
 #include "cpu/elementwise/masked_mul.h"
 #include "cpu/util/fresh_pages.h"
@@ -48,18 +49,19 @@ at::Tensor product_in_memory_of(PyObject* old, const at::Tensor& t, const at::Te
       !is_held_once(old) || !can_hold_product(THPVariable_Unpack(old), t)) {
     return at::Tensor();
   }
-  const bool needs_grad = at::GradMode::is_enabled() && t.requires_grad();
-  if (needs_grad && (t.is_inference() || mask.is_inference() || !can_attach())) {
+  const bool needs_graph = autograd::needs_graph(t);
+  if (needs_graph && (t.is_inference() || mask.is_inference() || !can_attach())) {
     return at::Tensor();
   }
+  const at::Tensor factor = needs_graph ? to_factor(mask, t.scalar_type()) : mask;
   // A tensor of its own, without the old one's graph, hooks and version.
   at::Tensor product(THPVariable_Unpack(old).unsafeGetTensorImpl()->shallow_copy_and_detach(
       /*version_counter=*/0, /*allow_tensor_metadata_change=*/true));
   {
     RECORD_FUNCTION("fastprune::masked_mul", std::vector<c10::IValue>({t, mask}));
-    cpu::masked_mul_out(t, mask, product);
+    cpu::masked_mul_out(t, factor, product);
   }
-  if (needs_grad) autograd::attach_product(t, mask, product);
+  autograd::attach_product(t, factor, product);
   return product;
 }
 

@@ -88,12 +88,12 @@ __all__ += reporting.__all__
 __all__ += rows.__all__
 __all__ += scored.__all__
 
-if not TYPE_CHECKING:  # which would take any name for one of ours
+if not TYPE_CHECKING:  # a type checker would then accept any name
 
     def __getattr__(name):
         """What upstream's module has besides, such as the names that it imports."""
         from torch.nn.utils import prune as upstream
 
-        if name not in vars(upstream):
+        if name not in vars(upstream) or name.startswith("__"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(upstream, name)

@@ -275,6 +275,11 @@ def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, prun
                 f"expected {name} to be a parameter of {type(module).__name__}, got one of another "
                 "module, which that shows as its own: prune that module"
             )
+        if hasattr(module, name + "_orig"):  # a wrapper that shows those of a pruned module
+            raise KeyError(
+                f"attribute '{name}_orig' already exists: {type(module).__name__} shows another "
+                "module's as its own; prune that module"
+            )
         kind = KeyError if orig is None and name not in module._parameters else TypeError
         raise kind(f"expected {name} of {module} to be a Parameter, got {type(orig).__name__}")
     # torch's error for a shape that is asked for, or for a mask that is made

@@ -21,12 +21,12 @@ from .keywords import MISSING, choose_factors, has_keywords, passed
 from .lazy import no_shape
 from .lookup import (
     IN_PLACE,
+    KINDS,
     SUSPENDED,
     is_in_place,
     not_a_module,
     pairs_of,
     parameters_of,
-    pruning_hooks,
 )
 from .masking import forget, let_go
 from .methods import (
@@ -355,14 +355,16 @@ def is_pruned(module: nn.Module) -> bool:
         AttributeError: it is no module.
     """
     for _, each in module.named_modules():
-        if each._forward_pre_hooks and pruning_hooks(each):
+        hooks = each._forward_pre_hooks.values()  # an attribute, which another object may lend
+        if hooks and any(isinstance(hook, KINDS) for hook in hooks):
             return True
-        if SUSPENDED in each.__dict__:
-            if each.__dict__[SUSPENDED].hooks:
+        attributes = getattr(each, "__dict__", {})
+        if SUSPENDED in attributes:
+            if attributes[SUSPENDED].hooks:
                 return True
-        elif IN_PLACE in each.__dict__:
+        elif IN_PLACE in attributes:
             return True
-        if "parametrizations" in each._modules and masks_in(each):
+        if "parametrizations" in attributes.get("_modules", ()) and masks_in(each):
             return True
     return False
 

@@ -57,6 +57,8 @@ def pairs_of(op: str, parameters: Any) -> list[tuple[nn.Module, str]]:
                 f"{op}(): expected parameters to be (module, name) pairs, got "
                 f"({type(module).__name__}, {type(name).__name__}) at index {i}"
             )
+        if not hasattr(module, "_parameters"):
+            raise not_a_module(module, "_parameters")
         pairs.append((module, name))
     return pairs
 
@@ -65,9 +67,7 @@ def parameters_of(pairs: Iterable[tuple[nn.Module, str]]) -> list[Any]:
     """The unpruned parameter of each pair; None if it has none, which apply will report."""
     found = []
     for module, name in pairs:
-        parameters = getattr(module, "_parameters", None)
-        if parameters is None:
-            raise not_a_module(module, "_parameters")
+        parameters = module._parameters
         if not hasattr(parameters, "get"):
             raise compiled_by_jit(module)
         found.append(parameters.get(name + "_orig", parameters.get(name)))

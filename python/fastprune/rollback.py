@@ -46,6 +46,8 @@ class transaction:
                     holder = attributes[name]
                 except KeyError:
                     raise not_a_module(module, name) from None
+                if holder is None:
+                    raise not_a_module(module, name)
                 if not hasattr(holder, "copy"):
                     raise compiled_by_jit(module)
                 before.append((holder, holder.copy() if holder else ()))

@@ -258,7 +258,9 @@ def build(variant: Variant | None = None) -> Path:
         parts += _race_detector()
         # That source stands in front of functions of torch's, which it names as the linker does.
         text = re.sub(r'"\s+"', "", (HERE / "race" / "memory.cpp").read_text())
-        flags += [f"-Wl,--wrap={symbol}" for symbol in re.findall(r'"(_ZN\w+)"', text)]
+        symbols = re.findall(r'"(_ZN\w+)"', text)
+        assert len(symbols) == text.count("IN_FRONT_OF(") - 1, symbols
+        flags += [f"-Wl,--wrap={symbol}" for symbol in symbols]
     return link(parts, *flags)
 
 

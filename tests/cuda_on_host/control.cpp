@@ -1,4 +1,5 @@
 // Operators by which tests control the emulator, in the library that the kernels register in.
+#include <ATen/ops/ones.h>
 #include <torch/library.h>
 
 #include <sstream>
@@ -26,10 +27,13 @@ __global__ void read_kernel(const int64_t* p, int64_t* out) {
   *out = *p;
 }
 
-// A kernel reads what csrc allocates for kernels to write, before anybody wrote there or after.
-void read_fresh_memory(bool written) {
-  at::Tensor memory = fastprune::fresh({1}, at::kLong, at::kCPU);
-  if (written) memory.zero_();
+// A kernel reads what csrc allocates for kernels to write: before anybody wrote there, or after an
+// operator of torch's did.
+void read_fresh_memory(bool strided, std::string written_by) {
+  at::Tensor memory = strided ? fastprune::fresh_strided({1}, {1}, at::kLong, at::kCPU)
+                              : fastprune::fresh({1}, at::kLong, at::kCPU);
+  if (written_by == "zero_") memory.zero_();
+  if (written_by == "copy_") memory.copy_(at::ones({1}, at::kLong));
   int64_t out = 0;
   cuda_on_host::run("read_kernel", &read_kernel, 1, 1, 0, memory.const_data_ptr<int64_t>(), &out);
 }
@@ -47,6 +51,6 @@ TORCH_LIBRARY_FRAGMENT(fastprune_cuda_on_host, m) {
   m.def("launched() -> str", &launched);
   m.def("set_seed(int seed) -> ()", &set_seed);
   m.def("drop(str place) -> ()", &drop);
-  m.def("read_fresh_memory(bool written) -> ()", &read_fresh_memory);
+  m.def("read_fresh_memory(bool strided, str written_by) -> ()", &read_fresh_memory);
   fastprune::define_test_hooks([&](const char* name, auto hook) { m.def(name, hook); });
 }

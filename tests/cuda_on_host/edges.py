@@ -71,10 +71,10 @@ def _report(target: kernel_cases.Target, families: tuple[str, ...]) -> str:
     return ""
 
 
-def of_fresh_memory(written: bool) -> str:
+def of_fresh_memory(strided: bool, written_by: str) -> str:
     """The report about a read of what csrc allocates for kernels to write, or an empty string."""
     try:
-        build.namespace().read_fresh_memory(written)
+        build.namespace().read_fresh_memory(strided, written_by)
     except RuntimeError as error:
         return str(error).splitlines()[0]
     return ""
@@ -128,7 +128,11 @@ def main() -> None:
         "clean": clean(),
         "launched": sorted(build.launched()),
         "dropped": dropped(),
-        "fresh memory": [of_fresh_memory(written) for written in (False, True)],
+        "fresh memory": {
+            f"{'strided' if strided else 'contiguous'} {by}": of_fresh_memory(strided, by)
+            for strided in (False, True)
+            for by in ("nobody", "zero_", "copy_")
+        },
     }
     if options.json:
         print(json.dumps(found))

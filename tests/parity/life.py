@@ -852,6 +852,9 @@ ERRORS: dict[str, Callable[[ModuleType], Any]] = {
     ),
     "`remove` of a pair": lambda p: p.remove((nn.Linear(4, 3), "weight"), "weight"),
     "`is_pruned` of a pair": lambda p: p.is_pruned((nn.Linear(4, 3), "weight")),
+    "a weight of a pruned module that `torch.compile` wrapped": lambda p: p.l1_unstructured(
+        torch.compile(p.l1_unstructured(nn.Linear(4, 3), "weight", 1), backend="eager"), "weight", 1
+    ),
     "a weight of the module that `torch.compile` wrapped": lambda p: p.l1_unstructured(
         torch.compile(nn.Linear(4, 3), backend="eager"), "weight", 1
     ),

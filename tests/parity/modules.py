@@ -462,3 +462,36 @@ def _(prune: ModuleType) -> Any:
     with torch.no_grad():
         layer(X)
     return copy.deepcopy(layer)(X)
+
+
+class Proxy(nn.Module):
+    """Shows the attributes of another module, its hooks, too."""
+
+    def __init__(self, shown: nn.Module) -> None:
+        super().__init__()
+        self.__dict__["shown"] = shown
+        del self.__dict__["_forward_pre_hooks"]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["shown"], name)
+
+
+class Walked:
+    """Is no module, but has what `is_pruned` asks for."""
+
+    __slots__ = ("_forward_pre_hooks",)
+
+    def __init__(self, hooks: dict[int, Any]) -> None:
+        self._forward_pre_hooks = hooks
+
+    def named_modules(self) -> Any:
+        return [("", self)]
+
+
+@case("modules of users", "`is_pruned` of what is no ordinary module")
+def _(prune: ModuleType) -> Any:
+    layer = nn.Linear(4, 3)
+    before = prune.is_pruned(Proxy(layer))
+    prune.l1_unstructured(layer, "weight", 1)
+    hooks = dict(layer._forward_pre_hooks)
+    return before, prune.is_pruned(Proxy(layer)), [prune.is_pruned(Walked(h)) for h in ({}, hooks)]

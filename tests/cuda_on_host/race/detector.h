@@ -1,6 +1,6 @@
 // The race detector: keeps order and shadow memory, and says which accesses race and which read
 // what nobody wrote. Kernels run one at a time and on one OS thread (Machine's lock), so nothing
-// here locks.
+// here locks but Written, as any thread may allocate.
 #pragma once
 
 #include <cstddef>
@@ -72,7 +72,7 @@ class Detector {
   uint32_t block_ = 0;
   Clock floor_ = 0;
 
-  std::set<std::pair<uint32_t, uint32_t>> reported_;  // pairs of places
+  std::set<std::pair<uint32_t, uint32_t>> reported_;  // pairs of places; 0 and one for a read
   std::vector<std::string> reports_;
 };
 

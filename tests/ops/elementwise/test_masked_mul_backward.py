@@ -183,7 +183,7 @@ def test_twice_differentiable(pair: tuple[Tensor, Tensor]) -> None:
 def test_the_graph_is_that_of_a_product_of_aten(pair: tuple[Tensor, Tensor]) -> None:
     t, mask = pair
     node: Any = fastprune.ops.masked_mul(t, mask).grad_fn
-    aten: Any = (mask * t).grad_fn
+    aten: Any = (mask.to(t.dtype) * t).grad_fn
     assert type(node) is type(aten)
     assert node.name() == "MulBackward0"
     (to_mask, _), (to_t, _) = node.next_functions
@@ -213,6 +213,18 @@ def test_a_mask_that_was_changed(pair: tuple[Tensor, Tensor]) -> None:
     else:  # of which a copy is saved
         product.sum().backward()
         assert torch.equal(t.grad, expected)  # type: ignore[arg-type]
+
+
+def test_masks_of_a_list_that_were_changed(pair: tuple[Tensor, Tensor]) -> None:
+    t, mask = pair
+    expected = 1.0 * mask
+    masks = [mask.bool().clone(), mask.half()]
+    products = fastprune.ops.masked_muls([t, t], masks)
+    for one in masks:
+        one.zero_()
+    for product in products:
+        (grad,) = torch.autograd.grad(product.sum(), t)
+        assert torch.equal(grad, expected)
 
 
 def test_layout(device: str) -> None:
