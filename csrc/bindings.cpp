@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "autograd/product.h"
 #include "common/keys.h"
 #include "common/selection.h"
 #include "cpu/elementwise/pack.h"
@@ -101,7 +100,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "Native part of fastprune. Importing it registers torch.ops.fastprune.";
   m.def("build_info", &build_info, "What this build was made with.");
   PyModule_AddFunctions(m.ptr(), python_functions());
-  autograd::register_python_type();
+  register_product_nodes();
   m.def("pack", &cpu::pack, py::arg("mask"), py::call_guard<py::gil_scoped_release>(),
         "Of a plain mask on the CPU: the packed mask, and whether all entries are 0 or 1.");
   m.def("_rank_key", &rank_key_of, py::arg("format"), py::arg("bits"), py::arg("largest") = false);

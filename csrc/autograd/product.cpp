@@ -5,11 +5,9 @@
 #include <ATen/ops/mul.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/generated/Functions.h>
-#include <torch/csrc/autograd/python_cpp_function.h>
 
 #include <memory>
 #include <mutex>
-#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -38,9 +36,6 @@ struct ProductBackward final : MulBackward0 {
   }
 };
 #endif
-
-// Edges hold nodes by this: std::shared_ptr, or since torch 2.12 an intrusive one.
-using NodePtr = decltype(torch::autograd::Edge::function);
 
 template <class T>
 std::shared_ptr<T> make_node(const std::shared_ptr<Node>*) {
@@ -91,11 +86,12 @@ void attach_products(at::TensorList ts, at::TensorList masks, std::vector<at::Te
   for (size_t i = 0; i < ts.size(); ++i) attach_product(ts[i], masks[i], products[i]);
 }
 
-void register_python_type() {
-  const NodePtr node = make_node<MulBackward0>(static_cast<NodePtr*>(nullptr));
-  PyObject* wrapped = torch::autograd::functionToPyObject(node);
-  torch::autograd::registerCppFunction(typeid(ProductBackward), Py_TYPE(wrapped));
-  Py_DECREF(wrapped);
+NodePtr aten_product_node() {
+  return make_node<MulBackward0>(static_cast<NodePtr*>(nullptr));
+}
+
+const std::type_info& product_node_type() {
+  return typeid(ProductBackward);
 }
 
 }  // namespace fastprune::autograd

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <torch/csrc/autograd/edge.h>
 
+#include <typeinfo>
 #include <vector>
 
 namespace fastprune::autograd {
@@ -20,7 +22,11 @@ void attach_product(const at::Tensor& t, const at::Tensor& mask, at::Tensor& pro
 // The same for lists; each product can run backward alone.
 void attach_products(at::TensorList ts, at::TensorList masks, std::vector<at::Tensor>& products);
 
-// Has Python take such a grad_fn for one of ATen's. Once, when the module is imported.
-void register_python_type();
+// Edges hold nodes by this: std::shared_ptr, or in newer releases of torch an intrusive one.
+using NodePtr = decltype(torch::autograd::Edge::function);
+
+// An empty node of ATen's product, and the type of ours, which derives from its type.
+NodePtr aten_product_node();
+const std::type_info& product_node_type();
 
 }  // namespace fastprune::autograd

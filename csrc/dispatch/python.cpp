@@ -4,11 +4,14 @@
 #include <pybind11/gil_safe_call_once.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/PyInterpreter.h>
+#include <torch/csrc/autograd/python_cpp_function.h>
 #include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/utils/object_ptr.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <utility>
 
+#include "autograd/product.h"
 #include "common/dtypes.h"
 #include "dispatch/calls.h"
 #include "dispatch/plain.h"
@@ -106,6 +109,11 @@ PyObject* py_product_if_plain(PyObject* /*module*/, PyObject* const* args, Py_ss
 }
 
 }  // namespace
+
+void register_product_nodes() {
+  const THPObjectPtr aten(torch::autograd::functionToPyObject(autograd::aten_product_node()));
+  torch::autograd::registerCppFunction(autograd::product_node_type(), Py_TYPE(aten.get()));
+}
 
 PyMethodDef* python_functions() {
   static PyMethodDef functions[] = {

@@ -9,4 +9,7 @@ namespace fastprune {
 // every forward of every pruned module, and pybind11's call would take as long as their work.
 PyMethodDef* python_functions();
 
+// Has Python take the grad_fn of our products for one of ATen's. Once, when the module is imported.
+void register_product_nodes();
+
 }  // namespace fastprune

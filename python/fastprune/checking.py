@@ -36,8 +36,8 @@ def check_ranks(model: nn.Module, group: Any = None) -> None:
 
     >>> from torch import distributed as dist
     >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    >>> model = nn.parallel.DistributedDataParallel(nn.Linear(8, 4))
-    >>> m = prune.l1_unstructured(model.module, "weight", amount=0.5)
+    >>> model = nn.Sequential(nn.Linear(8, 4))
+    >>> m = prune.l1_unstructured(model[0], "weight", amount=0.5)
     >>> prune.check_ranks(model)
     >>> dist.destroy_process_group()
 
