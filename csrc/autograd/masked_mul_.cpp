@@ -3,6 +3,7 @@
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/library.h>
 
+#include "autograd/product.h"
 #include "dispatch/calls.h"
 #include "dispatch/fallback.h"
 #include "dispatch/plain.h"
@@ -11,8 +12,7 @@ namespace fastprune::autograd {
 namespace {
 
 void masked_mul_(at::Tensor& t, const at::Tensor& mask) {
-  const bool with_grad = at::GradMode::is_enabled() && t.requires_grad();
-  if (with_grad || !is_plain_pair(t, mask)) return aten_masked_mul_(t, mask);
+  if (needs_graph(t) || !is_plain_pair(t, mask)) return aten_masked_mul_(t, mask);
   torch::autograd::check_inplace(t, /*requires_grad=*/false);
   {
     at::AutoDispatchBelowADInplaceOrView below;

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "common/dtypes.h"
+#include "args/elementwise.h"
 #include "dispatch/calls.h"
 #include "dispatch/owned.h"
 #include "dispatch/plain.h"
@@ -49,8 +49,8 @@ c10::intrusive_ptr<T> make_node(const c10::intrusive_ptr<Node>*) {
 // What the backward multiplies by. Of a mask of another dtype ATen saves a converted copy, so that
 // the mask itself may change before then; one of a byte is smaller as it is, and kernels take it.
 at::Tensor saved_mask(const at::Tensor& t, const at::Tensor& mask) {
-  if (mask.scalar_type() == t.scalar_type()) return mask;
-  return is_byte_mask(mask.scalar_type()) ? mask.clone() : mask.to(t.scalar_type());
+  const at::Tensor factor = to_factor(mask, t.scalar_type());
+  return factor.scalar_type() == t.scalar_type() ? factor : factor.clone();
 }
 
 }  // namespace

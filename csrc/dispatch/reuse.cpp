@@ -49,11 +49,10 @@ at::Tensor product_in_memory_of(PyObject* old, const at::Tensor& t, const at::Te
       !is_held_once(old) || !can_hold_product(THPVariable_Unpack(old), t)) {
     return at::Tensor();
   }
-  const bool needs_graph = autograd::needs_graph(t);
-  if (needs_graph && (t.is_inference() || mask.is_inference() || !can_attach())) {
+  if (autograd::needs_graph(t) && (t.is_inference() || mask.is_inference() || !can_attach())) {
     return at::Tensor();
   }
-  const at::Tensor factor = needs_graph ? to_factor(mask, t.scalar_type()) : mask;
+  const at::Tensor factor = to_factor(mask, t.scalar_type());  // once, for the backward, too
   // A tensor of its own, without the old one's graph, hooks and version.
   at::Tensor product(THPVariable_Unpack(old).unsafeGetTensorImpl()->shallow_copy_and_detach(
       /*version_counter=*/0, /*allow_tensor_metadata_change=*/true));

@@ -24,15 +24,6 @@ if _C.build_info()["torch"].split(".")[:2] != torch.__version__.split(".")[:2]:
         f"{torch.__version__}. Build it anew with: pip install --no-build-isolation ."
     )
 
-from torch.nn.utils.prune import (
-    _compute_norm as _compute_norm,
-    _compute_nparams_toprune as _compute_nparams_toprune,
-    _validate_pruning_amount as _validate_pruning_amount,
-    _validate_pruning_amount_init as _validate_pruning_amount_init,
-    _validate_pruning_dim as _validate_pruning_dim,
-    _validate_structured_pruning as _validate_structured_pruning,
-)
-
 from . import (
     blocks,
     caching,
@@ -91,7 +82,7 @@ __all__ += scored.__all__
 if not TYPE_CHECKING:  # a type checker would then accept any name
 
     def __getattr__(name):
-        """What upstream's module has besides, such as the names that it imports."""
+        """What upstream's module has besides: private functions, and the names that it imports."""
         from torch.nn.utils import prune as upstream
 
         if name not in vars(upstream) or name.startswith("__"):

@@ -487,6 +487,26 @@ def test_remove_and_is_pruned() -> None:
             ),
             r"expected importance_scores of weight of Linear\(.*\) to be a Tensor, got list",
         ),
+        (
+            lambda kind: kind.global_unstructured(
+                list(nn.Linear(2, 2).named_parameters()), kind.L1Unstructured, amount=1
+            ),
+            r"\(module, name\) pairs, got \(str, Parameter\) at index 0",
+        ),
+        (
+            lambda kind: kind.global_unstructured([("0", "weight")], kind.L1Unstructured, amount=1),
+            "expected a torch.nn.Module, got a 'str' object",
+        ),
+        (
+            lambda kind: kind.global_unstructured(
+                [(nn.Linear(2, 2, bias=False), "bias")], kind.L1Unstructured, amount=1
+            ),
+            r"expected bias of Linear\(.*\) to be a Parameter, got NoneType",
+        ),
+        (
+            lambda kind: kind.remove((nn.Linear(2, 2), "weight"), "weight"),
+            "expected a torch.nn.Module, got a 'tuple' object",
+        ),
     ],
 )
 def test_arguments_of_other_types(call: Callable[[Any], Any], message: str) -> None:
@@ -494,49 +514,3 @@ def test_arguments_of_other_types(call: Callable[[Any], Any], message: str) -> N
         call(upstream)
     with pytest.raises(theirs.type, match=message):
         call(fastprune)
-
-
-@pytest.mark.parametrize(
-    ("call", "kind", "message"),
-    [
-        pytest.param(
-            lambda: fastprune.global_unstructured(
-                nn.Linear(2, 2).named_parameters(),  # type: ignore[arg-type]
-                fastprune.L1Unstructured,
-                amount=1,
-            ),
-            TypeError,
-            r"\(module, name\) pairs, got \(str, Parameter\) at index 0",
-            id="named parameters",
-        ),
-        pytest.param(
-            lambda: fastprune.global_unstructured(
-                [("0", "weight")],  # type: ignore[list-item]
-                fastprune.L1Unstructured,
-                amount=1,
-            ),
-            AttributeError,
-            "expected a torch.nn.Module, got a 'str' object",
-            id="a name as module",
-        ),
-        pytest.param(
-            lambda: fastprune.global_unstructured(
-                [(nn.Linear(2, 2, bias=False), "bias")], fastprune.L1Unstructured, amount=1
-            ),
-            AttributeError,
-            r"expected bias of Linear\(.*\) to be a Parameter, got NoneType",
-            id="no bias",
-        ),
-        pytest.param(
-            lambda: fastprune.remove((nn.Linear(2, 2), "weight"), "weight"),  # type: ignore[type-var]
-            AttributeError,
-            "expected a torch.nn.Module, got a 'tuple' object",
-            id="remove of a pair",
-        ),
-    ],
-)
-def test_what_is_no_module_or_parameter(
-    call: Callable[[], object], kind: type[Exception], message: str
-) -> None:
-    with pytest.raises(kind, match=message):
-        call()

@@ -175,6 +175,11 @@ class AnyOrder(RuleBasedStateMachine):
             if difference(after, self.views[upstream]) is not None:
                 self._begin()  # theirs has lost a hook
 
+    def _at(self, place: tuple[str, str], call: Callable[..., Any], seed: int = 0) -> None:
+        """call(prune, module, name) with each library."""
+        at, name = place
+        self._both(lambda prune, net: call(prune, getattr(net, at), name), seed)
+
     @invariant()
     def equal(self) -> None:
         if self.views:
@@ -183,38 +188,26 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(place=places, amount=amounts, seed=seeds, function=st.sampled_from(("l1", "random")))
     def unstructured(self, place: Any, amount: Any, seed: int, function: str) -> None:
-        at, name = place
+        def call(prune: ModuleType, module: nn.Module, name: str) -> None:
+            getattr(prune, f"{function}_unstructured")(module, name, amount)
 
-        def call(prune: ModuleType, net: Net) -> None:
-            getattr(prune, f"{function}_unstructured")(getattr(net, at), name, amount)
-
-        self._both(call, seed)
+        self._at(place, call, seed)
 
     @rule(place=places, amount=amounts, seed=seeds)
     def by_scores(self, place: Any, amount: Any, seed: int) -> None:
-        at, name = place
-
-        def call(prune: ModuleType, net: Net) -> None:
-            module = getattr(net, at)
+        def call(prune: ModuleType, module: nn.Module, name: str) -> None:
             scores = drawn(seed, getattr(module, name))
             prune.l1_unstructured(module, name, amount, importance_scores=scores)
 
-        self._both(call)
+        self._at(place, call)
 
     @rule(place=places, amount=amounts, dim=dims, n=st.sampled_from((1, 2, float("inf"))))
     def ln_structured(self, place: Any, amount: Any, dim: int, n: Any) -> None:
-        at, name = place
-        self._both(
-            lambda prune, net: prune.ln_structured(net.get_submodule(at), name, amount, n, dim)
-        )
+        self._at(place, lambda prune, *tensor: prune.ln_structured(*tensor, amount, n, dim))
 
     @rule(place=places, amount=amounts, dim=dims, seed=seeds)
     def random_structured(self, place: Any, amount: Any, dim: int, seed: int) -> None:
-        at, name = place
-        self._both(
-            lambda prune, net: prune.random_structured(getattr(net, at), name, amount, dim),
-            seed,
-        )
+        self._at(place, lambda prune, *tensor: prune.random_structured(*tensor, amount, dim), seed)
 
     @rule(
         chosen=st.lists(places, min_size=1, unique=True),
@@ -237,29 +230,23 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(place=places, seed=seeds, boolean=st.booleans())
     def custom_from_mask(self, place: Any, seed: int, boolean: bool) -> None:
-        at, name = place
-
-        def call(prune: ModuleType, net: Net) -> None:
-            module = getattr(net, at)
+        def call(prune: ModuleType, module: nn.Module, name: str) -> None:
             mask = drawn(seed, getattr(module, name)) > 0
             prune.custom_from_mask(module, name, mask if boolean else mask.float())
 
-        self._both(call)
+        self._at(place, call)
 
     @rule(place=places)
     def identity(self, place: Any) -> None:
-        at, name = place
-        self._both(lambda prune, net: prune.identity(getattr(net, at), name))
+        self._at(place, lambda prune, *tensor: prune.identity(*tensor))
 
     @rule(place=places)
     def a_method_of_a_user(self, place: Any) -> None:
-        at, name = place
-        self._both(lambda prune, net: METHODS[prune].apply(getattr(net, at), name))
+        self._at(place, lambda prune, *tensor: METHODS[prune].apply(*tensor))
 
     @rule(place=places)
     def remove(self, place: Any) -> None:
-        at, name = place
-        self._both(lambda prune, net: prune.remove(getattr(net, at), name))
+        self._at(place, lambda prune, *tensor: prune.remove(*tensor))
 
     @rule(seed=seeds)
     def train(self, seed: int) -> None:
@@ -300,17 +287,15 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(place=places, seed=seeds, of=st.sampled_from(("_orig", "_mask")))
     def write(self, place: Any, seed: int, of: str) -> None:
         """Weights are rewound, or a mask is replaced."""
-        at, name = place
 
-        def call(prune: ModuleType, net: Net) -> None:
-            module = getattr(net, at)
+        def call(prune: ModuleType, module: nn.Module, name: str) -> None:
             new = drawn(seed, getattr(module, name))
             if of == "_mask":
                 setattr(module, name + of, (new > 0).float())
             else:
                 getattr(module, name + of).data = new
 
-        self._both(call)
+        self._at(place, call)
 
     @rule(assign=st.booleans())
     def load(self, assign: bool) -> None:

@@ -17,9 +17,7 @@ namespace {
 inline void plain(void* p, size_t bytes, uint8_t kind, const void* pc) {
   Observer* thread = running;
   if (thread != nullptr) {
-    const auto address = reinterpret_cast<uintptr_t>(p);
-    detector.access(*thread, address, bytes, kind, pc);
-    detector.use(*thread, address, bytes, kind == kRead, kind == kWrite, pc);
+    detector.access(*thread, reinterpret_cast<uintptr_t>(p), bytes, kind, pc);
   }
 }
 
@@ -29,7 +27,6 @@ inline void relaxed(void* p, size_t bytes, uint8_t kind, const void* pc) {
   if (thread == nullptr) return;
   const auto address = reinterpret_cast<uintptr_t>(p);
   detector.access(*thread, address, bytes, kind | kAtomic, pc);
-  detector.use(*thread, address, bytes, kind == kRead, kind == kWrite, pc);
   detector.pass(*thread, address, Scope::kDevice, kind == kRead, kind == kWrite);
 }
 

@@ -221,28 +221,30 @@ void Detector::access_cell(Observer& thread, uintptr_t at, uint8_t bytes, uint8_
   }
 }
 
-void Detector::access(Observer& thread, uintptr_t begin, size_t bytes, uint8_t kind,
-                      const void* pc) {
+void Detector::expect_written(const Observer& thread, uintptr_t begin, size_t bytes,
+                              const void* pc) {
+  const size_t unwritten = written_.unwritten(begin, bytes);
+  // A copy of a struct reads its padding, too, which nobody writes.
+  const bool is_padding = unwritten < bytes && shared_variable(begin) != nullptr;
+  if (unwritten == 0 || is_padding || reports_.size() == kMostReports) return;
+  const uint32_t place = offset_in_library(pc);
+  if (!reported_.insert({0, place}).second) return;
+  reports_.push_back("read of " + where(begin) + " that nobody wrote, by " +
+                     who(thread.warp, thread.lane) + " at " + line_at(place));
+}
+
+void Detector::access(Observer& thread, uintptr_t begin, size_t bytes, uint8_t kind, const void* pc,
+                      bool updates) {
   if (is_on_stack(begin) || is_of_library(begin)) return;
+  const bool writes = (kind & kWrite) != 0;
+  if (!writes || updates) expect_written(thread, begin, bytes, pc);
+  if (writes) written_.write(begin, bytes);
   for (uintptr_t at = begin, end = begin + bytes; at < end;) {
     const uintptr_t next = std::min(end, at / 8 * 8 + 8);
     const auto mask = static_cast<uint8_t>(((1u << (next - at)) - 1) << at % 8);
     access_cell(thread, at, mask, kind, pc);
     at = next;
   }
-}
-
-void Detector::use(const Observer& thread, uintptr_t begin, size_t bytes, bool reads, bool writes,
-                   const void* pc) {
-  if (is_on_stack(begin)) return;
-  const size_t unwritten = reads ? written_.unwritten(begin, bytes) : 0;
-  // A copy of a struct reads its padding, too, which nobody writes.
-  if (unwritten > 0 && (unwritten == bytes || shared_variable(begin) == nullptr) &&
-      reports_.size() < kMostReports && reported_.insert({0, offset_in_library(pc)}).second) {
-    reports_.push_back("read of " + where(begin) + " that nobody wrote, by " +
-                       who(thread.warp, thread.lane) + " at " + line_at(offset_in_library(pc)));
-  }
-  if (writes) written_.write(begin, bytes);
 }
 
 void Detector::forget(uintptr_t begin, size_t bytes, const char* name) {
@@ -325,22 +327,19 @@ void fence(Scope scope, const Site& site) {
 }
 void read(const void* p, size_t bytes) {
   if (running == nullptr) return;
-  const auto address = reinterpret_cast<uintptr_t>(p);
-  detector.access(*running, address, bytes, kRead, __builtin_return_address(0));
-  detector.use(*running, address, bytes, true, false, __builtin_return_address(0));
+  detector.access(*running, reinterpret_cast<uintptr_t>(p), bytes, kRead,
+                  __builtin_return_address(0));
 }
 void write(void* p, size_t bytes) {
   if (running == nullptr) return;
-  const auto address = reinterpret_cast<uintptr_t>(p);
-  detector.access(*running, address, bytes, kWrite, __builtin_return_address(0));
-  detector.use(*running, address, bytes, false, true, __builtin_return_address(0));
+  detector.access(*running, reinterpret_cast<uintptr_t>(p), bytes, kWrite,
+                  __builtin_return_address(0));
 }
 void atomic(void* p, size_t bytes, Scope scope) {
   if (running == nullptr) return;
   const auto address = reinterpret_cast<uintptr_t>(p);
   const uint8_t kind = kWrite | kAtomic | (scope == Scope::kBlock ? kBlockScope : 0);
-  detector.access(*running, address, bytes, kind, __builtin_return_address(0));
-  detector.use(*running, address, bytes, true, true, __builtin_return_address(0));
+  detector.access(*running, address, bytes, kind, __builtin_return_address(0), /*updates=*/true);
   detector.pass(*running, address, scope, /*reads=*/true, /*writes=*/true);
 }
 void forget(const void* p, size_t bytes, const char* name) {

@@ -34,11 +34,9 @@ class Detector {
   void drop(const std::string& place) { dropped_ = place; }
   Observer& thread(unsigned linear) { return threads_[linear]; }
 
-  void access(Observer& thread, uintptr_t begin, size_t bytes, uint8_t kind, const void* pc);
-
-  // The same access, which needs written bytes if it reads.
-  void use(const Observer& thread, uintptr_t begin, size_t bytes, bool reads, bool writes,
-           const void* pc);
+  // An update reads what it writes.
+  void access(Observer& thread, uintptr_t begin, size_t bytes, uint8_t kind, const void* pc,
+              bool updates = false);
   Written& written() { return written_; }
 
   // A relaxed atomic: takes what the variable carries if it reads, and adds to it if it writes. A
@@ -50,6 +48,7 @@ class Detector {
   uint32_t block_of(const Slot& slot) const { return slot.warp / warps_; }
   uint32_t unordered(const Slot& slot, const Observer& thread) const;
   bool conflicts(const Slot& slot, uint8_t bytes, uint8_t kind) const;
+  void expect_written(const Observer& thread, uintptr_t begin, size_t bytes, const void* pc);
   void access_cell(Observer& thread, uintptr_t at, uint8_t bytes, uint8_t kind, const void* pc);
   void report(const Slot& slot, uint32_t lanes, const Observer& thread, uintptr_t at, uint8_t kind,
               uint32_t pc);
