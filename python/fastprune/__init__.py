@@ -24,6 +24,9 @@ if _C.build_info()["torch"].split(".")[:2] != torch.__version__.split(".")[:2]:
         f"{torch.__version__}. Build it anew with: pip install --no-build-isolation ."
     )
 
+# Now, as a program may put fastprune under that name.
+from torch.nn.utils import prune as _upstream
+
 from . import (
     blocks,
     caching,
@@ -83,8 +86,6 @@ if not TYPE_CHECKING:  # a type checker would then accept any name
 
     def __getattr__(name):
         """What upstream's module has besides: private functions, and the names that it imports."""
-        from torch.nn.utils import prune as upstream
-
-        if name not in vars(upstream) or name.startswith("__"):
+        if name not in vars(_upstream) or name.startswith("__"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(upstream, name)
+        return getattr(_upstream, name)

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -380,6 +381,15 @@ def test_every_name_of_upstream_is_there() -> None:
     assert fastprune.Iterable is upstream.Iterable  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match="module 'fastprune' has no attribute 'iterable'"):
         fastprune.iterable  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_names_of_upstream_where_fastprune_stands_in_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.nn.utils, "prune", fastprune)
+    monkeypatch.setitem(sys.modules, "torch.nn.utils.prune", fastprune)
+    assert fastprune.Iterable is upstream.Iterable  # type: ignore[attr-defined]
+    assert fastprune._compute_norm is upstream._compute_norm  # type: ignore[attr-defined]
 
 
 FUNCTIONS = [
