@@ -52,7 +52,7 @@ VENV := .venv
 CUDA_VENV := .venv-cuda
 CLIENTS_VENV := .venv-clients
 BUILD_TOOLS := setuptools>=77,<82 wheel ninja pybind11 numpy build
-TEST_TOOLS := pytest>=8 pytest-xdist>=3.8 tomli>=2;python_version<"3.11" hypothesis>=6 \
+TEST_TOOLS := pytest>=9 pytest-xdist>=3.8 tomli>=2;python_version<"3.11" hypothesis>=6 \
   expecttest rich>=13 matplotlib>=3.8 onnx>=1.19 onnxscript>=0.5 safetensors>=0.4 pyyaml>=6
 CLIENTS := pytest>=8 expecttest hypothesis>=6 lightning>=2.5 coremltools>=9 \
   transformers>=5 accelerate>=1.10
@@ -158,7 +158,7 @@ races: $(VENV)/.built
 	cd tests && ../$(VENV)/bin/python -m cuda_on_host.edges
 	CI=1 CUDA_ON_HOST_SEEDS=3 CUDA_ON_HOST_RACES=1 $(VENV)/bin/python -m pytest -k cuda_on_host tests/ops $(PYTEST_ARGS)
 	CUDA_ON_HOST_RACES=1 $(VENV)/bin/python -m pytest tests/cuda/test_cuda_on_host_shipped.py \
-	  $(PYTEST_ARGS)
+	  -o faulthandler_timeout=3600 $(PYTEST_ARGS)
 
 ON_HOST_GPU := PYTHONPATH=build/host_gpu/site:tests $(WITH_OTHERS) $(VENV)/bin/python
 REHEARSED := tests/api/test_api_on_devices.py tests/cuda tests/ops
