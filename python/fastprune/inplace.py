@@ -23,6 +23,7 @@ from .dtensors import is_dtensor
 from .hook import applies_as_ours
 from .lookup import IN_PLACE, pruning_hooks
 from .masking import (
+    Entries,
     Entry,
     forget,
     let_go,
@@ -75,8 +76,8 @@ def in_place(
     and :func:`remove` know this form and keep it; :func:`restore` brings the ordinary form back.
     Loading a state dict sets pruned entries to zero again; other writes to the parameter do not,
     after which this is to be called again. Called again, it also takes what has been pruned since,
-    and adds the optimizer. A copy of the model (``deepcopy``, ``pickle``) has this form too, but is
-    to be passed here before it is trained. ``AveragedModel`` averages buffers with
+    and adds the optimizer. A copy of the model (``deepcopy``, ``pickle``) has this form too, as if
+    it had been passed here without an optimizer. ``AveragedModel`` averages buffers with
     ``use_buffers=True``, which masks are.
 
     >>> model = prune.l1_unstructured(nn.Linear(8, 4), "weight", amount=0.75)
@@ -224,7 +225,7 @@ def add_method(
         selected = select(hook, ranked, scores, mask, t, t, repeated=True)
     new = _as_bool(selected[0], module, name)
     module.register_buffer(name + "_mask", packed(new) if entry.bits else new, entry.persistent)
-    module.__dict__[IN_PLACE] = {**entries, name: entry._replace(method=hook)}
+    module.__dict__[IN_PLACE] = Entries(module, {**entries, name: entry._replace(method=hook)})
     after_success(lambda: zero_everything([(module, name)]))
     return hook
 
@@ -296,4 +297,6 @@ def _convert(module: nn.Module, hook: Any, kept: Tensor, *, bits: bool, persiste
     setattr(module, name, detach(module, key, hook))  # an RNN's list of weights, too
     module.register_buffer(name + "_mask", packed(kept) if bits else kept, persistent)
     entries = module.__dict__.get(IN_PLACE, {})
-    module.__dict__[IN_PLACE] = {**entries, name: Entry(hook, bits, persistent, dtype)}
+    module.__dict__[IN_PLACE] = Entries(
+        module, {**entries, name: Entry(hook, bits, persistent, dtype)}
+    )

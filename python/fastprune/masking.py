@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
@@ -32,6 +34,56 @@ class Entry(NamedTuple):
     dtype: torch.dtype
 
 
+class Entries(dict[str, Entry]):
+    """What a module holds under ``IN_PLACE``: by name, what is pruned in place.
+
+    A copy of the module, by ``deepcopy`` or from a pickle, is kept pruned too, as if it had been
+    passed to ``in_place`` without an optimizer. This is the part of the copy that sees to it.
+    """
+
+    def __init__(self, module: nn.Module | None = None, entries: Any = ()) -> None:
+        super().__init__(entries)
+        self.module = _no_module if module is None else weakref.ref(module)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Entries:
+        module = self.module()
+        params = {} if module is None else copy.deepcopy(parameters_of(module), memo)
+        memo[id(self)] = twin = Entries(None, copy.deepcopy(dict(self), memo))
+        twin._watch(memo.get(id(module)), params)
+        return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        module = self.module()
+        # A class with a way of its own may pickle what it holds before itself: no cycle then.
+        ways = type(module).__reduce__, type(module).__reduce_ex__
+        if module is None or ways != (object.__reduce__, object.__reduce_ex__):
+            return Entries, (), (None, {}, dict(self))
+        return Entries, (), (module, parameters_of(module), dict(self))
+
+    def __setstate__(self, state: tuple[Any, dict[str, Any], dict[str, Entry]]) -> None:
+        module, params, entries = state
+        self.update(entries)
+        self._watch(module, params)
+
+    def _watch(self, module: nn.Module | None, params: dict[str, Any]) -> None:
+        """Keep ``module`` pruned, a copy of which nothing is set yet, with these parameters."""
+        if module is None:
+            warnings.warn(
+                "A module that is pruned in place was copied in a way of its own: call "
+                "fastprune.in_place for the copy before it is trained.",
+                stacklevel=3,
+            )
+            return
+        self.module = weakref.ref(module)
+        _install()
+        _modules.add(module)
+        _mask_as_accumulated(module, params)
+
+
+def _no_module() -> None:
+    return None
+
+
 #: A module and the name of a tensor that is pruned in place.
 Pair: TypeAlias = tuple[nn.Module, str]
 
@@ -39,6 +91,11 @@ Pair: TypeAlias = tuple[nn.Module, str]
 def pairs_in(modules: Iterable[nn.Module]) -> list[Pair]:
     """The tensors of these modules that are pruned in place."""
     return [(module, name) for module in modules for name in module.__dict__.get(IN_PLACE, ())]
+
+
+def parameters_of(module: nn.Module) -> dict[str, Any]:
+    """By name, the parameters of ``module`` that are pruned in place."""
+    return {name: module._parameters[name] for name in module.__dict__[IN_PLACE]}
 
 
 def mask_of(module: nn.Module, name: str) -> Tensor:
@@ -56,7 +113,7 @@ def forget(module: nn.Module, name: str) -> None:
     module._non_persistent_buffers_set.discard(name + "_mask")
     entries = {key: value for key, value in module.__dict__[IN_PLACE].items() if key != name}
     if entries:
-        module.__dict__[IN_PLACE] = entries
+        module.__dict__[IN_PLACE] = Entries(module, entries)
     else:
         del module.__dict__[IN_PLACE]
 
@@ -216,10 +273,7 @@ def unwrapped(optimizer: Any) -> Optimizer:
 
 def watch(modules: list[nn.Module], optimizer: Optimizer | None) -> None:
     """Keep what is pruned in place of ``modules`` at zero, from now on."""
-    with _lock:
-        if not _installed:
-            _installed.append(register_optimizer_step_pre_hook(_before_step))
-            _installed.append(register_optimizer_step_post_hook(_after_step))
+    _install()
     _modules.update(modules)
     if optimizer is not None:
         _stepped.update(modules)
@@ -231,7 +285,15 @@ def watch(modules: list[nn.Module], optimizer: Optimizer | None) -> None:
         hooks: Any = module._load_state_dict_post_hooks
         if zero_after_loading not in hooks.values():
             module.register_load_state_dict_post_hook(zero_after_loading)
-        _mask_as_accumulated(module)
+        _mask_as_accumulated(module, parameters_of(module))
+
+
+def _install() -> None:
+    """Have every optimizer's step mask first, if this process does not yet."""
+    with _lock:
+        if not _installed:
+            _installed.append(register_optimizer_step_pre_hook(_before_step))
+            _installed.append(register_optimizer_step_post_hook(_after_step))
 
 
 def _held_by(optimizer: Optimizer) -> list[Pair]:
@@ -281,14 +343,13 @@ def zero_after_loading(module: nn.Module, incompatible_keys: Any) -> None:
     if IN_PLACE in module.__dict__:
         zero_pruned(pairs_in([module]))
         if module in _modules:
-            _mask_as_accumulated(module)
+            _mask_as_accumulated(module, parameters_of(module))
 
 
-def _mask_as_accumulated(module: nn.Module) -> None:
+def _mask_as_accumulated(module: nn.Module, params: dict[str, Any]) -> None:
     """Mask each gradient where no optimizer was given for it, and only there."""
     hooks = _grad_hooks.setdefault(module, {})
-    for name in module.__dict__[IN_PLACE]:
-        param: Any = module._parameters[name]
+    for name, param in params.items():
         if name in hooks and (module in _stepped or hooks[name][1]() is not param):
             hooks.pop(name)[0].remove()
         if module not in _stepped and name not in hooks:

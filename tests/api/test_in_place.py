@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -360,6 +361,82 @@ def test_copies(how: Callable[[Any], Any]) -> None:
     twin.double()
     assert layers.double()(X.double()).dtype == torch.float64
     assert_zero(layers)
+
+
+class CopiedByItsDict(nn.Linear):
+    """As fx's GraphModule is pickled: what it holds is there before it."""
+
+    def __reduce__(self) -> Any:
+        return with_dict, (type(self), self.__dict__)
+
+
+def with_dict(kind: type[nn.Module], attributes: dict[str, Any]) -> nn.Module:
+    module = kind.__new__(kind)
+    module.__dict__.update(attributes)
+    return module
+
+
+def through_a_file(module: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def without_an_optimizer(layers: nn.Module) -> None:
+    loss_of(layers).backward()
+    with torch.no_grad():
+        for p in layers.parameters():
+            p.sub_(0.1 * p.grad)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, through_a_file])
+@pytest.mark.parametrize("given", [True, False])
+@every_form
+def test_a_copy_is_kept_pruned(
+    how: Callable[[Any], Any], given: bool, form: dict[str, Any]
+) -> None:
+    layers = model()
+    optimizer = torch.optim.AdamW(layers.parameters())
+    prune.in_place(layers, optimizer if given else None, **form)
+    step(layers, optimizer)
+    twin = how(how(layers))
+    step(twin, torch.optim.AdamW(twin.parameters()))
+    assert_zero(twin)
+    without_an_optimizer(how(layers))
+    twin = how(layers)
+    without_an_optimizer(twin)
+    assert_zero(twin)
+    twin.load_state_dict({n: p + 1 for n, p in twin.named_parameters()}, strict=False)
+    assert_zero(twin)
+    together, own = how((layers, optimizer))  # with momentum of entries that are pruned now
+    prune.l1_unstructured(together[0], "weight", 0.5)
+    for _ in range(2):
+        step(together, own)
+    assert_zero(together)
+
+
+def test_a_copy_of_an_rnn_is_kept_pruned() -> None:
+    rnn = prune.in_place(prune.l1_unstructured(nn.LSTM(6, 4), "weight_ih_l0", 0.5))
+    twin = pickle.loads(pickle.dumps(nn.Sequential(rnn)))[0]
+    twin(X)[0].sum().backward()
+    weight = twin.weight_ih_l0
+    assert int((weight == 0).sum()) == weight.numel() // 2
+    assert not weight.grad[weight == 0].any()
+    assert weight.grad.any()
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_that_cannot_be_watched_says_so(how: Callable[[Any], Any]) -> None:
+    layer = CopiedByItsDict(6, 4)
+    prune.in_place(prune.l1_unstructured(layer, "weight", 0.5))
+    with pytest.warns(UserWarning, match="call fastprune.in_place for the copy"):
+        twin = how(layer)
+    assert torch.equal(twin(X), layer(X))
+    optimizer = torch.optim.AdamW(twin.parameters())
+    prune.in_place(twin, optimizer)
+    step(twin, optimizer)
+    assert_zero(twin)
 
 
 def test_attention_and_rnns() -> None:
