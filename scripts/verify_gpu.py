@@ -176,6 +176,7 @@ def _sanitize(plan: Plan, deadline: float, tool: str, dtype: str, port: int) -> 
     program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     cases = [sys.executable, "scripts/kernel_cases.py", "--dtype", dtype]
     command = [program, "--tool", tool, "--port", str(port), "--error-exitcode", "3"]
+    command += ["--launch-timeout", "120"]  # of all at once, each of which imports torch first
     if tool == "racecheck":  # which would take all cores for itself
         command += ["--racecheck-num-workers", "1"]
     command += ["--print-limit", "20", *cases]

@@ -110,6 +110,7 @@ def _flags(variant: Variant) -> list[str]:
         "-g1",
         "-fno-strict-aliasing",
         "-ffp-contract=off",
+        "-Werror=narrowing",  # an error of nvcc
         "-DAT_PER_OPERATOR_HEADERS",
         "-DFASTPRUNE_CUDA_ON_HOST",
         f"-DCUDA_ON_HOST_LIBRARY={variant.library}",

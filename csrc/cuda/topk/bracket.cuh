@@ -211,7 +211,7 @@ __device__ __forceinline__ Edges<typename F::Key> sampled_edges(const TensorList
   // The sample is in the order of the entries, so it also tells up to which tile ties are pruned.
   const int64_t at = slot_of_tie<F>(work, pivot, search[1].rank) * work.stretch;
   const TensorItem item = item_at<&TensorItem::first_entry>(list, at);
-  return {lo, pivot, hi, static_cast<int>(item.first_tile + (at - item.first_entry) / kTile)};
+  return {lo, pivot, hi, static_cast<Key>(item.first_tile + (at - item.first_entry) / kTile)};
 }
 
 // Clears what later kernels accumulate into.

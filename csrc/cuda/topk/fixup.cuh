@@ -216,7 +216,8 @@ struct Rewrite {
                        const unsigned* ties, int tiles)
       : boundary(found), edge_ties(ties) {
     const auto wrong = [&](Key edge) -> TileRange {
-      const int swept = pruned_up_to(edge, edges.pivot, edges.pivot_tile, tiles);
+      const int first_kept = static_cast<int>(edges.pivot_tile);
+      const int swept = pruned_up_to(edge, edges.pivot, first_kept, tiles);
       const int exact = pruned_up_to(edge, threshold, found.tile, tiles);
       return swept < exact ? TileRange{swept, exact} : TileRange{exact, swept};
     };

@@ -70,7 +70,7 @@ __device__ __forceinline__ Edges<Key> exact_edges(const Bracket<Key>& threshold,
   const double share = static_cast<double>(threshold.rank) /
                        static_cast<double>(threshold.inside > 0 ? threshold.inside : 1);
   const Key key = threshold.lo;
-  return {key, key, key, static_cast<int>(share * static_cast<double>(tiles))};
+  return {key, key, key, static_cast<Key>(share * static_cast<double>(tiles))};
 }
 
 // First by the sampled edges. With `again`, if the fallback was taken, by the exact threshold.
@@ -163,7 +163,8 @@ __global__ void __launch_bounds__(TopkPolicy::kThreads, TopkPolicy::kBlocksPerMu
     const auto tiles = static_cast<int>(list.tiles);
     write_exact<F, M>(list, options, threshold, {0, tiles});
     if (threadIdx.x == 0) {  // nothing is left to rewrite
-      state->edges = {threshold.lo, threshold.lo, threshold.lo, tiles};
+      state->edges = {threshold.lo, threshold.lo, threshold.lo,
+                      static_cast<typename F::Key>(tiles)};
       state->boundary = {tiles, 0};
     }
     return;

@@ -76,7 +76,7 @@ class Part final : public TopkPart {
     } else if (at < after) {
       sweep_by({first, at, last, 0});
     } else {  // all keys of the interval that the format has are below the pivot
-      sweep_by({first, last, last, tiles()});
+      sweep_by({first, last, last, static_cast<Key>(tiles())});
     }
     const int64_t inside = has_keys_ ? count_of(&SweepCounts::ties_lo) + stored_entries() +
                                            count_of(&SweepCounts::ties_hi)

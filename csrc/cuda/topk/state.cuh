@@ -42,11 +42,11 @@ struct Edges {
   Key lo;
   Key pivot;
   Key hi;
-  int pivot_tile;
+  Key pivot_tile;  // as wide as a key: a copy would read padding, which nobody writes
 
   // What is pruned in a tile: keys under this.
   __device__ __forceinline__ Key bound(int tile) const {
-    return pivot + static_cast<Key>(tile < pivot_tile);
+    return pivot + static_cast<Key>(static_cast<Key>(tile) < pivot_tile);
   }
 };
 

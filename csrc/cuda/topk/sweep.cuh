@@ -46,8 +46,9 @@ __device__ __forceinline__ void sweep_tiles(const TensorList& list, const Select
   const RawEdges<F> raw_edges(edges, flip);
   const auto pivot_kept = raw_bound<F>(edges.pivot, flip);
   const auto pivot_pruned = raw_bound<F>(edges.pivot + 1, flip);
+  const int pivot_tile = static_cast<int>(edges.pivot_tile);
   const auto limit_of = [&](int at) {
-    return range.first + at / kTile < edges.pivot_tile ? pivot_pruned : pivot_kept;
+    return range.first + at / kTile < pivot_tile ? pivot_pruned : pivot_kept;
   };
   TileWalk walk(list, range.first);
   int entry = static_cast<int>(threadIdx.x) * N;
