@@ -275,7 +275,8 @@ def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, prun
                 f"expected {name} to be a parameter of {type(module).__name__}, got one of another "
                 "module, which that shows as its own: prune that module"
             )
-        if hasattr(module, name + "_orig"):  # a wrapper that shows those of a pruned module
+        # A wrapper that shows those of a pruned module.
+        if hasattr(module, name + "_orig") and name + "_orig" not in module._parameters:
             raise KeyError(
                 f"attribute '{name}_orig' already exists: {type(module).__name__} shows another "
                 "module's as its own; prune that module"

@@ -135,7 +135,10 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
 
         Raises:
             AssertionError: ``importance_scores`` has another shape than ``t``.
+            TypeError: ``t`` is no tensor.
         """
+        if not isinstance(t, Tensor) and not hasattr(t, "__torch_function__"):
+            raise TypeError(f"expected t to be a Tensor, got {type(t).__name__}")
         scores = t if importance_scores is None else importance_scores
         if scores.shape != t.shape:
             raise AssertionError(

@@ -437,7 +437,7 @@ def global_unstructured(
         ValueError: there are no parameters; the amount exceeds the active entries of all; the
             processes of a group prune different DTensors; a mapping has no factor for a parameter;
             or the mask before a method to replace is not known.
-        AssertionError: importance scores have another shape than their parameter.
+        IndexError: importance scores have another number of entries than their parameter.
         NotImplementedError: the method cannot select over processes, and there is a group or a
             parameter is a DTensor; or a parameter is a DTensor or pruned in place, and there is a
             method to replace.
@@ -635,7 +635,7 @@ def _scores_of(
             score = original_of(module, name) if ranks_original(method) else param
         check_is_tensor(module, name, score)
         if score.numel() != param.numel():
-            raise AssertionError(
+            raise IndexError(
                 "importance_scores should have the same shape as parameter "
                 f"{name} of {module}, got {score.shape} vs {param.shape}"
             )

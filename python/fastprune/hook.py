@@ -56,12 +56,13 @@ class Hook(OwnHook):
             A tensor of the shape and dtype of ``<name>_orig``.
 
         Raises:
-            AssertionError: the method has not been applied to a tensor.
+            AttributeError: the method has not been applied to a tensor.
         """
         if not is_compiling():
             name = getattr(self, "_tensor_name", None)
             if name is None:
-                raise AssertionError(f"Module {module} has to be pruned")
+                kind = AssertionError if hasattr(self, "_tensor_name") else AttributeError
+                raise kind(f"Module {module} has to be pruned")
             masked = module.__dict__.get(SHARDS, {}).get(name)
             if masked is not None:  # under FSDP2
                 result: Tensor = masked.product(module)
@@ -86,7 +87,7 @@ class Hook(OwnHook):
             module: whose hook this is.
 
         Raises:
-            AssertionError: the method has not been applied to a tensor.
+            AttributeError: the method has not been applied to a tensor.
         """
         if not remove(self, module):
             _REMOVE(self, module)

@@ -6,6 +6,7 @@ A pattern has no state of a method; it reads ``method.amount`` and ``method.dim`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any, TypeAlias
 
 import torch
@@ -170,6 +171,7 @@ class Channels(Pattern):
         for t in ts:
             upstream._validate_structured_pruning(t)
             upstream._validate_pruning_dim(t, method.dim)
+            index(method.dim)  # a TypeError of a float
             if method.dim < -t.dim():
                 raise IndexError(f"Invalid index {method.dim} for tensor of size {t.shape}")
 

@@ -41,7 +41,7 @@ def test_by_hand() -> None:
     prune.l1_unstructured(module, "weight", 0.5, factor=factor)
     assert module.weight_mask.tolist() == [[1, 1, 0, 0]]
     prune.l1_unstructured(module, "weight", 1, factor=-factor)
-    assert module.weight_mask.tolist() == [[0, 1, 0, 0]] or module.weight_mask[0, 1] == 0
+    assert module.weight_mask.tolist() == [[1, 0, 0, 0]]  # by magnitude, whatever the sign
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=name)

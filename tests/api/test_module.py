@@ -785,5 +785,5 @@ def test_hook_runs_in_every_forward() -> None:
 
 
 def test_method_on_no_module() -> None:
-    with pytest.raises(AssertionError, match="has to be pruned"):
+    with pytest.raises(AttributeError, match="has to be pruned"):
         prune.L1Unstructured(1).apply_mask(linear())

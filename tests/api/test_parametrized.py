@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 import fastprune as prune
+from support.unchanged import assert_unchanged, snapshot
 
 X = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
 
@@ -266,7 +267,7 @@ def test_attention_and_rnns() -> None:
 
 def test_errors() -> None:
     layer = linear()
-    before = dict(layer.state_dict())
+    before = snapshot(layer)
     wrong: list[tuple[type[Exception], str, str, Any, Any]] = [
         (AttributeError, "nothing", "no attribute 'nothing'", prune.Identity(), None),
         (TypeError, "weight", "an instance of BasePruningMethod", prune.Identity, None),
@@ -277,8 +278,8 @@ def test_errors() -> None:
     for kind, name, message, method, scores in wrong:
         with pytest.raises(kind, match=message):
             prune.parametrized(layer, name, method, importance_scores=scores)
+        assert_unchanged(layer, before)
     assert type(layer) is nn.Linear
-    assert list(layer.state_dict()) == list(before)
     prune.l1_unstructured(layer, "weight", 0.5)
     with pytest.raises(TypeError, match="pruned by a hook"):
         prune.parametrized(layer, "weight", prune.Identity())

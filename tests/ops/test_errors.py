@@ -122,7 +122,7 @@ def test_shape_of_scores(make: Make) -> None:
 def test_number_of_scores_in_global() -> None:
     module = fresh()
     scores = {(module, "weight"): torch.ones(5)}
-    with raises_and_leaves(module, AssertionError, "importance_scores", "weight", "5", "3, 4"):
+    with raises_and_leaves(module, IndexError, "importance_scores", "weight", "5", "3, 4"):
         prune.global_unstructured([(module, "weight")], prune.L1Unstructured, scores, amount=1)
 
 

@@ -880,6 +880,20 @@ ERRORS: dict[str, Callable[[ModuleType], Any]] = {
     "a mask that is a list": lambda p: p.custom_from_mask(nn.Linear(4, 3), "weight", [1, 0]),
     "structured, of a bias": lambda p: p.ln_structured(nn.Linear(4, 3), "bias", 1, 2, 0),
     "a dim out of range": lambda p: p.ln_structured(nn.Linear(4, 3), "weight", 1, 2, 2),
+    "a dim that is a float": lambda p: p.ln_structured(nn.Linear(4, 3), "weight", 1, 2, 0.0),
+    "the computed weight of the old `spectral_norm`": lambda p: p.l1_unstructured(
+        nn.utils.spectral_norm(nn.Linear(4, 3)), "weight", 1
+    ),
+    "global scores of another size": lambda p: p.global_unstructured(
+        [(layer := nn.Linear(4, 3), "weight")],
+        p.L1Unstructured,
+        {(layer, "weight"): torch.ones(5)},
+        amount=1,
+    ),
+    "`apply_mask` of a method that was not applied": lambda p: p.L1Unstructured(1).apply_mask(
+        nn.Linear(4, 3)
+    ),
+    "`prune` of a list": lambda p: p.L1Unstructured(1).prune([1.0, 2.0]),
     "an unknown norm": lambda p: p.ln_structured(nn.Linear(4, 3), "weight", 1, "l2", 0),
     "`remove` of what is not pruned": lambda p: p.remove(nn.Linear(4, 3), "weight"),
     "a structured method globally": lambda p: p.global_unstructured(

@@ -67,7 +67,7 @@ values to the bit, dtypes, layouts, gradients, traced graphs, state dicts.
 The native operators take plain tensors on CPU and CUDA, with masks that need no gradient, outside
 of tracing, transforms and modes. Everything else takes upstream's own arithmetic. Where upstream
 fails, the column says what it raises; fastprune raises the same or works. What differs on purpose
-stands in the README.
+stands in [What differs](differences.md).
 """
 
 
