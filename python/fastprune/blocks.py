@@ -120,6 +120,7 @@ def block_structured(
     norm: float = 2,
     *,
     sparsity: float | None = None,
+    score: Score | None = None,
     importance_scores: Tensor | None = None,
     replace: bool = False,
 ) -> _Module:
@@ -139,6 +140,7 @@ def block_structured(
         block: how many indices of the first dim and of the second a block has.
         norm: its order, any number or infinity.
         sparsity: in place of ``amount``, the fraction of all blocks that is pruned in the end.
+        score: gives a number for each entry, as in :class:`Unstructured`, and a block their mean.
         importance_scores: take norms of these instead of the parameter; of its shape.
         replace: in place of the newest method, as in :func:`l1_unstructured`.
 
@@ -161,6 +163,7 @@ def block_structured(
         block,
         norm,
         sparsity=sparsity,
+        score=score,
         importance_scores=importance_scores,
         **passed(replace=replace),
     )

@@ -136,6 +136,7 @@ def nm_structured(
     dim: int = 1,
     *,
     factor: Tensor | None = None,
+    score: Score | None = None,
     importance_scores: Tensor | None = None,
     both: bool = False,
     replace: bool = False,
@@ -155,6 +156,7 @@ def nm_structured(
         m: entries of a run, 1 to 64.
         dim: along which runs lie.
         factor: broadcasts to the parameter, and multiplies what is ranked.
+        score: called in place of ranking magnitudes, as in :class:`Unstructured`.
         importance_scores: rank these instead of the parameter; of its shape.
         both: 2:4 in rows and columns at once; ``dim`` is 0 or 1, which is the same.
         replace: in place of the newest method, as in :func:`l1_unstructured`.
@@ -163,7 +165,8 @@ def nm_structured(
         The module; ``<name>_mask`` has the parameter's shape and dtype.
 
     Raises:
-        AttributeError, TypeError: the module has nothing of that name, or no parameter.
+        AttributeError, TypeError: the module has nothing of that name, or no parameter; there are a
+            factor and a score.
         ValueError: ``n`` or ``m`` is out of range; or with ``both`` n:m is not 2:4, one of the
             first two dims is not divisible by 4, or entries were pruned before.
         IndexError: ``dim`` is out of range.
@@ -178,6 +181,7 @@ def nm_structured(
         m,
         dim,
         factor=factor,
+        score=score,
         importance_scores=importance_scores,
         both=both,
         **passed(replace=replace),

@@ -109,6 +109,7 @@ def row_unstructured(
     *,
     sparsity: float | None = None,
     factor: Tensor | None = None,
+    score: Score | None = None,
     importance_scores: Tensor | None = None,
     replace: bool = False,
 ) -> _Module:
@@ -128,6 +129,7 @@ def row_unstructured(
         dim: counts rows.
         sparsity: in place of ``amount``, the fraction of a row that is pruned in the end.
         factor: broadcasts to the parameter, and multiplies what is ranked.
+        score: called in place of ranking magnitudes, as in :class:`Unstructured`.
         importance_scores: rank these instead of the parameter; of its shape.
         replace: in place of the newest method, as in :func:`l1_unstructured`.
 
@@ -136,7 +138,7 @@ def row_unstructured(
 
     Raises:
         AttributeError, TypeError: the module has nothing of that name, or no parameter; there is
-            neither amount nor sparsity.
+            neither amount nor sparsity; there are a factor and a score.
         ValueError: the amount is out of range, or exceeds the active entries of some row.
         IndexError: ``dim`` is out of range.
         AssertionError: the scores have another shape than the parameter.
@@ -150,6 +152,7 @@ def row_unstructured(
         dim,
         sparsity=sparsity,
         factor=factor,
+        score=score,
         importance_scores=importance_scores,
         **passed(replace=replace),
     )

@@ -102,7 +102,7 @@ def test_stacked(theirs: bool, budget: dict[str, Any], due: Any) -> None:
 def test_scores_are_ranked_by_their_mean() -> None:
     scores = torch.randn(12, 20)
     module = linear()
-    prune.BlockStructured.apply(module, "weight", 0.5, (4, 4), score=lambda t, mask: scores)
+    prune.block_structured(module, "weight", 0.5, (4, 4), score=lambda t, mask: scores)
     means = scores.view(3, 4, 5, 4).movedim(1, 2).flatten(2).double().mean(-1)
     kept = torch.ones(15, dtype=torch.bool)
     kept[means.flatten().argsort()[:8]] = False

@@ -86,7 +86,7 @@ def test_scores_are_ranked_by_value() -> None:
     weight = first.weight.detach().clone()
     expected = reference.nm_masks([weight * first.weight.grad], [], 1, 4, 1, is_signed=True)[0]
     Taylor.apply(first, "weight", 1, 4)
-    prune.NMStructured.apply(second, "weight", 1, 4, score=taylor)
+    prune.nm_structured(second, "weight", 1, 4, score=taylor)
     assert torch.equal(first.weight_mask, expected)
     assert torch.equal(second.weight_mask, expected)
 

@@ -78,7 +78,7 @@ def test_scores_are_ranked_by_value() -> None:
     scores = first.weight.detach().clone() * first.weight.grad
     expected = reference.row_masks([scores], [], 0.5, 0, is_signed=True)[0]
     Taylor.apply(first, "weight", 0.5)
-    prune.RowUnstructured.apply(second, "weight", 0.5, score=taylor)
+    prune.row_unstructured(second, "weight", 0.5, score=taylor)
     assert torch.equal(first.weight_mask, expected)
     assert torch.equal(second.weight_mask, expected)
 
