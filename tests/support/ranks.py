@@ -1,7 +1,8 @@
 """Checks that run in some processes at once, connected by a group of gloo.
 
 ``python -m support.ranks FILE FOLDER SIZE RANK`` is one of SIZE processes: it imports FILE and runs
-what that has marked with ``check``, in order, and leaves the outcomes in FOLDER.
+what that has marked with ``check``, in order and up to the first that fails, with the outcomes in
+FOLDER.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def failures(file: str, size: int = 2) -> dict[str, str]:
             out = Path(folder) / f"{rank}.json"
             outcomes = json.loads(out.read_text()) if out.exists() else {}
             for name in CHECKS[file]:
-                trace = outcomes.get(name, f"did not end\n{said[rank]}")
+                trace = outcomes.get(name, f"did not end, or not begin\n{said[rank]}")
                 if trace:
                     failed[name] = f"{failed.get(name, '')}rank {rank}: {trace}"
     return failed
@@ -92,6 +93,8 @@ def main(file: str, folder: str, size: str, rank: str) -> None:
         except Exception:
             outcomes[name] = traceback.format_exc()
         Path(folder, f"{rank}.json").write_text(json.dumps(outcomes))
+        if outcomes[name]:  # the others may wait for it, until they lose it
+            os._exit(1)
     dist.barrier()
     os._exit(0)  # a group that Python frees may wait for threads that wait for the GIL
 
