@@ -17,7 +17,7 @@ from .apply import apply_method, attach, check_scores, decides, find_hook, take_
 from .base import BasePruningMethod
 from .dtensors import DTENSOR
 from .fsdp2 import is_managed
-from .functional import make_unstructured
+from .globally import make_unstructured
 from .keywords import factor_of, has_keywords, kind_by_amount, with_amount
 from .lookup import SUSPENDED, is_in_place, pairs_of
 from .native import in_layout_of, kind_of, native_kind, ranks_original

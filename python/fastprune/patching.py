@@ -21,7 +21,8 @@ from torch import Tensor
 from . import methods
 from .base import BasePruningMethod
 from .container import PruningContainer, deciding
-from .functional import is_pruned, prune_globally, remove
+from .functional import is_pruned, remove
+from .globally import prune_globally
 from .hook import Hook
 from .native import Native, accepts_integers, select_one, stand_ins
 

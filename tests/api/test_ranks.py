@@ -17,6 +17,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune as prune
+from fastprune import globally
 from support.compare import assert_same_bits
 from support.inputs import mask, values
 from support.ranks import SIZES, TESTS, check, failures, names_in
@@ -226,9 +227,7 @@ def a_process_that_fails_fails_all() -> None:
         for module, before in befores:
             assert_unchanged(module, before)
     # While masks are assigned, after all messages but the vote.
-    import fastprune.functional as functional
-
-    attach = functional.apply_method
+    attach = globally.apply_method
 
     def fails(*args: Any, **kwargs: Any) -> Any:
         if last and args[1] is pairs[-1][0]:
@@ -236,7 +235,7 @@ def a_process_that_fails_fails_all() -> None:
         return attach(*args, **kwargs)
 
     with (
-        mock.patch.object(functional, "apply_method", fails),
+        mock.patch.object(globally, "apply_method", fails),
         pytest.raises(MemoryError if last else sharded.PeerError, match="none left"),
     ):
         prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.5, group=dist.group.WORLD)
