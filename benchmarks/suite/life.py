@@ -1,7 +1,7 @@
 """Life of a pruned model: a forward in evaluation, and a training step, in every form.
 
-The floor is the same model without pruning. It runs a second time, as "dense again", which shows
-how far two times of one thing differ.
+In the place of the floor stands the same model without pruning. It runs a second time, as "dense
+again", which shows how far two times of one thing differ.
 """
 
 from __future__ import annotations

@@ -89,3 +89,7 @@ if not TYPE_CHECKING:  # a type checker would then accept any name
         if name not in vars(_upstream) or name.startswith("__"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(_upstream, name)
+
+    def __dir__():
+        """What is public here, and what upstream's module shows."""
+        return sorted({*__all__, *vars(_upstream), "__version__"})

@@ -378,6 +378,8 @@ def test_every_name_of_upstream_is_there() -> None:
     assert len(vars(upstream)) > 30
     names = [n for n in vars(upstream) if not n.startswith("__")]
     assert [n for n in names if not hasattr(fastprune, n)] == []
+    assert {*names, *fastprune.__all__, "__version__"} <= {*dir(fastprune)}
+    assert "apply" not in dir(fastprune)  # as no other file of the package
     assert fastprune.Iterable is upstream.Iterable  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match="module 'fastprune' has no attribute 'iterable'"):
         fastprune.iterable  # type: ignore[attr-defined]  # noqa: B018

@@ -55,6 +55,13 @@ def test_files_of_kernels_are_short() -> None:
     assert not [p.name for p in files if len(p.read_text().splitlines()) > 300]
 
 
+def test_every_file_of_the_package_is_in_the_table() -> None:
+    text = section("Architecture")
+    files = [p.name for p in (ROOT / "python/fastprune").glob("*.py") if p.name[0] != "_"]
+    assert len(files) > 40
+    assert not [name for name in files if f"{name}`" not in text]
+
+
 USE = """
 import torch
 from torch import nn

@@ -99,8 +99,9 @@ def topk_prune(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """:func:`topk_masks`, and with each mask its product with one of ``ts``.
 
-    On the CPU from one sweep, where all are float32 or all float64. As
-    :func:`torch.nn.utils.prune.l1_unstructured` prunes a tensor.
+    Both are written in one pass where a kernel does that: on the CPU of float32 and float64, and of
+    float16 and bfloat16 without old masks. As :func:`torch.nn.utils.prune.l1_unstructured` prunes a
+    tensor.
 
     >>> t = torch.tensor([1.0, -4.0, 2.0, 3.0])
     >>> (mask,), (product,) = ops.topk_prune([t], [], [t], 0.5)
