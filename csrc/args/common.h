@@ -10,6 +10,7 @@
 
 #include "args/fresh.h"
 #include "common/dtypes.h"
+#include "common/fusion.h"
 #include "common/selection.h"
 
 namespace fastprune {
@@ -94,5 +95,14 @@ struct Output {
     return std::move(out);
   }
 };
+
+// Whether a kernel that ranks tensors of a dtype writes the product with t beside the mask. It
+// reads t as it reads what it ranks.
+inline bool fuses_product(const FusionRule& rule, const at::Tensor& t, at::ScalarType ranked,
+                          at::ScalarType mask_dtype, bool has_old_mask) {
+  return t.is_contiguous() && t.scalar_type() == ranked &&
+         fuses(rule, mask_dtype == ranked, is_byte_mask(mask_dtype), t.element_size(),
+               has_old_mask);
+}
 
 }  // namespace fastprune

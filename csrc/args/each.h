@@ -36,17 +36,10 @@ inline void check(const EachList& list) {
   TORCH_CHECK_VALUE(!is_signed || factors.empty(), op,
                     "(): a factor multiplies magnitudes, so it cannot be given with is_signed");
   for (size_t i = 0; i < scores.size(); ++i) {
-    const std::string at_i = "[" + std::to_string(i) + "]";
-    check_floating(op, "scores" + at_i, scores[i]);
+    check_ranked(op, scores, masks, factors, i);
     const int64_t dims = scores[i].dim();
     TORCH_CHECK_INDEX(dim < dims && dim >= -dims, op, "(): Invalid index ", dim,
                       " for tensor of size ", scores[i].sizes());
-    if (!masks.empty() && masks[i].defined()) {
-      check_mask(op, "masks" + at_i, masks[i], "scores" + at_i, scores[i]);
-    }
-    if (!factors.empty() && factors[i].defined()) {
-      check_factor(op, "factors" + at_i, factors[i], "scores" + at_i, scores[i]);
-    }
   }
   if (dtype.has_value()) check_mask_dtype(op, "dtype", *dtype);
 }

@@ -7,7 +7,6 @@
 #include <string>
 
 #include "args/common.h"
-#include "dispatch/fallback.h"
 
 namespace fastprune {
 

@@ -23,6 +23,19 @@ inline void check_factor(const char* op, const std::string& name, const at::Tens
               of_name, ", ", of.device(), ", got ", factor.device());
 }
 
+// The i-th of the scores, and its mask and factor, which are undefined where there are none.
+inline void check_ranked(const char* op, at::TensorList scores, at::TensorList masks,
+                         at::TensorList factors, size_t i) {
+  const std::string at_i = "[" + std::to_string(i) + "]";
+  check_floating(op, "scores" + at_i, scores[i]);
+  if (!masks.empty() && masks[i].defined()) {
+    check_mask(op, "masks" + at_i, masks[i], "scores" + at_i, scores[i]);
+  }
+  if (!factors.empty() && factors[i].defined()) {
+    check_factor(op, "factors" + at_i, factors[i], "scores" + at_i, scores[i]);
+  }
+}
+
 struct Factor {
   at::Tensor tensor;  // float32, float64 or as the scores; undefined: there is none
   Broadcast broadcast{};

@@ -31,12 +31,7 @@ struct MaskArgs {
 
   // Allocates the product if it can be fused.
   void prepare_product(const at::Tensor& with, const FusionRule& fusion) {
-    const at::ScalarType mask_dtype = output.out.scalar_type();
-    if (!with.is_contiguous() || with.scalar_type() != dtype ||
-        !fuses(fusion, mask_dtype == dtype, is_byte_mask(mask_dtype), with.element_size(),
-               mask.defined())) {
-      return;
-    }
+    if (!fuses_product(fusion, with, dtype, output.out.scalar_type(), mask.defined())) return;
     t = with;
     product = fresh_like(with);
   }

@@ -47,22 +47,16 @@ inline void check_topk_masks(at::TensorList scores, at::TensorList masks, Scalar
   if (scores.empty()) return;
   const at::ScalarType mask_dtype = topk_mask_dtype(scores, masks, dtype);
   for (size_t i = 0; i < scores.size(); ++i) {
-    const std::string name = "scores[" + std::to_string(i) + "]";
-    check_floating(op, name, scores[i]);
-    TORCH_CHECK(scores[i].scalar_type() == scores[0].scalar_type(), op, "(): expected ", name,
-                " to have the dtype of scores[0], ", scores[0].scalar_type(), ", got ",
+    check_ranked(op, scores, masks, factors, i);
+    TORCH_CHECK(scores[i].scalar_type() == scores[0].scalar_type(), op, "(): expected scores[", i,
+                "] to have the dtype of scores[0], ", scores[0].scalar_type(), ", got ",
                 scores[i].scalar_type());
-    TORCH_CHECK(scores[i].device() == scores[0].device(), op, "(): expected ", name,
-                " to be on the device of scores[0], ", scores[0].device(), ", got ",
+    TORCH_CHECK(scores[i].device() == scores[0].device(), op, "(): expected scores[", i,
+                "] to be on the device of scores[0], ", scores[0].device(), ", got ",
                 scores[i].device());
-    if (!factors.empty() && factors[i].defined()) {
-      check_factor(op, "factors[" + std::to_string(i) + "]", factors[i], name, scores[i]);
-    }
     if (masks.empty() || !masks[i].defined()) continue;
-    const std::string mask_name = "masks[" + std::to_string(i) + "]";
-    check_mask(op, mask_name, masks[i], name, scores[i]);
-    TORCH_CHECK(masks[i].scalar_type() == mask_dtype, op, "(): expected ", mask_name,
-                " to have the dtype of the other masks, ", mask_dtype, ", got ",
+    TORCH_CHECK(masks[i].scalar_type() == mask_dtype, op, "(): expected masks[", i,
+                "] to have the dtype of the other masks, ", mask_dtype, ", got ",
                 masks[i].scalar_type());
   }
   check_mask_dtype(op, "dtype", mask_dtype);
@@ -155,12 +149,7 @@ inline TopkArgs prepare_topk_masks(at::TensorList scores, at::TensorList masks, 
 // Allocates the products if all of them can be fused.
 inline void prepare_topk_prune(TopkArgs& args, at::TensorList ts, const FusionRule& rule) {
   for (const at::Tensor& t : ts) {
-    // Kernels read t as they read what they rank.
-    if (!t.is_contiguous() || t.scalar_type() != args.rank_dtype()) return;
-    if (!fuses(rule, args.mask_dtype == t.scalar_type(), is_byte_mask(args.mask_dtype),
-               t.element_size(), args.any_mask)) {
-      return;
-    }
+    if (!fuses_product(rule, t, args.rank_dtype(), args.mask_dtype, args.any_mask)) return;
   }
   for (const at::Tensor& t : ts) {
     args.ts.push_back(t);

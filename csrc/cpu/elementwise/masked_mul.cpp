@@ -10,6 +10,7 @@
 #include "cpu/elementwise/product.h"
 #include "cpu/util/fresh_pages.h"
 #include "cpu/util/pieces.h"
+#include "dispatch/fallback.h"
 
 namespace fastprune::cpu {
 

@@ -45,8 +45,25 @@ inline int64_t sample_size(int64_t total) {
                   std::min(total / kEntriesPerKeyMax, kSampleMax));
 }
 
-// Stratified sampling: one key from each stretch of `stretch` entries, at a pseudo-random position,
-// so that the sample cannot be in step with a period in the data. Inactive entries are left out.
+// Stratified sampling: one entry of each stretch, at a pseudo-random position, so that the sample
+// cannot be in step with a period in the data. By Knuth's linear congruential generator.
+class StretchSampler {
+ public:
+  StretchSampler(uint64_t seed, int64_t stretch)
+      : state_(seed * 0x9e3779b97f4a7c15ull), stretch_(static_cast<uint64_t>(stretch)) {}
+
+  // The offset of the next stretch's entry.
+  int64_t next() {
+    state_ = state_ * 6364136223846793005ull + 1442695040888963407ull;
+    return static_cast<int64_t>(((state_ >> 32) * stretch_) >> 32);
+  }
+
+ private:
+  uint64_t state_;
+  uint64_t stretch_;
+};
+
+// Inactive entries are left out.
 template <class F, class M>
 std::vector<typename F::Key> sample_keys(const TileList<F, M>& list, int64_t stretch) {
   using Key = typename F::Key;
@@ -58,11 +75,9 @@ std::vector<typename F::Key> sample_keys(const TileList<F, M>& list, int64_t str
     size_t count = 0;
     for (int64_t t = first; t < last; ++t) {
       const Tile<F, M>& tile = list.tiles[t];
-      uint64_t state = static_cast<uint64_t>(t) * 0x9e3779b97f4a7c15ull;
+      StretchSampler sampler(static_cast<uint64_t>(t), stretch);
       for (int64_t at = 0; at < tile.size; at += stretch) {
-        state = state * 6364136223846793005ull + 1442695040888963407ull;
-        const int64_t i =
-            at + static_cast<int64_t>(((state >> 32) * static_cast<uint64_t>(stretch)) >> 32);
+        const int64_t i = at + sampler.next();
         if (i >= tile.size) break;
         keys[count] = list.key(tile, i);  // no branch on `active`, which is unpredictable
         count += list.active(tile, i);
@@ -78,25 +93,32 @@ std::vector<typename F::Key> sample_keys(const TileList<F, M>& list, int64_t str
   return keys;
 }
 
-// `below`, `rank` and `inside` are known only after the sweep.
-template <class F, class M>
-SampledBracket<typename F::Key> sampled_bracket(const TileList<F, M>& list, const Amount& amount) {
-  using Key = typename F::Key;
-  const int64_t stretch = std::clamp<int64_t>(list.total / sample_size(list.total), 1, kTile);
-  const std::vector<Key> keys = sample_keys(list, stretch);
+// Where a sample says that the threshold is. `below`, `rank` and `inside` are known only after the
+// data has been read.
+template <class Key>
+SampledBracket<Key> bracket_of_sample(const std::vector<Key>& keys, const SampleRanks& ranks,
+                                      Key max_key) {
   const auto size = static_cast<int64_t>(keys.size());
-  const SampleRanks ranks =
-      sample_ranks(amount, list.total, static_cast<double>(stretch), size, kSampleSigmas);
   // An end need not be exact: it may be off by so many ranks.
   const int64_t tolerance = 1 + (ranks.high - ranks.low) / 16;
-  CountedKeys<Key> counted(keys, 0, max_key<F>());
+  CountedKeys<Key> counted(keys, 0, max_key);
   Key lo = 0;
-  Key hi = max_key<F>();
+  Key hi = max_key;
   Key pivot = hi;
   if (ranks.pivot < size) pivot = counted.find(ranks.pivot + 1, tolerance).lo;
   if (ranks.low >= 0 && ranks.low < size) lo = counted.find(ranks.low + 1, tolerance).lo;
   if (ranks.high < size) hi = counted.find(ranks.high + 1, tolerance).hi;
   return {{lo, hi, 0, 0, 0}, pivot};
+}
+
+template <class F, class M>
+SampledBracket<typename F::Key> sampled_bracket(const TileList<F, M>& list, const Amount& amount) {
+  using Key = typename F::Key;
+  const int64_t stretch = std::clamp<int64_t>(list.total / sample_size(list.total), 1, kTile);
+  const std::vector<Key> keys = sample_keys(list, stretch);
+  const SampleRanks ranks = sample_ranks(amount, list.total, static_cast<double>(stretch),
+                                         static_cast<int64_t>(keys.size()), kSampleSigmas);
+  return bracket_of_sample<Key>(keys, ranks, max_key<F>());
 }
 
 // ---- from histograms ----

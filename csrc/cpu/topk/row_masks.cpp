@@ -70,7 +70,7 @@ class RowKernel {
   struct Work {
     std::vector<Key> keys;
     RowSelect<Key> select;
-    WideOf<F> factor[kRowBlock];
+    WideOf<F> factor[kBlock];
     // Of some rows that are not contiguous.
     std::vector<Bits> scores;
     std::vector<M> mask;
@@ -179,8 +179,8 @@ class RowKernel {
     Key* keys = work.keys.data();
     if (!factor_.exists()) return set_row_keys<F>(scores, size_, is_signed_, keys);
     for (int64_t o = 0; o < shape_.outer; ++o) {
-      for (int64_t i = 0; i < shape_.inner; i += kRowBlock) {
-        const int64_t n = std::min(kRowBlock, shape_.inner - i);
+      for (int64_t i = 0; i < shape_.inner; i += kBlock) {
+        const int64_t n = std::min(kBlock, shape_.inner - i);
         const int64_t at = o * shape_.inner + i;
         factor_.read_inner(o, row, i, n, work.factor);
         set_scaled_keys<F>(scores + at, work.factor, keys + at, static_cast<int32_t>(n));
@@ -194,8 +194,8 @@ class RowKernel {
     RowCounts counts{size_, 0};
     if (mask != nullptr) {
       counts = {};
-      for (int64_t at = 0; at < size_; at += kRowBlock) {
-        const auto n = static_cast<int32_t>(std::min(kRowBlock, size_ - at));
+      for (int64_t at = 0; at < size_; at += kBlock) {
+        const auto n = static_cast<int32_t>(std::min(kBlock, size_ - at));
         const RowCounts block = mark_row(mask + at, n, all_.one, work.keys.data() + at);
         counts.active += block.active;
         counts.zeros += block.zeros;

@@ -15,8 +15,6 @@
 
 namespace fastprune::cpu {
 
-constexpr int64_t kRowBlock = 1 << 10;  // keys that one vectorised loop takes
-
 // The threshold of a row: of the `ties` entries with this key the first `due` are pruned.
 template <class Key>
 struct RowThreshold {
@@ -70,32 +68,23 @@ class RowSelect {
     const auto size = static_cast<int64_t>(keys.size());
     const int64_t stretch = size / sample_size(size);
     sample_.clear();
-    uint64_t state = 0x9e3779b97f4a7c15ull;
+    StretchSampler sampler(/*seed=*/1, stretch);
     for (int64_t at = 0; at + stretch <= size; at += stretch) {
-      state = state * 6364136223846793005ull + 1442695040888963407ull;
-      const Key key =
-          keys[at + static_cast<int64_t>(((state >> 32) * static_cast<uint64_t>(stretch)) >> 32)];
+      const Key key = keys[at + sampler.next()];
       if (key != kInactive<Key>) sample_.push_back(key);
     }
-    const auto drawn = static_cast<int64_t>(sample_.size());
     const Amount share{false, 0, static_cast<double>(rank) / static_cast<double>(active)};
-    const SampleRanks ranks =
-        sample_ranks(share, size, static_cast<double>(stretch), drawn, kSampleSigmas);
-    const int64_t tolerance = 1 + (ranks.high - ranks.low) / 16;
-    CountedKeys<Key> counted(sample_, 0, max_key);
-    Key lo = 0;
-    Key hi = max_key;
-    if (ranks.low >= 0 && ranks.low < drawn) lo = counted.find(ranks.low + 1, tolerance).lo;
-    if (ranks.high < drawn) hi = counted.find(ranks.high + 1, tolerance).hi;
-    return {lo, hi, 0, 0, 0};
+    const SampleRanks ranks = sample_ranks(share, size, static_cast<double>(stretch),
+                                           static_cast<int64_t>(sample_.size()), kSampleSigmas);
+    return bracket_of_sample<Key>(sample_, ranks, max_key).bracket;
   }
 
   void gather(const std::vector<Key>& keys, Key lo, Key hi, int64_t& below) {
     const auto size = static_cast<int64_t>(keys.size());
     candidates_.resize(size);
     int64_t count = 0;
-    for (int64_t at = 0; at < size; at += kRowBlock) {
-      const auto n = static_cast<int32_t>(std::min(kRowBlock, size - at));
+    for (int64_t at = 0; at < size; at += kBlock) {
+      const auto n = static_cast<int32_t>(std::min(kBlock, size - at));
       below += flag_row(keys.data() + at, n, lo, hi, flags_);
       const int32_t inside = compact(flags_, n, positions_);
       for (int32_t j = 0; j < inside; ++j) candidates_[count + j] = keys[at + positions_[j]];
@@ -106,8 +95,8 @@ class RowSelect {
 
   std::vector<Key> sample_;
   std::vector<Key> candidates_;
-  alignas(64) uint8_t flags_[kRowBlock] = {};
-  uint16_t positions_[kRowBlock + kCompactSlack] = {};
+  alignas(64) uint8_t flags_[kBlock] = {};
+  uint16_t positions_[kBlock + kCompactSlack] = {};
 };
 
 }  // namespace fastprune::cpu

@@ -10,11 +10,10 @@
 #include "args/factor.h"
 #include "common/dtypes.h"
 #include "common/scaled.h"
+#include "cpu/util/compact.h"
 #include "cpu/util/scaled.h"
 
 namespace fastprune::cpu {
-
-constexpr int64_t kBlock = 1 << 10;  // entries of a tile that one vectorised loop takes
 
 // F is what scores of any dtype are multiplied in, Fp32 or Fp64.
 template <class F>

@@ -13,6 +13,7 @@
 
 namespace fastprune::cpu {
 
+constexpr int64_t kBlock = 1 << 10;    // entries that one vectorised loop of a selection takes
 constexpr int32_t kCompactSlack = 32;  // positions past the last that may be overwritten
 
 inline int32_t compact_baseline(const uint8_t* flags, int32_t begin, int32_t n,

@@ -22,6 +22,7 @@ __global__ void __launch_bounds__(ElementwisePolicy::kThreads)
 #include "cuda/util/launch.cuh"
 #include "cuda/util/register.h"
 #include "cuda/util/tile_map.h"
+#include "dispatch/fallback.h"
 
 namespace fastprune::cuda {
 namespace {
