@@ -89,7 +89,7 @@ struct BlockArgs : MaskArgs {
 };
 
 template <class Device, auto kWrite>
-std::vector<at::Tensor> block_masks(at::TensorList units, const MaskList& masks,
+std::vector<at::Tensor> block_masks(at::TensorList units, const OptionalTensorList& masks,
                                     at::TensorList likes, at::IntArrayRef block,
                                     std::optional<at::ScalarType> dtype) {
   return masks_of_list<Device>(
@@ -97,7 +97,7 @@ std::vector<at::Tensor> block_masks(at::TensorList units, const MaskList& masks,
 }
 
 template <class Device, auto kWrite>
-TensorLists block_prune(at::TensorList units, const MaskList& masks, at::TensorList ts,
+TensorLists block_prune(at::TensorList units, const OptionalTensorList& masks, at::TensorList ts,
                         at::IntArrayRef block) {
   return prune_list<Device>(
       BlockList{"block_prune", "ts", units, to_vector(masks), ts, block, std::nullopt}, ts, kWrite);

@@ -45,9 +45,9 @@ inline EachList checked_both(EachList list, int64_t n, int64_t m) {
 
 // kKeepBy: of a rule, what writes the masks of one tensor; kKeepBoth: that of 2:4 both ways.
 template <class Device, auto kKeepBy, auto kKeepBoth>
-std::vector<at::Tensor> nm_masks(at::TensorList scores, const MaskList& masks, int64_t n, int64_t m,
-                                 int64_t dim, const MaskList& factors, bool is_signed,
-                                 std::optional<at::ScalarType> dtype, bool both) {
+std::vector<at::Tensor> nm_masks(at::TensorList scores, const OptionalTensorList& masks, int64_t n,
+                                 int64_t m, int64_t dim, const OptionalTensorList& factors,
+                                 bool is_signed, std::optional<at::ScalarType> dtype, bool both) {
   const EachList list{"nm_masks", scores, to_vector(masks), to_vector(factors), dim,
                       is_signed,  dtype};
   if (both) return masks_of_list<Device>(checked_both(list, n, m), kKeepBoth);
@@ -55,8 +55,9 @@ std::vector<at::Tensor> nm_masks(at::TensorList scores, const MaskList& masks, i
 }
 
 template <class Device, auto kKeepBy, auto kKeepBoth>
-TensorLists nm_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts, int64_t n,
-                     int64_t m, int64_t dim, const MaskList& factors, bool is_signed, bool both) {
+TensorLists nm_prune(at::TensorList scores, const OptionalTensorList& masks, at::TensorList ts,
+                     int64_t n, int64_t m, int64_t dim, const OptionalTensorList& factors,
+                     bool is_signed, bool both) {
   const EachList list{"nm_prune", scores,    to_vector(masks), to_vector(factors),
                       dim,        is_signed, std::nullopt};
   if (both) return prune_list<Device>(checked_both(list, n, m), ts, kKeepBoth);

@@ -22,9 +22,9 @@ inline RowRule checked_row_rule(const char* op, const at::Scalar& amount, bool a
 
 // kPruneBy: of a rule, what writes the masks of one tensor.
 template <class Device, auto kPruneBy>
-std::vector<at::Tensor> row_masks(at::TensorList scores, const MaskList& masks,
-                                  const at::Scalar& amount, int64_t dim, const MaskList& factors,
-                                  bool absolute, bool is_signed,
+std::vector<at::Tensor> row_masks(at::TensorList scores, const OptionalTensorList& masks,
+                                  const at::Scalar& amount, int64_t dim,
+                                  const OptionalTensorList& factors, bool absolute, bool is_signed,
                                   std::optional<at::ScalarType> dtype) {
   const EachList list{"row_masks", scores, to_vector(masks), to_vector(factors), dim,
                       is_signed,   dtype};
@@ -32,9 +32,9 @@ std::vector<at::Tensor> row_masks(at::TensorList scores, const MaskList& masks,
 }
 
 template <class Device, auto kPruneBy>
-TensorLists row_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                      const at::Scalar& amount, int64_t dim, const MaskList& factors, bool absolute,
-                      bool is_signed) {
+TensorLists row_prune(at::TensorList scores, const OptionalTensorList& masks, at::TensorList ts,
+                      const at::Scalar& amount, int64_t dim, const OptionalTensorList& factors,
+                      bool absolute, bool is_signed) {
   const EachList list{"row_prune", scores,    to_vector(masks), to_vector(factors),
                       dim,         is_signed, std::nullopt};
   return prune_list<Device>(list, ts, kPruneBy(checked_row_rule(list.op, amount, absolute)));

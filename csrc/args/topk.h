@@ -16,7 +16,7 @@
 namespace fastprune {
 
 // Undefined where there is no mask.
-inline std::vector<at::Tensor> to_vector(const MaskList& masks) {
+inline std::vector<at::Tensor> to_vector(const OptionalTensorList& masks) {
   std::vector<at::Tensor> result;
   result.reserve(masks.size());
   for (size_t i = 0; i < masks.size(); ++i) {

@@ -37,30 +37,31 @@ TensorLists prune_list(at::TensorList by, at::TensorList ts, const Select& selec
   return result;
 }
 
-TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                       ScalarList amount, const MaskList& factors, bool active_only) {
+TensorLists topk_prune(at::TensorList scores, const OptionalTensorList& masks, at::TensorList ts,
+                       ScalarList amount, const OptionalTensorList& factors, bool active_only) {
   return prune_list(
       scores, ts, [&] { return call_topk_masks(scores, masks, amount, factors, active_only); },
       [&] { return call_topk_prune(scores, masks, ts, amount, factors, active_only); });
 }
 
-TensorLists nm_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts, int64_t n,
-                     int64_t m, int64_t dim, const MaskList& factors, bool is_signed, bool both) {
+TensorLists nm_prune(at::TensorList scores, const OptionalTensorList& masks, at::TensorList ts,
+                     int64_t n, int64_t m, int64_t dim, const OptionalTensorList& factors,
+                     bool is_signed, bool both) {
   return prune_list(
       scores, ts, [&] { return call_nm_masks(scores, masks, n, m, dim, factors, is_signed, both); },
       [&] { return call_nm_prune(scores, masks, ts, n, m, dim, factors, is_signed, both); });
 }
 
-TensorLists row_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                      const at::Scalar& amount, int64_t dim, const MaskList& factors, bool absolute,
-                      bool is_signed) {
+TensorLists row_prune(at::TensorList scores, const OptionalTensorList& masks, at::TensorList ts,
+                      const at::Scalar& amount, int64_t dim, const OptionalTensorList& factors,
+                      bool absolute, bool is_signed) {
   return prune_list(
       scores, ts,
       [&] { return call_row_masks(scores, masks, amount, dim, factors, absolute, is_signed); },
       [&] { return call_row_prune(scores, masks, ts, amount, dim, factors, absolute, is_signed); });
 }
 
-TensorLists block_prune(at::TensorList units, const MaskList& masks, at::TensorList ts,
+TensorLists block_prune(at::TensorList units, const OptionalTensorList& masks, at::TensorList ts,
                         at::IntArrayRef block) {
   return prune_list(
       units, ts, [&] { return call_block_masks(units, masks, ts, block); },

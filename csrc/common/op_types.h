@@ -12,7 +12,7 @@
 namespace fastprune {
 
 using ScalarList = at::ArrayRef<at::Scalar>;
-using MaskList = c10::List<std::optional<at::Tensor>>;
+using OptionalTensorList = c10::List<std::optional<at::Tensor>>;
 using TensorPair = std::tuple<at::Tensor, at::Tensor>;
 using TensorLists = std::tuple<std::vector<at::Tensor>, std::vector<at::Tensor>>;
 

@@ -37,78 +37,84 @@ inline void call_masked_muls_(at::TensorList ts, at::TensorList masks) {
   op.call(ts, masks);
 }
 
-inline std::vector<at::Tensor> call_topk_masks(at::TensorList scores, const MaskList& masks,
-                                               ScalarList amount, const MaskList& factors,
+inline std::vector<at::Tensor> call_topk_masks(at::TensorList scores,
+                                               const OptionalTensorList& masks, ScalarList amount,
+                                               const OptionalTensorList& factors,
                                                bool active_only) {
-  static const auto op =
-      find_op<std::vector<at::Tensor>(at::TensorList, const MaskList&, ScalarList, const MaskList&,
-                                      bool, bool, std::optional<at::ScalarType>)>(
-          "fastprune::topk_masks");
+  static const auto op = find_op<std::vector<at::Tensor>(
+      at::TensorList, const OptionalTensorList&, ScalarList, const OptionalTensorList&, bool, bool,
+      std::optional<at::ScalarType>)>("fastprune::topk_masks");
   return op.call(scores, masks, amount, factors, active_only, /*largest=*/false,
                  /*dtype=*/std::nullopt);
 }
 
-inline TensorLists call_topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                                   ScalarList amount, const MaskList& factors, bool active_only) {
+inline TensorLists call_topk_prune(at::TensorList scores, const OptionalTensorList& masks,
+                                   at::TensorList ts, ScalarList amount,
+                                   const OptionalTensorList& factors, bool active_only) {
   static const auto op =
-      find_op<TensorLists(at::TensorList, const MaskList&, at::TensorList, ScalarList,
-                          const MaskList&, bool)>("fastprune::topk_prune");
+      find_op<TensorLists(at::TensorList, const OptionalTensorList&, at::TensorList, ScalarList,
+                          const OptionalTensorList&, bool)>("fastprune::topk_prune");
   return op.call(scores, masks, ts, amount, factors, active_only);
 }
 
-inline std::vector<at::Tensor> call_nm_masks(at::TensorList scores, const MaskList& masks,
+inline std::vector<at::Tensor> call_nm_masks(at::TensorList scores, const OptionalTensorList& masks,
                                              int64_t n, int64_t m, int64_t dim,
-                                             const MaskList& factors, bool is_signed, bool both) {
-  static const auto op =
-      find_op<std::vector<at::Tensor>(at::TensorList, const MaskList&, int64_t, int64_t, int64_t,
-                                      const MaskList&, bool, std::optional<at::ScalarType>, bool)>(
-          "fastprune::nm_masks");
+                                             const OptionalTensorList& factors, bool is_signed,
+                                             bool both) {
+  static const auto op = find_op<std::vector<at::Tensor>(
+      at::TensorList, const OptionalTensorList&, int64_t, int64_t, int64_t,
+      const OptionalTensorList&, bool, std::optional<at::ScalarType>, bool)>("fastprune::nm_masks");
   return op.call(scores, masks, n, m, dim, factors, is_signed, /*dtype=*/std::nullopt, both);
 }
 
-inline TensorLists call_nm_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                                 int64_t n, int64_t m, int64_t dim, const MaskList& factors,
-                                 bool is_signed, bool both) {
+inline TensorLists call_nm_prune(at::TensorList scores, const OptionalTensorList& masks,
+                                 at::TensorList ts, int64_t n, int64_t m, int64_t dim,
+                                 const OptionalTensorList& factors, bool is_signed, bool both) {
   static const auto op =
-      find_op<TensorLists(at::TensorList, const MaskList&, at::TensorList, int64_t, int64_t,
-                          int64_t, const MaskList&, bool, bool)>("fastprune::nm_prune");
+      find_op<TensorLists(at::TensorList, const OptionalTensorList&, at::TensorList, int64_t,
+                          int64_t, int64_t, const OptionalTensorList&, bool, bool)>(
+          "fastprune::nm_prune");
   return op.call(scores, masks, ts, n, m, dim, factors, is_signed, both);
 }
 
-inline std::vector<at::Tensor> call_row_masks(at::TensorList scores, const MaskList& masks,
+inline std::vector<at::Tensor> call_row_masks(at::TensorList scores,
+                                              const OptionalTensorList& masks,
                                               const at::Scalar& amount, int64_t dim,
-                                              const MaskList& factors, bool absolute,
+                                              const OptionalTensorList& factors, bool absolute,
                                               bool is_signed) {
   static const auto op =
-      find_op<std::vector<at::Tensor>(at::TensorList, const MaskList&, const at::Scalar&, int64_t,
-                                      const MaskList&, bool, bool, std::optional<at::ScalarType>)>(
-          "fastprune::row_masks");
+      find_op<std::vector<at::Tensor>(at::TensorList, const OptionalTensorList&, const at::Scalar&,
+                                      int64_t, const OptionalTensorList&, bool, bool,
+                                      std::optional<at::ScalarType>)>("fastprune::row_masks");
   return op.call(scores, masks, amount, dim, factors, absolute, is_signed, /*dtype=*/std::nullopt);
 }
 
-inline TensorLists call_row_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                                  const at::Scalar& amount, int64_t dim, const MaskList& factors,
-                                  bool absolute, bool is_signed) {
+inline TensorLists call_row_prune(at::TensorList scores, const OptionalTensorList& masks,
+                                  at::TensorList ts, const at::Scalar& amount, int64_t dim,
+                                  const OptionalTensorList& factors, bool absolute,
+                                  bool is_signed) {
   static const auto op =
-      find_op<TensorLists(at::TensorList, const MaskList&, at::TensorList, const at::Scalar&,
-                          int64_t, const MaskList&, bool, bool)>("fastprune::row_prune");
+      find_op<TensorLists(at::TensorList, const OptionalTensorList&, at::TensorList,
+                          const at::Scalar&, int64_t, const OptionalTensorList&, bool, bool)>(
+          "fastprune::row_prune");
   return op.call(scores, masks, ts, amount, dim, factors, absolute, is_signed);
 }
 
-inline std::vector<at::Tensor> call_block_masks(at::TensorList units, const MaskList& masks,
+inline std::vector<at::Tensor> call_block_masks(at::TensorList units,
+                                                const OptionalTensorList& masks,
                                                 at::TensorList likes, at::IntArrayRef block) {
   static const auto op =
-      find_op<std::vector<at::Tensor>(at::TensorList, const MaskList&, at::TensorList,
+      find_op<std::vector<at::Tensor>(at::TensorList, const OptionalTensorList&, at::TensorList,
                                       at::IntArrayRef, std::optional<at::ScalarType>)>(
           "fastprune::block_masks");
   return op.call(units, masks, likes, block, /*dtype=*/std::nullopt);
 }
 
-inline TensorLists call_block_prune(at::TensorList units, const MaskList& masks, at::TensorList ts,
-                                    at::IntArrayRef block) {
+inline TensorLists call_block_prune(at::TensorList units, const OptionalTensorList& masks,
+                                    at::TensorList ts, at::IntArrayRef block) {
   static const auto op =
-      find_op<TensorLists(at::TensorList, const MaskList&, at::TensorList, at::IntArrayRef)>(
-          "fastprune::block_prune");
+      find_op<TensorLists(at::TensorList, const OptionalTensorList&, at::TensorList,
+                          at::IntArrayRef)>("fastprune::block_prune");
   return op.call(units, masks, ts, block);
 }
 

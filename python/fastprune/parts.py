@@ -213,7 +213,7 @@ def select(
     else:
         lo, hi, start = hi + 1, top, below + inside
         under = [b + i for _, b, i, _ in swept]
-    threshold, less, equal = narrow(
+    threshold, less, equal = radix_select(
         parts,
         (lo, hi),
         count - start,
@@ -224,7 +224,7 @@ def select(
     due = equal.each
     ties = count - start - less.total
     if ties < equal.total:
-        _, before, at = narrow(
+        _, before, at = radix_select(
             parts,
             (0, total - 1),
             ties,
@@ -242,7 +242,7 @@ class _Count(NamedTuple):
     each: list[int]  # of the parts of this process
 
 
-def narrow(
+def radix_select(
     parts: Sequence[_Counting],
     interval: tuple[int, int],
     rank: int,

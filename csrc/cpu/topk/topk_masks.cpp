@@ -113,8 +113,9 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
   });
 }
 
-std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks, ScalarList amount,
-                                   const MaskList& factors, bool active_only, bool largest,
+std::vector<at::Tensor> topk_masks(at::TensorList scores, const OptionalTensorList& masks,
+                                   ScalarList amount, const OptionalTensorList& factors,
+                                   bool active_only, bool largest,
                                    std::optional<at::ScalarType> dtype) {
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   const std::vector<at::Tensor> by = to_vector(factors);
@@ -125,8 +126,8 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks,
   return args.finish();
 }
 
-TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                       ScalarList amount, const MaskList& factors, bool active_only) {
+TensorLists topk_prune(at::TensorList scores, const OptionalTensorList& masks, at::TensorList ts,
+                       ScalarList amount, const OptionalTensorList& factors, bool active_only) {
   check_prune("topk_prune", scores, ts);
   if (scores.empty()) return {};
   const std::vector<at::Tensor> old_masks = to_vector(masks);

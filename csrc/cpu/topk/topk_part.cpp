@@ -170,7 +170,7 @@ class Part final : public TopkPart {
   SweepResult<Key> swept_;
 };
 
-c10::intrusive_ptr<TopkPart> topk_part(at::TensorList scores, const MaskList& masks,
+c10::intrusive_ptr<TopkPart> topk_part(at::TensorList scores, const OptionalTensorList& masks,
                                        at::ScalarType keys, bool active_only, bool largest,
                                        std::optional<at::ScalarType> dtype) {
   const std::vector<at::Tensor> old_masks = to_vector(masks);

@@ -33,8 +33,9 @@ void select_and_write(const TopkArgs& args, bool active_only, bool largest) {
   });
 }
 
-std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks, ScalarList amount,
-                                   const MaskList& factors, bool active_only, bool largest,
+std::vector<at::Tensor> topk_masks(at::TensorList scores, const OptionalTensorList& masks,
+                                   ScalarList amount, const OptionalTensorList& factors,
+                                   bool active_only, bool largest,
                                    std::optional<at::ScalarType> dtype) {
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   const std::vector<at::Tensor> by = to_vector(factors);
@@ -46,8 +47,8 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores, const MaskList& masks,
   return args.finish();
 }
 
-TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorList ts,
-                       ScalarList amount, const MaskList& factors, bool active_only) {
+TensorLists topk_prune(at::TensorList scores, const OptionalTensorList& masks, at::TensorList ts,
+                       ScalarList amount, const OptionalTensorList& factors, bool active_only) {
   check_prune("topk_prune", scores, ts);
   if (scores.empty()) return {};
   const std::vector<at::Tensor> old_masks = to_vector(masks);
@@ -62,7 +63,7 @@ TensorLists topk_prune(at::TensorList scores, const MaskList& masks, at::TensorL
   return {std::move(new_masks), std::move(args.products)};
 }
 
-c10::intrusive_ptr<TopkPart> topk_part(at::TensorList scores, const MaskList& masks,
+c10::intrusive_ptr<TopkPart> topk_part(at::TensorList scores, const OptionalTensorList& masks,
                                        at::ScalarType keys, bool active_only, bool largest,
                                        std::optional<at::ScalarType> dtype) {
   const std::vector<at::Tensor> old_masks = to_vector(masks);

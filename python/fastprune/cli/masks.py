@@ -121,7 +121,7 @@ class Threshold:
         self._key, self._ties = 0, 0
         if count > 0:
             top = _C._max_key(str(self._keys).removeprefix("torch."))
-            self._key, less, _ = parts.narrow(
+            self._key, less, _ = parts.radix_select(
                 [passes], (0, top), count, _Passes.histogram, parts.Exchange()
             )
             self._ties = count - less.total  # of which those of earlier tensors are taken away
