@@ -20,6 +20,9 @@ from .native import kind_of, select_one
 from .rollback import transaction
 from .sharded import explain, get_shards
 
+#: Upstream's own, which under `patch` is not what upstream's class has.
+_PRUNE: Any = upstream.BasePruningMethod.prune
+
 
 class BasePruningMethod(Hook, upstream.BasePruningMethod):
     """Base class of pruning methods; see :class:`torch.nn.utils.prune.BasePruningMethod`.
@@ -135,10 +138,11 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
 
         Raises:
             AssertionError: ``importance_scores`` has another shape than ``t``.
-            TypeError: ``t`` is no tensor.
+            TypeError: ``t`` is no tensor, and no mask is given.
         """
-        if not isinstance(t, Tensor) and not hasattr(t, "__torch_function__"):
-            raise TypeError(f"expected t to be a Tensor, got {type(t).__name__}")
+        if not isinstance(t, Tensor):
+            product: Tensor = _PRUNE(self, t, default_mask, importance_scores)
+            return product
         scores = t if importance_scores is None else importance_scores
         if scores.shape != t.shape:
             raise AssertionError(

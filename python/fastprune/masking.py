@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import threading
 import warnings
 import weakref
@@ -54,11 +55,9 @@ class Entries(dict[str, Entry]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         module = self.module()
-        # A class with a way of its own may pickle what it holds before itself: no cycle then.
-        ways = type(module).__reduce__, type(module).__reduce_ex__
-        if module is None or ways != (object.__reduce__, object.__reduce_ex__):
+        if module is None or not _is_pickled_first(module):
             return Entries, (), (None, {}, dict(self))
-        return Entries, (), (module, parameters_of(module), dict(self))
+        return Entries, (), (module, _pickled_parameters(module), dict(self))
 
     def __setstate__(self, state: tuple[Any, dict[str, Any], dict[str, Entry]]) -> None:
         module, params, entries = state
@@ -67,17 +66,43 @@ class Entries(dict[str, Entry]):
 
     def _watch(self, module: nn.Module | None, params: dict[str, Any]) -> None:
         """Keep ``module`` pruned, a copy of which nothing is set yet, with these parameters."""
-        if module is None:
+        if module is None or not _is_hashable(module):
             warnings.warn(
-                "A module that is pruned in place was copied in a way of its own: call "
-                "fastprune.in_place for the copy before it is trained.",
+                "A module that is pruned in place was copied without what masks its gradients: "
+                "call fastprune.in_place for the copy before it is trained.",
                 stacklevel=3,
             )
             return
         self.module = weakref.ref(module)
         _install()
-        _modules.add(module)
-        _mask_as_accumulated(module, params)
+        with _lock:
+            _modules.add(module)
+            _copies.add(module)
+        trained = {n: p for n, p in params.items() if p.is_floating_point() or p.is_complex()}
+        _mask_as_accumulated(module, trained)
+
+
+def _is_pickled_first(module: nn.Module) -> bool:
+    """Whether pickle makes the module before what it holds, which may then refer to it."""
+    kind = type(module)
+    ways = kind.__reduce__, kind.__reduce_ex__
+    return ways == (object.__reduce__, object.__reduce_ex__) and kind not in copyreg.dispatch_table
+
+
+def _pickled_parameters(module: nn.Module) -> dict[str, Any]:
+    """The parameters that are pruned in place, but for what a ``__getstate__`` leaves out."""
+    state: Any = module.__getstate__() if hasattr(module, "__getstate__") else module.__dict__
+    pickled = state.get("_parameters", {}) if isinstance(state, dict) else {}
+    return {name: p for name, p in parameters_of(module).items() if pickled.get(name) is p}
+
+
+def _is_hashable(module: nn.Module) -> bool:
+    """Whether a set takes it, though nothing is set that a ``__hash__`` of its own may read."""
+    try:
+        hash(module)
+    except Exception:
+        return False
+    return True
 
 
 def _no_module() -> None:
@@ -94,8 +119,9 @@ def pairs_in(modules: Iterable[nn.Module]) -> list[Pair]:
 
 
 def parameters_of(module: nn.Module) -> dict[str, Any]:
-    """By name, the parameters of ``module`` that are pruned in place."""
-    return {name: module._parameters[name] for name in module.__dict__[IN_PLACE]}
+    """By name, the parameters of ``module`` that are pruned in place, as far as they are there."""
+    found = {name: module._parameters.get(name) for name in module.__dict__[IN_PLACE]}
+    return {name: param for name, param in found.items() if param is not None}
 
 
 def mask_of(module: nn.Module, name: str) -> Tensor:
@@ -210,15 +236,17 @@ def _parameter_and_mask(module: nn.Module, name: str) -> tuple[Tensor, Tensor]:
 
 # ---- when it is done ----
 
-#: Modules of this process that have been passed to in_place.
+#: Modules of this process that have been passed to in_place, and their copies.
 _modules: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+#: Of these the copies that have not been passed to it, which may be anything by now.
+_copies: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 #: Those whose gradients are masked by an optimizer's step, rather than as they are accumulated.
 _stepped: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 #: Optimizers whose state is zero at pruned entries.
 _zeroed: weakref.WeakSet[Optimizer] = weakref.WeakSet()
 #: By module and name: what masks a gradient as it is accumulated, and the parameter.
 _grad_hooks: weakref.WeakKeyDictionary[nn.Module, dict[str, Any]] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = threading.RLock()  # a collection may run anything
 _installed: list[Any] = []
 
 #: Optimizers that leave an entry at zero whose gradient and state are zero. Others, such as Muon,
@@ -274,7 +302,11 @@ def unwrapped(optimizer: Any) -> Optimizer:
 def watch(modules: list[nn.Module], optimizer: Optimizer | None) -> None:
     """Keep what is pruned in place of ``modules`` at zero, from now on."""
     _install()
-    _modules.update(modules)
+    with _lock:
+        _modules.update(modules)
+        _copies.difference_update(modules)
+    for module in modules:  # of a copy they may be those of the original
+        module.__dict__[IN_PLACE] = Entries(module, module.__dict__[IN_PLACE])
     if optimizer is not None:
         _stepped.update(modules)
         zero_state(optimizer, pairs_in(modules))
@@ -302,12 +334,17 @@ def _held_by(optimizer: Optimizer) -> list[Pair]:
         return []
     params = [p for group in optimizer.param_groups for p in group["params"]]
     held = {id(p) for p in params}
+    with _lock:
+        modules, copies = list(_modules), {id(module) for module in _copies}
 
     def is_held(module: nn.Module, name: str) -> bool:
+        if id(module) in copies:
+            own = id(module._parameters.get(name)) in held
+            return own and module._buffers.get(name + "_mask") is not None
         param = _trained(module, name)[0]
         return fsdp2.is_part_of(module, params) if param is None else id(param) in held
 
-    return [pair for pair in pairs_in(list(_modules)) if is_held(*pair)]
+    return [pair for pair in pairs_in(modules) if is_held(*pair)]
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 import fastprune as prune
@@ -403,7 +404,6 @@ def test_a_copy_is_kept_pruned(
     twin = how(how(layers))
     step(twin, torch.optim.AdamW(twin.parameters()))
     assert_zero(twin)
-    without_an_optimizer(how(layers))
     twin = how(layers)
     without_an_optimizer(twin)
     assert_zero(twin)
@@ -426,7 +426,70 @@ def test_a_copy_of_an_rnn_is_kept_pruned() -> None:
     assert weight.grad.any()
 
 
-@pytest.mark.parametrize("how", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+class Hashed(nn.Linear):
+    def __hash__(self) -> int:
+        return hash(self.in_features)
+
+
+class Lean(nn.Linear):
+    """Pickled without its weight."""
+
+    def __getstate__(self) -> Any:
+        return {**self.__dict__, "_parameters": {}}
+
+
+COPIES = [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_may_become_anything(how: Callable[[Any], Any]) -> None:
+    layers = prune.in_place(model())
+    optimizer = torch.optim.AdamW(layers.parameters())
+    changed, quantized, gone = how(layers), how(layers), how(layers)
+    parametrizations.weight_norm(changed[0])
+    quantized[0].weight = nn.Parameter(torch.ones(9, 6, dtype=torch.int8), requires_grad=False)
+    gone[0].weight = None
+    step(layers, optimizer)
+    assert_zero(layers)
+    for twin in (changed, quantized, gone):
+        again = copy.deepcopy(twin) if twin is changed else how(twin)  # torch pickles none of them
+        assert type(again[0]) is type(twin[0])
+        step(layers, optimizer)
+    assert_zero(layers)
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_after_in_place_a_copy_is_as_the_original(how: Callable[[Any], Any]) -> None:
+    layer = prune.in_place(half_pruned())
+    twin = copy.copy(layer)
+    twin._parameters = {n: nn.Parameter(p.detach().clone()) for n, p in layer._parameters.items()}
+    twin._buffers = dict(layer._buffers)
+    prune.in_place(twin)
+    again = how(twin)
+    assert revived(again, torch.optim.AdamW(again.parameters())) == 0
+    assert again.weight is not twin.weight and twin.weight is not layer.weight
+
+
+def test_what_getstate_leaves_out_is_left_out() -> None:
+    layer = prune.in_place(prune.l1_unstructured(Lean(64, 64), "weight", 0.5))
+    assert len(pickle.dumps(layer)) < 64 * 64 * 2
+    twin = pickle.loads(pickle.dumps(layer))
+    twin._parameters = {n: nn.Parameter(p.detach().clone()) for n, p in layer._parameters.items()}
+    assert torch.equal(twin.weight, layer.weight)
+    optimizer = torch.optim.AdamW(twin.parameters())
+    twin(torch.ones(2, 64)).square().sum().backward()
+    optimizer.step()
+    assert not twin.weight[~twin.weight_mask].any()
+
+
+def test_a_copy_with_a_hash_of_its_own() -> None:
+    layer = prune.in_place(prune.l1_unstructured(Hashed(6, 4), "weight", 0.5))
+    with pytest.warns(UserWarning, match="call fastprune.in_place for the copy"):
+        twin = copy.deepcopy(layer)
+    assert torch.equal(twin(X), layer(X))
+
+
+@pytest.mark.parametrize("how", COPIES)
 def test_a_copy_that_cannot_be_watched_says_so(how: Callable[[Any], Any]) -> None:
     layer = CopiedByItsDict(6, 4)
     prune.in_place(prune.l1_unstructured(layer, "weight", 0.5))

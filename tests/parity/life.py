@@ -894,6 +894,12 @@ ERRORS: dict[str, Callable[[ModuleType], Any]] = {
         nn.Linear(4, 3)
     ),
     "`prune` of a list": lambda p: p.L1Unstructured(1).prune([1.0, 2.0]),
+    "`prune` of a list, with scores": lambda p: p.L1Unstructured(1).prune(
+        [1.0, 2.0], importance_scores=torch.ones(2)
+    ),
+    "`prune` of a number, with a mask": lambda p: p.CustomFromMask(torch.ones(4)).prune(
+        3.0, default_mask=torch.ones(4)
+    ),
     "an unknown norm": lambda p: p.ln_structured(nn.Linear(4, 3), "weight", 1, "l2", 0),
     "`remove` of what is not pruned": lambda p: p.remove(nn.Linear(4, 3), "weight"),
     "a structured method globally": lambda p: p.global_unstructured(

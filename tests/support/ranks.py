@@ -54,7 +54,7 @@ def failures(file: str, size: int = 2) -> dict[str, str]:
             out = Path(folder) / f"{rank}.json"
             outcomes = json.loads(out.read_text()) if out.exists() else {}
             for name in CHECKS[file]:
-                trace = outcomes.get(name, f"did not end, or not begin\n{said[rank]}")
+                trace = outcomes.get(name, f"did not end, or did not begin\n{said[rank]}")
                 if trace:
                     failed[name] = f"{failed.get(name, '')}rank {rank}: {trace}"
     return failed

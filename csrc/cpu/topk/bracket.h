@@ -94,10 +94,10 @@ std::vector<typename F::Key> sample_keys(const TileList<F, M>& list, int64_t str
 }
 
 // Where a sample says that the threshold is. `below`, `rank` and `inside` are known only after the
-// data has been read.
+// data has been read. The pivot takes a search of its own, for those who want it.
 template <class Key>
 SampledBracket<Key> bracket_of_sample(const std::vector<Key>& keys, const SampleRanks& ranks,
-                                      Key max_key) {
+                                      Key max_key, bool with_pivot) {
   const auto size = static_cast<int64_t>(keys.size());
   // An end need not be exact: it may be off by so many ranks.
   const int64_t tolerance = 1 + (ranks.high - ranks.low) / 16;
@@ -105,7 +105,7 @@ SampledBracket<Key> bracket_of_sample(const std::vector<Key>& keys, const Sample
   Key lo = 0;
   Key hi = max_key;
   Key pivot = hi;
-  if (ranks.pivot < size) pivot = counted.find(ranks.pivot + 1, tolerance).lo;
+  if (with_pivot && ranks.pivot < size) pivot = counted.find(ranks.pivot + 1, tolerance).lo;
   if (ranks.low >= 0 && ranks.low < size) lo = counted.find(ranks.low + 1, tolerance).lo;
   if (ranks.high < size) hi = counted.find(ranks.high + 1, tolerance).hi;
   return {{lo, hi, 0, 0, 0}, pivot};
@@ -118,7 +118,7 @@ SampledBracket<typename F::Key> sampled_bracket(const TileList<F, M>& list, cons
   const std::vector<Key> keys = sample_keys(list, stretch);
   const SampleRanks ranks = sample_ranks(amount, list.total, static_cast<double>(stretch),
                                          static_cast<int64_t>(keys.size()), kSampleSigmas);
-  return bracket_of_sample<Key>(keys, ranks, max_key<F>());
+  return bracket_of_sample<Key>(keys, ranks, max_key<F>(), /*with_pivot=*/true);
 }
 
 // ---- from histograms ----

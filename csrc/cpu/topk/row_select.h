@@ -76,7 +76,7 @@ class RowSelect {
     const Amount share{false, 0, static_cast<double>(rank) / static_cast<double>(active)};
     const SampleRanks ranks = sample_ranks(share, size, static_cast<double>(stretch),
                                            static_cast<int64_t>(sample_.size()), kSampleSigmas);
-    return bracket_of_sample<Key>(sample_, ranks, max_key).bracket;
+    return bracket_of_sample<Key>(sample_, ranks, max_key, /*with_pivot=*/false).bracket;
   }
 
   void gather(const std::vector<Key>& keys, Key lo, Key hi, int64_t& below) {
