@@ -48,7 +48,7 @@ class Entries(dict[str, Entry]):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Entries:
         module = self.module()
-        params = {} if module is None else copy.deepcopy(parameters_of(module), memo)
+        params = {} if module is None else copy.deepcopy(_parameters_in_place(module), memo)
         memo[id(self)] = twin = Entries(None, copy.deepcopy(dict(self), memo))
         twin._watch(memo.get(id(module)), params)
         return twin
@@ -93,7 +93,7 @@ def _pickled_parameters(module: nn.Module) -> dict[str, Any]:
     """The parameters that are pruned in place, but for what a ``__getstate__`` leaves out."""
     state: Any = module.__getstate__() if hasattr(module, "__getstate__") else module.__dict__
     pickled = state.get("_parameters", {}) if isinstance(state, dict) else {}
-    return {name: p for name, p in parameters_of(module).items() if pickled.get(name) is p}
+    return {name: p for name, p in _parameters_in_place(module).items() if pickled.get(name) is p}
 
 
 def _is_hashable(module: nn.Module) -> bool:
@@ -118,7 +118,7 @@ def pairs_in(modules: Iterable[nn.Module]) -> list[Pair]:
     return [(module, name) for module in modules for name in module.__dict__.get(IN_PLACE, ())]
 
 
-def parameters_of(module: nn.Module) -> dict[str, Any]:
+def _parameters_in_place(module: nn.Module) -> dict[str, Any]:
     """By name, the parameters of ``module`` that are pruned in place, as far as they are there."""
     found = {name: module._parameters.get(name) for name in module.__dict__[IN_PLACE]}
     return {name: param for name, param in found.items() if param is not None}
@@ -317,7 +317,7 @@ def watch(modules: list[nn.Module], optimizer: Optimizer | None) -> None:
         hooks: Any = module._load_state_dict_post_hooks
         if zero_after_loading not in hooks.values():
             module.register_load_state_dict_post_hook(zero_after_loading)
-        _mask_as_accumulated(module, parameters_of(module))
+        _mask_as_accumulated(module, _parameters_in_place(module))
 
 
 def _install() -> None:
@@ -380,7 +380,7 @@ def zero_after_loading(module: nn.Module, incompatible_keys: Any) -> None:
     if IN_PLACE in module.__dict__:
         zero_pruned(pairs_in([module]))
         if module in _modules:
-            _mask_as_accumulated(module, parameters_of(module))
+            _mask_as_accumulated(module, _parameters_in_place(module))
 
 
 def _mask_as_accumulated(module: nn.Module, params: dict[str, Any]) -> None:
