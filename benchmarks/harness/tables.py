@@ -44,6 +44,8 @@ _WHAT = {
     "mask/half-pruned": "mask only, half pruned before",
     "structured/dim0": "`ln_structured`, first dim",
     "structured/last-dim": "`ln_structured`, last dim",
+    "structured/cubes-dim0": "`ln_structured`, n = 3, first dim",
+    "structured/cubes-last-dim": "`ln_structured`, n = 3, last dim",
     "structured/mask-dim0": "mask only, norms of the first dim",
     "structured/mask-last-dim": "mask only, norms of the last dim",
     "random/unstructured": "`random_unstructured`",

@@ -35,6 +35,7 @@ def _cases(device: str) -> Iterator[Case]:
         yield from (replace(centre, dtype=dtype) for dtype in DTYPES[1:])
         yield from (replace(centre, amount=amount) for amount in (0.05, 0.95))
         yield replace(centre, variant=f"mask-{variant}", shapes=(LARGE,))
+        yield replace(centre, variant=f"cubes-{variant}")
 
 
 def _build(case: Case) -> Workload:
@@ -42,10 +43,11 @@ def _build(case: Case) -> Workload:
     if case.variant.startswith("mask-"):
         return _build_mask(case, dim)
     weights = make_data(case)
+    order = 3 if case.variant.startswith("cubes-") else 2
 
     def prune(library: ModuleType, modules: Modules) -> None:
         for module in modules:
-            library.ln_structured(module, "weight", case.amount, n=2, dim=dim)
+            library.ln_structured(module, "weight", case.amount, n=order, dim=dim)
 
     contenders = on_modules(weights, [None] * len(weights), prune)
     bytes_moved = 3 * case.itemsize * case.numel
@@ -53,16 +55,16 @@ def _build(case: Case) -> Workload:
     def check() -> None:
         modules = contenders[0].once()
         for weight, mask in zip(weights, masks_of(modules), strict=True):
-            check_channels(_squares(weight, dim), mask, case.amount, dim)
+            check_channels(_powers(weight, dim, order), mask, case.amount, dim)
         check_products(modules, weights)
 
     floor = floor_of(case, bytes_moved, clones(weights))
     return Workload([*contenders, floor], bytes_moved, check)
 
 
-def _squares(weight: Tensor, dim: int) -> Tensor:
-    """For each channel the sum of squares."""
-    return weight.movedim(dim, 0).flatten(1).double().square().sum(dim=1)
+def _powers(weight: Tensor, dim: int, order: int = 2) -> Tensor:
+    """For each channel the sum of the powers of magnitudes."""
+    return weight.movedim(dim, 0).flatten(1).double().abs().pow(order).sum(dim=1)
 
 
 def _build_mask(case: Case, dim: int) -> Workload:
@@ -79,7 +81,7 @@ def _build_mask(case: Case, dim: int) -> Workload:
     bytes_moved = 2 * case.itemsize * case.numel
 
     def check() -> None:
-        check_channels(_squares(weight, dim), contenders[0].once(), case.amount, dim)
+        check_channels(_powers(weight, dim), contenders[0].once(), case.amount, dim)
 
     floor = floor_of(case, bytes_moved, clones([weight]))
     return Workload([*contenders, floor], bytes_moved, check)

@@ -10,6 +10,8 @@
 #include <type_traits>
 
 #include "common/host_device.h"
+#include "common/power.h"
+#include "common/rounded.h"
 
 namespace fastprune {
 
@@ -50,24 +52,6 @@ void dispatch_norm(NormKind kind, Fn&& fn) {
   }
 }
 
-// Rounded products and sums: nvcc would contract them to fma, which rounds once where the CPU
-// rounds twice.
-FASTPRUNE_HD double rounded_mul(double a, double b) {
-#if defined(__CUDA_ARCH__)
-  return __dmul_rn(a, b);
-#else
-  return a * b;
-#endif
-}
-
-FASTPRUNE_HD double rounded_add(double a, double b) {
-#if defined(__CUDA_ARCH__)
-  return __dadd_rn(a, b);
-#else
-  return a + b;
-#endif
-}
-
 // What one element contributes to its lane.
 template <NormKind kind>
 FASTPRUNE_HD double norm_term(double x, double p) {
@@ -78,7 +62,7 @@ FASTPRUNE_HD double norm_term(double x, double p) {
     case NormKind::kTwo:
       return rounded_mul(a, a);
     case NormKind::kPower:
-      return pow(a, p);
+      return power(a, p);
     default:
       return a;
   }
@@ -101,7 +85,7 @@ FASTPRUNE_HD double norm_start() {
 template <NormKind kind>
 FASTPRUNE_HD double norm_finish(double total, double p) {
   if (kind == NormKind::kTwo) return sqrt(total);
-  if (kind == NormKind::kPower) return pow(total, 1.0 / p);
+  if (kind == NormKind::kPower) return power(total, 1.0 / p);
   return total;
 }
 

@@ -90,8 +90,9 @@ def test_lists(target: Target) -> None:
 
 def test_other_norms_and_nan(target: Target) -> None:
     t = values("nan", (33, 70), torch.float32).to(target.device)
-    for p in (3.0, 2.0, math.inf):
+    for p in (3.0, 0.5, 2.0, math.inf):
         (norms,) = target.ops.block_norms([t], (4, 4), p)
+        assert_same_bits(norms.cpu(), ops.block_norms([t.cpu()], (4, 4), p)[0])
         (expected,) = reference.block_norms([t.cpu()], (4, 4), p)
         torch.testing.assert_close(norms.cpu(), expected, rtol=1e-14, atol=0, equal_nan=True)
 

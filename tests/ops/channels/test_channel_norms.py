@@ -1,15 +1,19 @@
 """channel_norms: the same bits as sums in the documented order, and the values of torch's norms."""
 
+import math
+from decimal import Context, Decimal, localcontext
+
 import pytest
 import torch
 
+import fastprune
 from support import reference
 from support.compare import assert_same_bits
 from support.inputs import FLOATS, KINDS, LAYOUTS, SHAPE, name, values
 from support.targets import Target
 
 INF = float("inf")
-EXACT = [0, 1, 2, INF, -INF]  # no pow in them, so one right answer to the last bit
+EXACT = [0, 1, 2, INF, -INF]  # of correctly rounded operations alone, which torch has as well
 POWERS = [3, 0.5, 3.5, -1, -2.5]
 
 
@@ -33,6 +37,54 @@ def test_values_of_torch(target: Target, dtype: torch.dtype, p: float) -> None:
         expected = torch.linalg.vector_norm(t.double(), p, dim=others)
         norms = target.ops.channel_norms(t, p, dim)
         torch.testing.assert_close(norms, expected, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("p", [*POWERS, 1e-3, 40, 1e300, -1e-320])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", FLOATS, ids=name)
+def test_special_values_in_powers(target: Target, dtype: torch.dtype, kind: str, p: float) -> None:
+    t = values(kind, SHAPE, dtype).to(target.device)
+    for dim in (0, 1, 3):
+        norms = target.ops.channel_norms(t, p, dim).cpu()
+        assert_same_bits(norms, fastprune.ops.channel_norms(t.cpu(), p, dim))
+        expected = reference.channel_norms(t, p, dim)
+        torch.testing.assert_close(norms, expected, rtol=1e-11, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("p", [*POWERS, 1.5, 3, 4, 10, 1 / 3, -0.2])
+def test_last_bits_of_powers(target: Target, p: float) -> None:
+    """Of norms of one or two entries, against 60 digits."""
+    t = torch.stack([torch.logspace(-20, 20, 401), values("normal", 401, torch.float32)], 1)
+    for part in (t.double(), t[:, :1].double(), t[:, 1:].double()):
+        norms = target.ops.channel_norms(part.to(target.device), p, 0).tolist()
+        with localcontext(Context(prec=60)):
+            for norm, entries in zip(norms, part.tolist(), strict=True):
+                total = sum(abs(Decimal(x)) ** Decimal(p) for x in entries)
+                exact = total ** Decimal(1 / p)
+                units = abs(Decimal(norm) - exact) / Decimal(math.ulp(norm))
+                assert units <= 0.8 * (1 + 2 / abs(p)), entries
+
+
+def test_powers_that_are_numbers_are_exact(target: Target) -> None:
+    """Terms of the order 1/2 are square roots, the norm is the square of their sum."""
+    roots = torch.arange(1.0, 2001.0, dtype=torch.float64)
+    t = torch.stack([roots**2, roots.flip(0) ** 2], 1).to(target.device)
+    assert target.ops.channel_norms(t, 0.5, 0).tolist() == [2001.0**2] * 2000
+
+
+@pytest.mark.parametrize("p", POWERS)
+def test_vectorized_powers_are_those_of_single_entries(target: Target, p: float) -> None:
+    """A channel of zeros but for one entry takes whole rows of lanes."""
+    t = values("normal", 512, torch.float32).double()
+    wide = torch.zeros(512, 64, dtype=torch.float64)
+    if p < 0:
+        wide.fill_(INF)  # adds nothing
+    wide[range(512), [i % 64 for i in range(512)]] = t
+    target.needs(wide.numel())
+    assert_same_bits(
+        target.ops.channel_norms(wide.to(target.device), p, 0),
+        target.ops.channel_norms(t[:, None].to(target.device), p, 0),
+    )
 
 
 @pytest.mark.parametrize("p", [1, 2, INF])
