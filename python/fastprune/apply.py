@@ -23,7 +23,7 @@ from .native import native_kind, ranks_original, select_one
 from .reading import READ_BY_PARENT, ReadsProducts, start_reading, stop_reading
 from .sharded import on_other_mesh, prepare
 from .slots import add_buffer, add_parameter, original_and_mask, store
-from .superseded import make_room
+from .superseded import is_unsaid, keep_before, make_room, note_said
 from .tying import holders, tied_mask
 
 if TYPE_CHECKING:
@@ -134,8 +134,12 @@ def take_over(
         add_parameter(module, name + "_orig", orig)  # type: ignore[arg-type]
         del module._parameters[name]
         return method
-    del module._forward_pre_hooks[old[0]]
-    return stack(old[1], method)
+    key, hook = old
+    mask = module._buffers.get(name + "_mask")
+    if is_unsaid(hook, mask):
+        keep_before(method, mask)  # type: ignore[arg-type]
+    del module._forward_pre_hooks[key]
+    return stack(hook, method)
 
 
 def attach(
@@ -160,6 +164,7 @@ def attach(
         store(module, name, product, was_parameter=original is not None)  # type: ignore[arg-type]
     module.register_forward_pre_hook(hook)
     remember_module(hook, module, original)
+    note_said(hook, module._buffers[name + "_mask"])  # type: ignore[arg-type]
 
 
 def detach(module: nn.Module, key: int, hook: Any) -> Tensor:

@@ -37,10 +37,12 @@ from .masking import (
     zero_pruned,
 )
 from .native import ranks_original
+from .notes import has_made, note_mask
 from .packing import packed
 from .reading import READ_BY_PARENT, start_reading
 from .rollback import after_success, transaction
 from .slots import store
+from .superseded import is_unsaid, keep_before, note_said
 
 __all__ = ["in_place", "mask_gradients", "restore"]
 
@@ -158,6 +160,7 @@ def restore(model: _Module) -> _Module:
             for name, entry in module.__dict__[IN_PLACE].items():
                 orig: Any = module._parameters[name]
                 dtype = orig.dtype if entry.dtype.is_floating_point else entry.dtype
+                was_made = has_made(entry.method, module._buffers[name + "_mask"])  # type: ignore[arg-type]
                 mask = mask_of(module, name).to(dtype)
                 forget(module, name)
                 module.register_parameter(name + "_orig", orig)
@@ -170,6 +173,8 @@ def restore(model: _Module) -> _Module:
                     store(module, name, product, was_parameter=True)
                 module.register_forward_pre_hook(entry.method)
                 remember_module(entry.method, module, orig)
+                if was_made:
+                    note_mask(entry.method, mask)
     for module in modules:
         let_go(module)
     return model
@@ -214,17 +219,21 @@ def add_method(
     if importance_scores is not None:
         check_scores(module, name, importance_scores, param)
     method._tensor_name = name
+    mask = mask_of(module, name).to(entry.dtype)
+    if is_unsaid(entry.method, module._buffers[name + "_mask"]):
+        keep_before(method, mask)
     hook = stack(copy.copy(entry.method), method)
     if selected is None:
         t = param.detach()
         scores = importance_scores
         if scores is None:
             scores = param if ranks_original(method) else t
-        mask = mask_of(module, name).to(entry.dtype)
         ranked = method if decides(hook) else None
         selected = select(hook, ranked, scores, mask, t, t, repeated=True)
     new = _as_bool(selected[0], module, name)
-    module.register_buffer(name + "_mask", packed(new) if entry.bits else new, entry.persistent)
+    held = packed(new) if entry.bits else new
+    module.register_buffer(name + "_mask", held, entry.persistent)
+    note_said(hook, held)
     module.__dict__[IN_PLACE] = Entries(module, {**entries, name: entry._replace(method=hook)})
     after_success(lambda: zero_everything([(module, name)]))
     return hook
@@ -294,8 +303,12 @@ def _convert(module: nn.Module, hook: Any, kept: Tensor, *, bits: bool, persiste
     name = hook._tensor_name
     dtype = getattr(module, name + "_mask").dtype
     key = next(key for key, other in pruning_hooks(module) if other is hook)
+    was_made = has_made(hook, module._buffers[name + "_mask"])  # type: ignore[arg-type]
     setattr(module, name, detach(module, key, hook))  # an RNN's list of weights, too
-    module.register_buffer(name + "_mask", packed(kept) if bits else kept, persistent)
+    held = packed(kept) if bits else kept
+    module.register_buffer(name + "_mask", held, persistent)
+    if was_made:
+        note_mask(hook, held)
     entries = module.__dict__.get(IN_PLACE, {})
     module.__dict__[IN_PLACE] = Entries(
         module, {**entries, name: Entry(hook, bits, persistent, dtype)}

@@ -18,7 +18,7 @@ from .keywords import MISSING, keep
 from .native import Native
 from .patterns import Channels, Entries, Pattern, Selection
 from .scores import Score, channel_norms, random_channels, random_entries
-from .superseded import GivenMask
+from .superseded import GivenMask, saying
 
 __all__ = [
     "CustomFromMask",
@@ -116,6 +116,9 @@ class CustomFromMask(Native, BasePruningMethod, upstream.CustomFromMask):
         if not plain:  # it may have a gradient
             return (old * method.mask.to(dtype=old.dtype),), None
         return (ops.combine_masks(old, method.mask),), None
+
+
+saying.update((Identity, CustomFromMask))
 
 
 class L1Unstructured(Native, BasePruningMethod, upstream.L1Unstructured):

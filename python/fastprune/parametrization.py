@@ -16,6 +16,7 @@ from .hook import applies_as_ours
 from .lookup import is_in_place
 from .native import ranks_original
 from .ops import masked_mul
+from .superseded import is_unsaid, keep_before, note_said
 
 __all__ = ["parametrized"]
 
@@ -112,9 +113,11 @@ def add_method(
     masked = find_masked(module, name)
     hook, ours, mask = method, True, None
     if masked is not None and masked.method is not None:
+        mask = masked.mask.detach()
+        if is_unsaid(masked.method, masked.mask):
+            keep_before(method, mask)
         hook = stack(copy.copy(masked.method), method)
         ours = decides(hook)
-        mask = masked.mask.detach()
     if selected is None:
         scores = importance_scores
         if scores is None:
@@ -123,9 +126,11 @@ def add_method(
         ranked = method if ours else None
         selected = select(hook, ranked, scores, mask, t, t, repeated=mask is not None)
     if masked is None:
-        parametrize.register_parametrization(module, name, Masked(hook, selected[0]))
+        masked = Masked(hook, selected[0])
+        parametrize.register_parametrization(module, name, masked)
     else:
         masked.method, masked.mask = hook, selected[0]
+    note_said(hook, masked.mask)
     return hook
 
 

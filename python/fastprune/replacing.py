@@ -27,11 +27,8 @@ from .methods import CustomFromMask, Identity
 from .parametrization import find_masked
 from .reading import ReadsProducts
 from .slots import add_buffer, original_and_mask, store
-from .superseded import has_round_of, is_round, keep_small, with_round
+from .superseded import BASE, has_round_of, is_round, keep_small, with_round
 from .tying import tied_mask
-
-#: In a method's ``__dict__``: the mask of before, of which only this file knows.
-_BASE = "_fastprune_base"
 
 _IDENTITIES = (Identity, upstream.Identity)
 _GIVEN = (CustomFromMask, upstream.CustomFromMask)
@@ -65,7 +62,7 @@ def replaced(pairs: Iterable[tuple[nn.Module, str]]) -> Iterator[None]:
     for module, name, base in bases.values():
         if base is not None:
             newest = _methods(_hook_of(module, name))[-1]
-            newest.__dict__[_BASE] = keep_small(base)
+            newest.__dict__[BASE] = keep_small(base)
 
 
 def _undo_newest(module: nn.Module, name: str) -> Tensor | None:
@@ -114,8 +111,8 @@ def _base_of(hook: Any, mask: Tensor, module: nn.Module, name: str) -> Tensor | 
     *earlier, newest = _methods(hook)
     if not earlier:
         return None
-    if _BASE in newest.__dict__:
-        remembered: Tensor = newest.__dict__[_BASE].whole()
+    if BASE in newest.__dict__:
+        remembered: Tensor = newest.__dict__[BASE].whole()
         return remembered.to(mask.device)
     if type(newest) in _IDENTITIES:
         return mask

@@ -12,13 +12,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.utils.prune as upstream
 from torch import Tensor
 
 from . import _C
+from .dtensors import is_dtensor
+from .notes import has_made, note_mask
 from .packing import packed, unpacked
 
 #: Of CustomFromMask's ``__dict__``, as upstream's.
 _NAME = "mask"
+
+#: In the ``__dict__`` of a method: the mask before it.
+BASE = "_fastprune_base"
+
+#: Methods that say by themselves what they prune; methods.py adds ours.
+saying: set[type] = {upstream.Identity, upstream.CustomFromMask}
 
 
 class _Packed:
@@ -111,6 +120,42 @@ def with_round(methods: Sequence[Any], other: Any, mask: Tensor) -> list[Any]:
     return found
 
 
+def _methods(hook: Any) -> Sequence[Any]:
+    methods: Sequence[Any] = getattr(hook, "_pruning_methods", (hook,))
+    return methods
+
+
+def note_said(hook: Any, mask: Tensor) -> None:
+    """Note that ``hook`` has made ``mask``, if its newest method says what it prunes."""
+    if type(_methods(hook)[-1]) in saying:
+        note_mask(hook, mask)
+
+
+def is_unsaid(hook: Any, mask: Tensor | None) -> bool:
+    """Whether the methods of ``hook`` would say another mask than the one that is there.
+
+    It has been loaded or written since, or the hook is a copy, of which nothing is known.
+    """
+    methods = _methods(hook)
+    if type(methods[-1]) not in saying or mask is None or has_made(hook, mask):
+        return False
+    return _all_say(methods) and not is_dtensor(mask)
+
+
+def keep_before(method: Any, mask: Tensor) -> None:
+    """Let ``method`` keep the mask before it."""
+    method.__dict__[BASE] = keep_small(mask.detach())
+
+
+def _all_say(methods: Sequence[Any]) -> bool:
+    for method in reversed(methods):
+        if type(method) not in saying:
+            return False
+        if is_round(method):  # which says what those before it have pruned
+            return True
+    return True
+
+
 def keep_small(mask: Tensor) -> _Packed | _Kept:
     """A mask of 0 and 1 as one bit an entry, any other as it is."""
     bits = _bits_of(mask)
@@ -140,7 +185,7 @@ def make_room(methods: Sequence[Any], method: Any) -> None:
 
 def share_round(hook: Any) -> None:
     """Let earlier rounds of a container hold the mask of its last method, if that is a round."""
-    *earlier, last = getattr(hook, "_pruning_methods", (hook,))
+    *earlier, last = _methods(hook)
     if not _has_given_mask(last) or type(last.__dict__[_NAME]) is not _Round:
         return
     for method in reversed(earlier):

@@ -62,13 +62,17 @@ def pairs_of(layers: nn.ModuleList) -> Pairs:
     return [*others[:2], (layers[0], "bias"), *others[2:], *lstm]
 
 
+KEPT_MASKS = ("mask", "_fastprune_base")
+
+
 def state(layers: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, module in layers.named_modules():
         for key, hook in enumerate(module._forward_pre_hooks.values()):
             methods = list(hook) if isinstance(hook, upstream.PruningContainer) else [hook]
             found[f"{name} hook {key}"] = [
-                (type(m), {k: v for k, v in vars(m).items() if k != "mask"}) for m in methods
+                (type(m), {k: v for k, v in vars(m).items() if k not in KEPT_MASKS})
+                for m in methods
             ]
         for key, value in vars(module).items():
             if key == "counted":

@@ -89,11 +89,11 @@ def test_what_only_the_newest_pruned_returns() -> None:
 
 
 class Step(NamedTuple):
-    """A method of a chain: its kind, the mask since, and whether it was applied by replacing."""
+    """A method of a chain: its kind, the mask since, and whether it keeps the mask of before."""
 
     kind: str
     mask: Tensor
-    replaced: bool
+    keeps: bool
 
 
 def is_known(steps: list[Step]) -> bool:
@@ -102,16 +102,29 @@ def is_known(steps: list[Step]) -> bool:
     A round of global_unstructured that was not followed by a given mask shares that of a later one.
     """
     *earlier, newest = steps
-    if not earlier or newest.replaced or newest.kind == "identity":
+    if not earlier or newest.keeps or newest.kind == "identity":
         return True
+    kind, is_round = oldest_that_counts(steps, len(earlier))
+    return kind in SAYING and not (is_round and newest.kind == "global")
+
+
+SAYING = ("global", "given", "identity")
+
+
+def oldest_that_counts(steps: list[Step], count: int) -> tuple[str, bool]:
+    """Of the methods of which the masks are combined, the first: its kind, and if it is a round.
+
+    One that does not say what it prunes, if there is any.
+    """
     last_given = max((i for i, step in enumerate(steps) if step.kind == "given"), default=-1)
-    for i in reversed(range(len(earlier))):
-        kind = earlier[i].kind
+    kind = ""
+    for i in reversed(range(count)):
+        kind = steps[i].kind
         if kind == "global" and i > last_given:
-            return newest.kind != "global"
-        if kind not in ("global", "given", "identity"):
-            return False
-    return True
+            return kind, True
+        if kind not in SAYING:
+            break
+    return kind, False
 
 
 def by_value(t: Tensor, mask: Tensor | None) -> Tensor:
@@ -125,6 +138,7 @@ def test_chains_of_calls(seed: int) -> None:
     module = layer()
     t = module.weight.detach().clone()
     steps: list[Step] = []
+    is_copy = False
     for number in range(14):
         kind = draw.choice(["l1", "score", "global", "identity", "given", "local"])
         replace = draw.random() < 0.5
@@ -135,8 +149,12 @@ def test_chains_of_calls(seed: int) -> None:
                 prune.l1_unstructured(module, "weight", 3, **options)
             assert_unchanged(module, before)
             continue
-        if replace and steps:
+        keeps = replace and len(steps) > 0
+        if keeps:
             steps.pop()
+        elif is_copy and steps and steps[-1].kind in SAYING:
+            keeps = oldest_that_counts(steps, len(steps))[0] in SAYING
+        is_copy = False
         old = steps[-1].mask if steps else torch.ones(6, 8)
         count = draw.randrange(int(old.sum()) // 3 + 1)
         given = t.gt(number / 20 - 0.5)
@@ -159,10 +177,11 @@ def test_chains_of_calls(seed: int) -> None:
             mask = old
         else:
             mask = lowest(t if kind == "score" else t.abs(), count, old)
-        steps.append(Step(kind, mask, replace and len(steps) > 0))
+        steps.append(Step(kind, mask, keeps and len(steps) > 0))
         if draw.random() < 0.2:
             module.weight = module.weight.detach()
             module = pickle.loads(pickle.dumps(module))
+            is_copy = True
         assert torch.equal(module.weight_mask, mask), steps
         assert len(getattr(hook_of(module), "_pruning_methods", [0])) == len(steps)
         assert_consistent(module)
@@ -411,3 +430,83 @@ def test_failures_leave_everything() -> None:
             call()
         assert_unchanged(module, before[0])
         assert_unchanged(other, before[1])
+
+
+def loaded(module: nn.Module, mask: Tensor, **how: Any) -> nn.Module:
+    """The module, with a state dict in which its mask is ``mask``."""
+    key = next(key for key in module.state_dict() if key.endswith("mask"))
+    state = {k: v.clone() for k, v in module.state_dict().items()}
+    module.load_state_dict({**state, key: mask.to(state[key].dtype)}, **how)
+    return module
+
+
+def _attached(mask: Tensor) -> nn.Module:
+    state = {"weight_orig": torch.randn(6, 8), "weight_mask": mask, "bias": torch.randn(6)}
+    return prune.attach(layer(), state)
+
+
+def _given(mask: Tensor) -> nn.Module:
+    return prune.custom_from_mask(layer(), "weight", torch.ones(6, 8))
+
+
+def _written(mask: Tensor) -> nn.Module:
+    module = prune.identity(layer(), "weight")
+    with torch.no_grad():
+        module.weight_mask.copy_(mask)
+    return module
+
+
+def _by_parametrization(mask: Tensor) -> nn.Module:
+    return prune.parametrized(layer(), "weight", prune.Identity())
+
+
+#: Ways to a mask that no method has made: it comes from a state dict, or is written.
+NOT_MADE: dict[str, Callable[[Tensor], nn.Module]] = {
+    "identity": lambda mask: loaded(prune.identity(layer(), "weight"), mask),
+    "custom_from_mask": lambda mask: loaded(_given(mask), mask),
+    "attach": lambda mask: loaded(_attached(mask), mask),
+    "attach, double": lambda mask: loaded(_attached(mask).double(), mask),
+    "attach, copy": lambda mask: loaded(copy.deepcopy(_attached(mask)), mask),
+    "attach, pickle": lambda mask: loaded(pickle.loads(pickle.dumps(_attached(mask))), mask),
+    "attach, assign": lambda mask: loaded(_attached(mask), mask, assign=True),
+    "attach, load, double": lambda mask: loaded(_attached(mask), mask).double(),
+    "attach, load, copy": lambda mask: copy.deepcopy(loaded(_attached(mask), mask)),
+    "in place": lambda mask: prune.restore(
+        loaded(prune.in_place(prune.identity(layer(), "weight")), mask)
+    ),
+    "written": _written,
+    "parametrized": lambda mask: loaded(_by_parametrization(mask), mask),
+    "upstream's": lambda mask: loaded(upstream.identity(layer(), "weight"), mask),
+}
+
+
+@pytest.mark.parametrize("way", NOT_MADE)
+@pytest.mark.parametrize("again", ["one", "global"])
+def test_a_mask_that_no_method_has_made_stays(way: str, again: str) -> None:
+    old = (torch.rand(6, 8, generator=torch.Generator().manual_seed(1)) > 0.3).float()
+    module = NOT_MADE[way](old)
+
+    def update(count: int, **how: Any) -> Tensor:
+        if again == "one":
+            prune.l1_unstructured(module, "weight", count, **how)
+        else:
+            pairs = [(module, "weight")]
+            prune.global_unstructured(pairs, prune.L1Unstructured, amount=count, **how)
+        return next(b for name, b in module.named_buffers() if name.endswith("mask"))
+
+    weight = module.weight.detach().clone()
+    zeros = int((old == 0).sum())
+    assert int((update(9) == 0).sum()) == zeros + 9
+    for count in (4, 20, 7):
+        mask = update(count, replace=True)
+        assert torch.equal(mask.float(), lowest(weight.abs(), count, old))
+
+
+def test_a_mask_in_place_that_no_method_has_made_stays() -> None:
+    old = (torch.rand(6, 8, generator=torch.Generator().manual_seed(1)) > 0.3).float()
+    module = loaded(prune.in_place(prune.identity(layer(), "weight")), old)
+    prune.l1_unstructured(module, "weight", 9)
+    prune.restore(module)
+    prune.l1_unstructured(module, "weight", 4, replace=True)
+    assert int((module.weight_mask == 0).sum()) == int((old == 0).sum()) + 4
+    assert not module.weight_mask[old == 0].any()
