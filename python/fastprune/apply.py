@@ -18,7 +18,7 @@ from .dtensors import DTENSOR
 from .fsdp2 import MANAGED
 from .hook import Hook, applies_as_ours
 from .lazy import no_shape
-from .lookup import SUSPENDED, is_in_place, pruning_hooks
+from .lookup import SUSPENDED, is_in_place, parameter_of, pruning_hooks
 from .native import native_kind, ranks_original, select_one
 from .reading import READ_BY_PARENT, ReadsProducts, start_reading, stop_reading
 from .sharded import on_other_mesh, prepare
@@ -272,7 +272,7 @@ def current(module: nn.Module, name: str) -> Tensor:
 
 def _check_prunable(module: nn.Module, name: str, scores: Tensor | None, *, pruned: bool) -> Tensor:
     """``module.<name>``, after the checks that need no computing."""
-    parameter = module._parameters.get(name)  # past Module.__getattr__
+    parameter = parameter_of(module, name)  # past Module.__getattr__
     orig = current(module, name) if parameter is None else parameter
     if not pruned and parameter is None:
         if isinstance(orig, nn.Parameter):  # as that of what torch.compile returns

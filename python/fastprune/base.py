@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from .apply import apply_method
 from .dtensors import DTENSOR
@@ -19,6 +20,7 @@ from .hook import Hook
 from .native import kind_of, select_one
 from .rollback import transaction
 from .sharded import explain, get_shards
+from .untraced import untraced
 
 #: Upstream's own, which under `patch` is not what upstream's class has.
 _PRUNE: Any = upstream.BasePruningMethod.prune
@@ -67,10 +69,10 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
             name: of the parameter, on which earlier pruning is built upon.
             args: passed to the constructor.
             importance_scores: rank these instead of the parameter; of its shape.
-            kwargs: passed to the constructor, but for ``replace``, which it gets only where it has
-                an argument of this name. ``replace=True`` replaces the newest method of the tensor:
-                what only that pruned may return. The mask of before has to be known, as it is where
-                the newest is the only one or was itself applied with ``replace=True``.
+            kwargs: passed to the constructor, but for ``replace``, which it gets only where it
+                takes an argument of this name. ``replace=True`` replaces the newest method of the
+                tensor: what only that pruned may return. The mask of before has to be known, as it
+                is where the newest is the only one or was itself applied with ``replace=True``.
 
         Returns:
             The method, or the container that holds it and its predecessors.
@@ -85,6 +87,10 @@ class BasePruningMethod(Hook, upstream.BasePruningMethod):
             ValueError: to replace, where the mask before the newest method is not known.
             RuntimeError: another process that the tensor is spread over failed.
         """
+        if is_dynamo_compiling():
+            return untraced(
+                _apply, cls, module, name, *args, importance_scores=importance_scores, **kwargs
+            )
         if "replace" in kwargs and issubclass(cls, BasePruningMethod):  # not under `patch`
             from .replacing import asks_to_replace, replaced  # which imports this file
 

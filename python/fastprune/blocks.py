@@ -217,7 +217,7 @@ def tied_structured(
     active: Any = None
     found = []
     replacing = replaced((m, name) for m, name, _ in tied) if replace else nullcontext()
-    with transaction(*dict.fromkeys(module for module, _, _ in tied)), replacing:
+    with transaction(*(module for module, _, _ in tied)), replacing:
         for module, name, dim in tied:
             t, old = original_of(module, name), mask_of(module, name)
             if not -t.dim() <= dim < t.dim() or dim % t.dim() > 1:

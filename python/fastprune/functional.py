@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from .caching import is_cached, resumed
 from .container import PruningContainer
@@ -33,6 +34,7 @@ from .parametrization import find_masked, masks_in, remove_masked
 from .replacing import asks_to_replace
 from .scores import Score
 from .sharded import is_group
+from .untraced import untraced
 
 __all__ = [
     "custom_from_mask",
@@ -305,6 +307,9 @@ def remove(module: _Module, name: str) -> _Module:
         AttributeError: it is no module.
         RuntimeError: it has other parametrizations than its mask.
     """
+    if is_dynamo_compiling():
+        untraced(remove, module, name)
+        return module
     if not hasattr(module, "_forward_pre_hooks"):
         raise not_a_module(module, "_forward_pre_hooks")
     if find_masked(module, name) is not None:
@@ -414,7 +419,7 @@ def global_unstructured(
             passes its own. Not needed for DTensors, of which all processes pass the same.
         kwargs: passed to the method, such as ``amount``. With ``sparsity``, absolute, all entries
             of all parameters count; a ``factor`` is one tensor for all, or a mapping from pairs.
-            ``replace=True`` is not passed, unless the constructor has an argument of this name:
+            ``replace=True`` is not passed, unless the constructor takes an argument of this name:
             in place of the newest method of each parameter, as in :func:`l1_unstructured`.
 
     Raises:

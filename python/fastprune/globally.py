@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 from torch.nn.parameter import is_lazy
 
 from .apply import apply_method, check_is_tensor, current
@@ -27,6 +28,7 @@ from .rollback import transaction
 from .sharded import check_selection, explain, get_shards
 from .superseded import mark_round, share_round
 from .tying import by_parameter, holders
+from .untraced import untraced
 
 
 def prune_globally(
@@ -51,6 +53,18 @@ def prune_globally(
         group: as there.
         replaces: ``replace`` there.
     """
+    if is_dynamo_compiling():
+        return untraced(
+            prune_globally,
+            parameters,
+            pruning_method,
+            importance_scores,
+            options,
+            from_mask,
+            container,
+            group,
+            replaces,
+        )
     pairs = pairs_of("global_unstructured", parameters)
     if importance_scores is not None and not isinstance(importance_scores, Mapping):
         raise TypeError("global_unstructured(): importance_scores must be of type dict")
@@ -126,7 +140,8 @@ def _prune_globally(
                 new, products = kind.select(method, scores, old, originals, active_only=True)
             else:
                 scores, old = _promoted(method, scores, old)
-                new = _select_by_upstream(container, method, scores, old)
+                likes = [current(*pairs[group[0]]) for group in groups]
+                new = _select_by_upstream(container, method, scores, old, likes)
         except RuntimeError as error:
             explain(error, method, pairs)
             raise
@@ -243,14 +258,22 @@ def _accepts(
 
 
 def _select_by_upstream(
-    container: Any, method: Any, scores: list[Tensor], masks: list[Tensor | None]
+    container: Any,
+    method: Any,
+    scores: list[Tensor],
+    masks: list[Tensor | None],
+    likes: list[Tensor],
 ) -> list[Tensor]:
-    """The masks that upstream computes on one flat tensor, which is on the first one's device."""
+    """The masks that upstream computes on one flat tensor, which is on the first one's device.
+
+    Masks of ones are of the class of ``likes``, the parameters.
+    """
     method._tensor_name = "temp"
     device = scores[0].device
     flat = torch.cat([score.reshape(-1).to(device) for score in scores])
-    ones = [torch.ones_like(s) if m is None else m for m, s in zip(masks, scores, strict=True)]
-    flat_mask = torch.cat([mask.reshape(-1).to(device) for mask in ones])
+    each = zip(masks, scores, likes, strict=True)
+    old = [torch.ones_like(t, dtype=s.dtype) if m is None else m for m, s, t in each]
+    flat_mask = torch.cat([mask.reshape(-1).to(device) for mask in old])
     mask = container(method).compute_mask(flat, flat_mask)
     parts = mask.split([score.numel() for score in scores])
     return [

@@ -121,7 +121,7 @@ def in_place(
     found = [pair for module in model.modules() for pair in _hooked(module)]
     kept = [_check(module, hook) for module, hook in found]
     _check_tied(model, found, kept)
-    with transaction(*dict.fromkeys(module for module, _ in found)):
+    with transaction(*(module for module, _ in found)):
         for (module, hook), mask in zip(found, kept, strict=True):
             _convert(module, hook, mask, bits=mask_dtype == "bits", persistent=persistent)
     modules = [module for module in model.modules() if IN_PLACE in module.__dict__]

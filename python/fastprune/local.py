@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 
 from . import _C, methods
 from .apply import apply_method, attach, check_scores, decides, find_hook, take_over
@@ -19,7 +19,7 @@ from .dtensors import DTENSOR
 from .fsdp2 import is_managed
 from .globally import make_unstructured
 from .keywords import factor_of, has_keywords, kind_by_amount, with_amount
-from .lookup import SUSPENDED, is_in_place, pairs_of
+from .lookup import SUSPENDED, is_in_place, pairs_of, parameter_of
 from .native import in_layout_of, kind_of, native_kind, ranks_original
 from .parametrization import mask_of
 from .patterns import Entries
@@ -28,6 +28,7 @@ from .rollback import transaction
 from .sharded import check_selection, get_shards
 from .slots import original_and_mask
 from .tying import by_parameter, holders
+from .untraced import untraced
 
 __all__ = ["local_unstructured"]
 
@@ -68,7 +69,7 @@ def local_unstructured(
         sparsity: in place of ``amount``, the fractions of all entries of the parameters that are
             pruned in the end; one, a sequence or a mapping as well.
         kwargs: passed to the method, beside ``amount``. A ``factor`` is one tensor for all, or a
-            mapping from pairs. ``replace=True`` is not passed, unless the constructor has an
+            mapping from pairs. ``replace=True`` is not passed, unless the constructor takes an
             argument of this name: in place of the newest method of each parameter, as in
             :func:`l1_unstructured`.
 
@@ -81,6 +82,16 @@ def local_unstructured(
         AttributeError, AssertionError, RuntimeError, NotImplementedError: as the method's
             ``apply``.
     """
+    if is_dynamo_compiling():
+        return untraced(
+            local_unstructured,
+            parameters,
+            pruning_method,
+            amount,
+            importance_scores,
+            sparsity=sparsity,
+            **kwargs,
+        )
     pairs = pairs_of("local_unstructured", parameters)
     kind: Any = pruning_method
     exchange = None
@@ -100,7 +111,7 @@ def local_unstructured(
     given = importance_scores or {}
     batch = _Batch() if _applies_as_ours(kind) else None
     replacing = replaced(pairs) if replaces else nullcontext()
-    with transaction(*dict.fromkeys(module for module, _ in pairs)), replacing:
+    with transaction(*(module for module, _ in pairs)), replacing:
         for i, *others in by_parameter(pairs):
             if others and pairs[i] not in given:
                 i = next((j for j in others if pairs[j] in given), i)
@@ -197,7 +208,7 @@ class _Batch:
             return False
         mask: Tensor | None = None
         old = find_hook(module, name)
-        original: Any = module._parameters.get(name if old is None else name + "_orig")
+        original: Any = parameter_of(module, name if old is None else name + "_orig")
         if type(original) is not nn.Parameter:
             return False
         if old is None:

@@ -67,11 +67,21 @@ def parameters_of(pairs: Iterable[tuple[nn.Module, str]]) -> list[Any]:
     """The unpruned parameter of each pair; None if it has none, which apply will report."""
     found = []
     for module, name in pairs:
-        parameters = module._parameters
-        if not hasattr(parameters, "get"):
+        if not hasattr(module._parameters, "get"):
             raise compiled_by_jit(module)
-        found.append(parameters.get(name + "_orig", parameters.get(name)))
+        original = parameter_of(module, name + "_orig")
+        found.append(parameter_of(module, name) if original is None else original)
     return found
+
+
+def parameter_of(module: nn.Module, name: str) -> nn.Parameter | None:
+    """``module._parameters[name]``, or None. A dict of a class of the user's may compute it."""
+    parameters: Any = module._parameters
+    if type(parameters) is dict:
+        return parameters.get(name)  # type: ignore[no-any-return]
+    if name not in parameters:
+        return None
+    return parameters[name]  # type: ignore[no-any-return]
 
 
 def not_a_module(found: Any, without: str) -> AttributeError:

@@ -114,7 +114,12 @@ class CustomFromMask(Native, BasePruningMethod, upstream.CustomFromMask):
             return (torch.empty_like(t).copy_(method.mask),), None
         old = torch.ones_like(t) if old is None else old
         if not plain:  # it may have a gradient
-            return (old * method.mask.to(dtype=old.dtype),), None
+            product = old * method.mask.to(dtype=old.dtype)
+            if not active_only:
+                return (product,), None
+            new = old.clone()  # upstream's container writes into a mask of this class
+            new.copy_(product)
+            return (new,), None
         return (ops.combine_masks(old, method.mask),), None
 
 

@@ -247,7 +247,7 @@ def select_one(
             mask = torch.ones_like(t)
     ts: Any = None
     if t is not None and (not active_only or mask is None or mask.dtype == scores.dtype):
-        ts = (t,)
+        ts = (t,) if t.is_floating_point() else None
     (new,), products = kind.select(method, (scores,), (mask,), ts, active_only=active_only)
     if active_only:
         new = new.to(scores.dtype)

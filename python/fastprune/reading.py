@@ -9,8 +9,10 @@ look for it, and does nothing when it is called.
 
 from __future__ import annotations
 
+import copyreg
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
@@ -47,7 +49,10 @@ class ReadsProducts(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> Any:
         reduced: Any = super().__reduce_ex__(max(2, protocol))
         function, arguments, *state = reduced
-        return _make, (function, underlying(type(self)), *arguments[1:]), *state
+        kind, others = underlying(type(self)), arguments[1:]
+        if function is copyreg.__newobj__:  # type: ignore[attr-defined]
+            return _new, (kind, *others), *state
+        return _make, (function, kind, *others), *state
 
 
 def start_reading(module: nn.Module) -> None:
@@ -73,7 +78,22 @@ def _is_pruned(module: nn.Module, name: str) -> bool:
     return orig in attributes.get("_parameters", ()) and mask in attributes.get("_buffers", ())
 
 
-def _make(function: Any, kind: type[nn.Module], *arguments: Any) -> nn.Module:
+def _new(kind: type[nn.Module], *arguments: Any) -> nn.Module:
     """What pickle calls for a module of such a class, which it does not find by name."""
+    derived = derive(ReadsProducts, kind)
+    _allow((derived, f"{__name__}.{kind.__module__}.{kind.__qualname__}"))
+    return derived.__new__(derived, *arguments)
+
+
+def _allow(what: Any) -> None:
+    """So that ``torch.load(weights_only=True)``, if it is told of ``kind``, takes this, too."""
+    torch.serialization.add_safe_globals([what])
+
+
+_allow(_new)
+
+
+def _make(function: Any, kind: type[nn.Module], *arguments: Any) -> nn.Module:
+    """The same where the class says how its objects are made."""
     module: nn.Module = function(derive(ReadsProducts, kind), *arguments)
     return module

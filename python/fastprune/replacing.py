@@ -39,9 +39,19 @@ def asks_to_replace(kind: Any, kwargs: dict[str, Any]) -> bool:
 
     Where the constructor of a user's class takes an argument of that name, that is meant.
     """
-    if "replace" not in kwargs or "replace" in inspect.signature(kind.__init__).parameters:
+    if "replace" not in kwargs or _takes_replace(kind):
         return False
     return bool(kwargs.pop("replace"))
+
+
+def _takes_replace(kind: Any) -> bool:
+    make: Any = kind
+    if isinstance(kind, type):
+        make = kind.__init__  # type: ignore[misc]
+    if make is object.__init__:
+        return False
+    parameters = inspect.signature(make).parameters
+    return "replace" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 @contextmanager

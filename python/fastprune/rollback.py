@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,9 @@ _HOLDERS = (
 )
 
 
+_PLAIN = (dict, OrderedDict)
+
+
 class transaction:
     """Leave the modules exactly as they were if anything is raised inside, even an interrupt."""
 
@@ -36,7 +40,7 @@ class transaction:
         #: What cannot be undone, for the end; None where no module is in place or under FSDP.
         self.after: list[Callable[[], None]] | None = None
         before = self.before
-        for module in modules:
+        for module in {id(module): module for module in modules}.values():
             attributes = getattr(module, "__dict__", None)
             if attributes is None:
                 raise not_a_module(module, _HOLDERS[0])
@@ -50,7 +54,7 @@ class transaction:
                     raise not_a_module(module, name)
                 if not hasattr(holder, "copy"):
                     raise compiled_by_jit(module)
-                before.append((holder, holder.copy() if holder else ()))
+                before.append((holder, _content(holder) if holder else ()))
             if attributes["_forward_pre_hooks"]:
                 for _, hook in pruning_hooks(module):
                     before.append((hook.__dict__, hook.__dict__.copy()))
@@ -93,6 +97,13 @@ class transaction:
             else:
                 holder.clear()
                 holder.update(content)
+
+
+def _content(holder: Any) -> Any:
+    """A copy of what is in it, past what a class of the user's does when it is copied or asked."""
+    if type(holder) in _PLAIN or not isinstance(holder, dict):
+        return holder.copy()
+    return [(key, dict.__getitem__(holder, key)) for key in holder]
 
 
 def _run_all(actions: list[Callable[[], None]]) -> None:

@@ -89,10 +89,11 @@ def original_and_mask(module: nn.Module, name: str) -> tuple[Tensor, Tensor]:
         and orig_name not in attributes
         and mask_name not in attributes
     ):
-        orig = module._parameters.get(orig_name)
-        mask = module._buffers.get(mask_name)
-        if orig is not None and mask is not None:
-            return orig, mask
+        parameters, buffers = module._parameters, module._buffers
+        if type(parameters) is type(buffers) is dict:
+            orig, mask = parameters.get(orig_name), buffers.get(mask_name)
+            if orig is not None and mask is not None:
+                return orig, mask
     return getattr(module, orig_name), getattr(module, mask_name)
 
 

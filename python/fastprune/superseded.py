@@ -62,6 +62,10 @@ class _Kept(_Round):
     of_round = False
 
 
+# Inside of a CustomFromMask, which torch.load(weights_only=True) takes if it is told to.
+torch.serialization.add_safe_globals([_Packed, _Round, _Kept])
+
+
 class GivenMask:
     """The attribute ``mask`` of CustomFromMask: a tensor, however it is kept."""
 

@@ -526,3 +526,76 @@ def test_arguments_of_other_types(call: Callable[[Any], Any], message: str) -> N
         call(upstream)
     with pytest.raises(theirs.type, match=message):
         call(fastprune)
+
+
+METHODS_BY_HAND: dict[str, Callable[[ModuleType], Any]] = {
+    "l1": lambda library: library.L1Unstructured(2),
+    "random": lambda library: library.RandomUnstructured(2),
+    "ln": lambda library: library.LnStructured(1, 1, 0),
+    "random_structured": lambda library: library.RandomStructured(1, 0),
+    "custom": lambda library: library.CustomFromMask(torch.eye(3).long()),
+    "identity": lambda library: library.Identity(),
+}
+
+
+@pytest.mark.parametrize("mask", ["none", "ones", "random"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("method", METHODS_BY_HAND)
+@pytest.mark.parametrize("scores", [None, torch.float32, torch.int64])
+def test_prune_of_integers_by_hand(
+    method: str, dtype: torch.dtype, mask: str, scores: torch.dtype | None
+) -> None:
+    draws = torch.Generator().manual_seed(0)
+    t = torch.randperm(9, generator=draws).view(3, 3).to(dtype)
+    old = torch.tensor([[1, 0, 1], [1, 1, 1], [0, 1, 1]]).to(dtype)
+    masks = {"none": None, "ones": torch.ones_like(t), "random": old}
+    ranked = None if scores is None else torch.randperm(9, generator=draws).view(3, 3).to(scores)
+    results: list[Any] = []
+    for library in (upstream, fastprune):
+        torch.manual_seed(1)
+        try:
+            results.append(METHODS_BY_HAND[method](library).prune(t, masks[mask], ranked))
+        except Exception as error:
+            results.append(type(error))
+    theirs, ours = results
+    if isinstance(theirs, Tensor):
+        assert isinstance(ours, Tensor) and ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+    else:
+        assert ours is theirs
+
+
+class Tagged(Tensor):
+    """A subclass that adds nothing."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_subclasses_as_scores_do_not_spread(dtype: torch.dtype) -> None:
+    """Of one of two layers pruned together: masks are of the parameters' class."""
+
+    def prune(library: ModuleType) -> list[Tensor]:
+        torch.manual_seed(0)
+        layers = [nn.Linear(4, 3), nn.Linear(4, 3)]
+        given = {(layers[0], "weight"): torch.rand(3, 4, dtype=dtype).as_subclass(Tagged)}
+        pairs = [(layer, "weight") for layer in layers]
+        library.global_unstructured(pairs, library.L1Unstructured, given, amount=0.5)
+        return [t for layer in layers for t in (layer.weight_mask, layer.weight)]
+
+    for ours, theirs in zip(prune(fastprune), prune(upstream), strict=True):
+        assert type(ours) is type(theirs)
+        assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("first", [None, "l1_unstructured", "identity"])
+def test_a_subclass_as_given_mask(first: str | None) -> None:
+    results = []
+    for library in (upstream, fastprune):
+        torch.manual_seed(0)
+        layer = nn.Linear(4, 3)
+        if first == "identity":
+            library.identity(layer, "weight")
+        elif first is not None:
+            library.l1_unstructured(layer, "weight", 0.3)
+        library.custom_from_mask(layer, "weight", torch.eye(3, 4).as_subclass(Tagged))
+        results.append([layer.weight_mask, layer.weight, layer(torch.ones(1, 4))])
+    for theirs, ours in zip(*results, strict=True):
+        assert type(ours) is type(theirs) and torch.equal(ours, theirs)

@@ -16,6 +16,7 @@ import torch.nn.utils.prune as upstream
 from torch import Tensor, nn
 
 import fastprune as prune
+from fastprune import lookup, rollback
 from fastprune.copying import homes
 from support.inputs import name
 from support.unchanged import assert_unchanged, snapshot
@@ -787,3 +788,76 @@ def test_hook_runs_in_every_forward() -> None:
 def test_method_on_no_module() -> None:
     with pytest.raises(AttributeError, match="has to be pruned"):
         prune.L1Unstructured(1).apply_mask(linear())
+
+
+def test_global_pruning_remembers_a_module_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that it has, not anew for each of its parameters."""
+    asked: list[nn.Module] = []
+
+    def pruning_hooks(module: nn.Module) -> Any:
+        asked.append(module)
+        return lookup.pruning_hooks(module)
+
+    module = nn.ParameterList([torch.randn(5) for _ in range(9)])
+    pairs = [(module, str(i)) for i in range(9)]
+    prune.global_unstructured(pairs, prune.L1Unstructured, amount=9)
+    monkeypatch.setattr(rollback, "pruning_hooks", pruning_hooks)
+    prune.global_unstructured(pairs, prune.L1Unstructured, amount=9)
+    assert asked == [module]
+
+
+def _masked_twice(library: Any, mask: Tensor) -> nn.Module:
+    module = linear()
+    for _ in range(2):
+        library.custom_from_mask(module, "weight", mask)
+    return module
+
+
+def _pruned_globally(library: Any, times: int) -> nn.Module:
+    module = linear()
+    for _ in range(times):
+        library.global_unstructured([(module, "weight")], library.L1Unstructured, amount=0.3)
+    return module
+
+
+def _attention(library: Any) -> nn.Module:
+    module = nn.MultiheadAttention(4, 2)
+    library.l1_unstructured(module.out_proj, "weight", 0.3)
+    return module
+
+
+def methods_in(model: nn.Module) -> list[Any]:
+    hooks: list[Any] = [h for m in model.modules() for h in m._forward_pre_hooks.values()]
+    return [method for hook in hooks for method in getattr(hook, "_pruning_methods", [hook])]
+
+
+#: Modules that torch.load(weights_only=True) takes when it is told of their classes.
+SAVED: dict[str, Callable[[Any], nn.Module]] = {
+    "local": lambda library: library.l1_unstructured(linear(), "weight", 0.3),
+    "given": lambda library: library.custom_from_mask(linear(), "weight", torch.eye(3, 4)),
+    "given twice": lambda library: _masked_twice(library, torch.eye(3, 4)),
+    "halves": lambda library: _masked_twice(library, torch.full((3, 4), 0.5)),
+    "global": lambda library: _pruned_globally(library, 1),
+    "global twice": lambda library: _pruned_globally(library, 2),
+    "attention": _attention,
+}
+
+
+@pytest.mark.parametrize("library", [upstream, prune], ids=["upstream", "fastprune"])
+@pytest.mark.parametrize("way", SAVED)
+def test_loading_weights_only(way: str, library: Any) -> None:
+    with torch.no_grad():
+        module = SAVED[way](library)
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    classes = [nn.Linear, nn.MultiheadAttention, type(nn.MultiheadAttention(4, 2).out_proj)]
+    classes += [library.PruningContainer, library.CustomFromMask, library.L1Unstructured]
+    with torch.serialization.safe_globals(classes):
+        loaded = torch.load(file, weights_only=True)
+    for key, value in module.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key
+    for old, new in zip(methods_in(module), methods_in(loaded), strict=True):
+        assert type(old) is type(new)
+        if hasattr(old, "mask"):
+            assert torch.equal(old.mask, new.mask)

@@ -402,13 +402,21 @@ class Replaces(prune.BasePruningMethod):
         return default_mask
 
 
-def test_a_users_argument_of_that_name() -> None:
+class TakesAny(Replaces):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+
+@pytest.mark.parametrize("kind", [Replaces, TakesAny])
+def test_a_users_argument_of_that_name(kind: Any) -> None:
     module = prune.l1_unstructured(layer(), "weight", 4)
     for replace in (True, False):
-        assert Replaces.apply(module, "weight", replace=replace)[-1].replace is replace
+        assert kind.apply(module, "weight", replace=replace)[-1].replace is replace
     pairs = [(module, "weight")]
-    prune.global_unstructured(pairs, Replaces, replace=False)
+    prune.global_unstructured(pairs, kind, replace=False)
     assert len(hook_of(module)) == 4
+    prune.global_unstructured(pairs, lambda **options: kind(**options), replace=False)
+    assert len(hook_of(module)) == 5
     assert int(module.weight_mask.sum()) == 44
 
 

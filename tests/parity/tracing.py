@@ -112,6 +112,32 @@ def _(prune: ModuleType) -> Any:
     return fast(torch.randn(3, 4), torch.ones(3, 4))
 
 
+@case("torch.compile", "modules pruned and made dense inside of a compiled function")
+def _(prune: ModuleType) -> Any:
+    torch._dynamo.reset()
+    found: list[Any] = []
+    for amount in (3, 4, 5):
+        layer, other = nn.Linear(4, 3), nn.Linear(3, 3)
+
+        @torch.compile(backend="eager")
+        def step(x: Tensor, a: nn.Module, b: nn.Module, amount: int) -> Any:
+            prune.l1_unstructured(a, "weight", amount)
+            prune.custom_from_mask(a, "weight", torch.eye(3, 4))
+            prune.global_unstructured(
+                [(b, "weight"), (b, "bias")], prune.L1Unstructured, amount=amount
+            )
+            y = b(a(x))
+            prune.remove(a, "weight")
+            return y, a(x)
+
+        for _ in range(2):
+            found.append([y.detach() for y in step(X, layer, other, amount)])
+            found.append([state(m) for m in (layer, other)])
+            prune.remove(other, "weight")
+            prune.remove(other, "bias")
+    return found
+
+
 @case("torch.compile", "removed after compiling")
 def _(prune: ModuleType) -> Any:
     torch._dynamo.reset()

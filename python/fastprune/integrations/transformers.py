@@ -105,7 +105,7 @@ class PruningCallback(TrainerCallback):
         model = kwargs["model"]
         self._pairs = self._find(model)
         self._reached = -1.0
-        with transaction(*dict.fromkeys(module for module, _ in self._pairs)):
+        with transaction(*(module for module, _ in self._pairs)):
             for module, name in self._pairs:
                 if state.global_step:
                     custom_from_mask(module, name, getattr(module, name).detach() != 0)
