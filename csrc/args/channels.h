@@ -69,14 +69,9 @@ inline ChannelMaskArgs prepare_channel_mask(const at::Tensor& scores, const at::
           to_amount(amount)};
 }
 
-// Allocates the product if it can be fused.
+// Allocates the product if it can be fused: with a mask of its own dtype.
 inline void prepare_channel_prune(ChannelMaskArgs& args, const at::Tensor& t) {
-  constexpr FusionRule rule{/*half=*/true, /*byte_masks=*/false};
-  const bool same_dtype = args.output.out.scalar_type() == t.scalar_type();
-  if (!t.is_contiguous() ||
-      !fuses(rule, same_dtype, /*byte_mask=*/false, t.element_size(), /*has_old_mask=*/true)) {
-    return;
-  }
+  if (!t.is_contiguous() || args.output.out.scalar_type() != t.scalar_type()) return;
   args.t = t;
   args.product = fresh_like(t);
 }

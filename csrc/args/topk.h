@@ -35,9 +35,9 @@ inline at::ScalarType topk_mask_dtype(at::TensorList scores, at::TensorList mask
 }
 
 // Masks and factors are undefined where there are none.
-inline void check_topk_masks(at::TensorList scores, at::TensorList masks, ScalarList amount,
-                             at::TensorList factors, std::optional<at::ScalarType> dtype) {
-  constexpr const char* op = "topk_masks";
+inline void check_topk_masks(const char* op, at::TensorList scores, at::TensorList masks,
+                             ScalarList amount, at::TensorList factors,
+                             std::optional<at::ScalarType> dtype) {
   for (const at::Scalar& each : amount) check_amount(each);
   TORCH_CHECK(amount.size() == 1 || amount.size() == scores.size(), op,
               "(): expected one amount, or one for each of ", scores.size(), " scores, got ",

@@ -30,24 +30,45 @@ class TopkPart : public torch::CustomClassHolder {
   // Writes all masks as if `pivot` were the threshold. Of active entries: how many there are, how
   // many are below the interval, and how many in it, which are stored unless it is one key; and
   // whether they had room. If not, the counts are not complete.
-  virtual std::tuple<int64_t, int64_t, int64_t, bool> sweep(int64_t lo, int64_t pivot,
-                                                            int64_t hi) = 0;
+  std::tuple<int64_t, int64_t, int64_t, bool> sweep(int64_t lo, int64_t pivot, int64_t hi);
 
   // How many active entries have keys in each of kPartBins intervals of 2^shift keys, from lo on.
   // With `stored`, of those that the sweep stored.
-  virtual at::Tensor histogram(int64_t lo, int64_t shift, bool stored) = 0;
+  at::Tensor histogram(int64_t lo, int64_t shift, bool stored);
 
   // The same of the places of the entries with one key. `places` has for each tensor the place of
   // its first entry and, unless its entries have consecutive places, for each dim what each index
   // adds.
-  virtual at::Tensor tie_histogram(int64_t key, int64_t lo, int64_t shift, bool stored,
-                                   std::vector<at::Tensor> places) = 0;
+  at::Tensor tie_histogram(int64_t key, int64_t lo, int64_t shift, bool stored,
+                           std::vector<at::Tensor> places);
 
   // Prunes what is below the threshold, of which there are `below` entries, and the first `due` of
   // those that equal it.
-  virtual void fixup(int64_t threshold, int64_t below, int64_t due, bool stored) = 0;
+  void fixup(int64_t threshold, int64_t below, int64_t due, bool stored);
 
-  virtual std::vector<at::Tensor> masks() = 0;
+  // Once, in the end.
+  std::vector<at::Tensor> masks();
+
+ protected:
+  explicit TopkPart(size_t tensors) : tensors_(tensors) {}
+
+  // What a device does in each phase.
+  virtual std::tuple<int64_t, int64_t, int64_t, bool> do_sweep(int64_t lo, int64_t pivot,
+                                                               int64_t hi) = 0;
+  virtual at::Tensor do_histogram(int64_t lo, int64_t shift, bool stored) = 0;
+  virtual at::Tensor do_tie_histogram(int64_t key, int64_t lo, int64_t shift, bool stored,
+                                      const std::vector<at::Tensor>& places) = 0;
+  virtual void do_fixup(int64_t threshold, int64_t below, int64_t due, bool stored) = 0;
+  virtual std::vector<at::Tensor> do_masks() = 0;
+
+ private:
+  enum class Phase { kMade, kOverflowed, kSwept, kFixed, kTaken };
+
+  void expect(const char* what, bool holds, const char* expected) const;
+  void expect_stored(const char* what, bool stored) const;
+
+  size_t tensors_;
+  Phase phase_ = Phase::kMade;
 };
 
 // Tells torch of the class. Each library that registers an operator that makes one calls this

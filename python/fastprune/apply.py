@@ -18,7 +18,7 @@ from .dtensors import DTENSOR
 from .fsdp2 import MANAGED
 from .hook import Hook, applies_as_ours
 from .lazy import no_shape
-from .lookup import SUSPENDED, is_in_place, parameter_of, pruning_hooks
+from .lookup import SUSPENDED, is_in_place, methods_of, parameter_of, pruning_hooks
 from .native import native_kind, ranks_original, select_one
 from .reading import READ_BY_PARENT, ReadsProducts, start_reading, stop_reading
 from .sharded import on_other_mesh, prepare
@@ -227,7 +227,7 @@ def stack(hook: upstream.BasePruningMethod, method: Any) -> Any:
     kind = container.PruningContainer
     ours = isinstance(method, Hook)
     is_container = isinstance(hook, upstream.PruningContainer)
-    make_room(getattr(hook, "_pruning_methods", (hook,)), method)
+    make_room(methods_of(hook), method)
     if is_container and not (ours and type(hook) is upstream.PruningContainer):
         stacked: Any = hook
         stacked.add_pruning_method(method)

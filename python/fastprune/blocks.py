@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from numbers import Integral, Real
+from operator import index
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -81,15 +83,15 @@ class BlockStructured(MagnitudeOrScore):
     Args:
         amount: of what remains: a float in [0, 1] is a fraction of the active blocks, an int their
             number.
-        block: how many indices of the first dim and of the second a block has.
+        block: how many indices of the first dim and of the second a block has; one number for both.
         norm: its order, any number or infinity.
         sparsity: in place of ``amount``, the fraction of all blocks that is pruned in the end.
         score: called in place of ``scores``.
 
     Raises:
         ValueError: the amount is out of range, or exceeds the active blocks; amount and sparsity
-            are given; ``block`` is not two positive numbers.
-        TypeError: neither is given; the sparsity is no float.
+            are given; ``block`` is not one or two positive numbers.
+        TypeError: neither is given; the sparsity is no float, or the norm no number.
     """
 
     PRUNING_TYPE = "global"
@@ -98,7 +100,7 @@ class BlockStructured(MagnitudeOrScore):
     def __init__(
         self,
         amount: int | float | None = None,
-        block: Sequence[int] = (4, 4),
+        block: int | Sequence[int] = (4, 4),
         norm: float = 2,
         *,
         sparsity: float | None = None,
@@ -108,7 +110,7 @@ class BlockStructured(MagnitudeOrScore):
         self.amount: Any = amount
         self.sparsity = sparsity
         self.block = _checked_block(block)
-        self.norm = norm
+        self.norm = _checked_norm(norm)
         self.score = score
 
 
@@ -116,7 +118,7 @@ def block_structured(
     module: _Module,
     name: str,
     amount: int | float | None = None,
-    block: Sequence[int] = (4, 4),
+    block: int | Sequence[int] = (4, 4),
     norm: float = 2,
     *,
     sparsity: float | None = None,
@@ -137,7 +139,7 @@ def block_structured(
         name: of the parameter; float64, float32, float16 and bfloat16 natively.
         amount: of what remains: a float in [0, 1] is a fraction of the active blocks, an int their
             number.
-        block: how many indices of the first dim and of the second a block has.
+        block: how many indices of the first dim and of the second a block has; one number for both.
         norm: its order, any number or infinity.
         sparsity: in place of ``amount``, the fraction of all blocks that is pruned in the end.
         score: gives a number for each entry, as in :class:`Unstructured`, and a block their mean.
@@ -150,8 +152,8 @@ def block_structured(
     Raises:
         AttributeError, TypeError: the module has nothing of that name, or no parameter; there is
             neither amount nor sparsity.
-        ValueError: the amount is out of range, or exceeds the active blocks; ``block`` is not two
-            positive numbers.
+        ValueError: the amount is out of range, or exceeds the active blocks; ``block`` is not one
+            or two positive numbers.
         AssertionError: the scores have another shape than the parameter.
         RuntimeError: the scores are on another device.
         NotImplementedError: to replace, as :func:`l1_unstructured`; ValueError also as there.
@@ -182,8 +184,8 @@ def tied_structured(
     """Prune units that several tensors share, such as attention heads (Michel et al., "Are Sixteen
     Heads Really Better than One?", arXiv:1905.10650).
 
-    A unit is ``size`` neighbouring indices of a dim of each tensor: the first unit of all of them
-    goes, or stays. Its score is the sum, in float64, of its norms in all tensors, as
+    A unit is ``size`` neighbouring indices of a dim of each tensor. Unit i is pruned in all of them
+    or in none. Its score is the sum, in float64, of its norms in all tensors, as
     :class:`BlockStructured` has them.
 
     >>> heads = nn.ModuleDict({name: nn.Linear(8, 8) for name in "qkvo"})
@@ -203,15 +205,20 @@ def tied_structured(
 
     Raises:
         ValueError: there are no parameters; they have different numbers of units; the amount is out
-            of range, or exceeds the active units; the mask before a method to replace is not known.
+            of range, or exceeds the active units; ``size`` is not positive; or the mask before a
+            method to replace is not known.
         NotImplementedError: to replace, as :func:`l1_unstructured`.
-        TypeError: there is neither amount nor sparsity.
+        TypeError: there is neither amount nor sparsity; ``norm`` is no number; ``parameters`` are
+            not such triples; or one is no parameter.
         IndexError: a dim is neither 0 nor 1.
     """
-    tied = list(parameters)
+    tied = _triples(parameters)
     if not tied:
         raise ValueError("tied_structured(): expected at least one parameter, got none")
     check_budget("tied_structured", amount, sparsity)
+    if not isinstance(size, Integral) or size < 1:
+        raise ValueError(f"expected size to be a positive number, got {size!r}")
+    norm = _checked_norm(norm)
     budget = SimpleNamespace(amount=amount, sparsity=sparsity)
     total: Any = None
     active: Any = None
@@ -220,6 +227,10 @@ def tied_structured(
     with transaction(*(module for module, _, _ in tied)), replacing:
         for module, name, dim in tied:
             t, old = original_of(module, name), mask_of(module, name)
+            if not isinstance(t, Tensor):
+                raise TypeError(
+                    f"expected {name} of {module} to be a Parameter, got {type(t).__name__}"
+                )
             if not -t.dim() <= dim < t.dim() or dim % t.dim() > 1:
                 raise IndexError(f"expected the dim of {name} of {module} to be 0 or 1, got {dim}")
             block = [max(1, n) for n in (*t.shape[:2], 1)[:2]]
@@ -255,6 +266,18 @@ def tied_structured(
             else:
                 mask = expanded(units, t, block).to(t.dtype)
             apply_method(CustomFromMask(mask), module, name, selected=selected)
+
+
+def _triples(parameters: Any) -> list[tuple[nn.Module, str, int]]:
+    triples = list(parameters)
+    for i, triple in enumerate(triples):
+        if not isinstance(triple, Sequence) or len(triple) != 3 or not isinstance(triple[1], str):
+            raise TypeError(
+                "tied_structured(): expected parameters to be (module, name, dim) triples, got "
+                f"{triple!r} at index {i}"
+            )
+        index(triple[2])
+    return triples
 
 
 def _kept_blocks(
@@ -334,7 +357,18 @@ def expanded(units: Tensor, like: Tensor, block: Sequence[int]) -> Tensor:
     return whole.reshape(rows, cols, *[1] * (like.dim() - 2)).expand(like.shape)
 
 
-def _checked_block(block: Sequence[int]) -> tuple[int, int]:
-    if len(block) != 2 or not all(isinstance(n, int) and n >= 1 for n in block):
-        raise ValueError(f"expected block to be two positive numbers, got {tuple(block)}")
-    return block[0], block[1]
+def _checked_block(block: int | Sequence[int]) -> tuple[int, int]:
+    """Of one number a square."""
+    try:
+        rows, cols = (index(n) for n in (block if isinstance(block, Sequence) else (block, block)))
+    except (TypeError, ValueError):
+        rows = cols = 0
+    if rows < 1 or cols < 1:
+        raise ValueError(f"expected block to be one or two positive numbers, got {block}")
+    return rows, cols
+
+
+def _checked_norm(norm: float) -> float:
+    if not isinstance(norm, Real):
+        raise TypeError(f"expected norm to be a number or infinity, got {norm!r}")
+    return float(norm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import torch.nn.utils.prune as upstream
@@ -21,7 +22,7 @@ def check_budget(name: str, amount: int | float | None, sparsity: float | None) 
         return
     if amount is not None:
         raise ValueError(f"{name}() takes amount or sparsity, got {amount=} and {sparsity=}")
-    if not isinstance(sparsity, float):
+    if isinstance(sparsity, Integral) or not isinstance(sparsity, Real):
         raise TypeError(f"expected sparsity to be a float, got {sparsity!r}")
     if not 0.0 <= sparsity <= 1.0:
         raise ValueError(f"expected sparsity to be in the range [0, 1], got {sparsity}")
@@ -29,7 +30,7 @@ def check_budget(name: str, amount: int | float | None, sparsity: float | None) 
 
 def count_left(sparsity: float, units: int, left: int) -> int:
     """How many more of some units to prune, of which some are left."""
-    return max(0, round(sparsity * units) - (units - left))
+    return max(0, round(float(sparsity) * units) - (units - left))
 
 
 def amount_left(
@@ -45,7 +46,7 @@ def amount_left(
     """
     old = [mask for mask in masks if mask is not None]
     if not old:
-        return sparsity
+        return float(sparsity)
     units = sum(pattern.units(method, t) for t in ts)
     pruned = sum(pattern.pruned(method, mask).to(old[0].device) for mask in old)
     return count_left(sparsity, units, units - int(pruned))

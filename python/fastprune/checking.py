@@ -11,9 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .caching import is_cached
 from .dtensors import is_dtensor
-from .lookup import IN_PLACE, SUSPENDED, pruning_hooks
+from .lookup import IN_PLACE, all_pruning_hooks
 from .parametrization import mask_of, names_masked
 from .sharded import collective_device
 
@@ -79,9 +78,7 @@ def check_ranks(model: nn.Module, group: Any = None) -> None:
 
 def _masks_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a module that are pruned, and their masks."""
-    hooks = module.__dict__[SUSPENDED].hooks.values() if is_cached(module) else ()
-    names = [hook._tensor_name for hook in hooks]
-    names += [hook._tensor_name for _, hook in pruning_hooks(module)]
+    names = [hook._tensor_name for hook in all_pruning_hooks(module)]
     names += [*module.__dict__.get(IN_PLACE, ()), *names_masked(module)]
     for name in names:
         mask = mask_of(module, name)

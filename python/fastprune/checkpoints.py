@@ -12,9 +12,10 @@ from torch.nn.parameter import is_lazy
 
 from .apply import apply_method
 from .hook import detached_product
-from .lookup import IN_PLACE, SUSPENDED, is_in_place, pruning_hooks
+from .lookup import IN_PLACE, all_pruning_hooks, is_in_place
 from .methods import CustomFromMask
 from .parametrization import is_alone, names_masked
+from .refreshing import start_refreshing
 from .rollback import transaction
 
 __all__ = ["attach", "dense_state_dict"]
@@ -72,30 +73,12 @@ def attach(model: _Module, state_dict: Mapping[str, Any]) -> _Module:
             mask = torch.ones_like(module._parameters[name].detach(), dtype=dtype)  # type: ignore[union-attr]
             apply_method(CustomFromMask(mask), module, name, selected=(mask, None))
     for module in {id(module): module for module, _, _ in new.values()}.values():
-        module.register_load_state_dict_post_hook(refresh_products)
+        start_refreshing(module)
     return model
 
 
-def refresh_products(module: nn.Module, incompatible_keys: Any) -> None:
-    """After a load: make the pruned tensors of the module anew.
-
-    A forward does so too, but not that of ``out_proj`` in MultiheadAttention, which is never
-    called.
-    """
-    for hook in _pruning_hooks(module):
-        hook(module, ())
-
-
-def _pruning_hooks(module: nn.Module) -> list[Any]:
-    """The hooks that prune tensors of the module, also while `cached` has suspended them."""
-    hooks = [hook for _, hook in pruning_hooks(module)]
-    if SUSPENDED in module.__dict__:
-        hooks += module.__dict__[SUSPENDED].hooks.values()
-    return hooks
-
-
 def _is_pruned(module: nn.Module, name: str) -> bool:
-    return any(hook._tensor_name == name for hook in _pruning_hooks(module))
+    return any(hook._tensor_name == name for hook in all_pruning_hooks(module))
 
 
 def _names_in_pairs(modules: dict[str, nn.Module], state_dict: Mapping[str, Any]) -> list[str]:
@@ -227,7 +210,7 @@ def _products(model: nn.Module, state: Mapping[str, Any]) -> dict[str, tuple[str
                 )
             products[f"{chain}.0.mask"] = None, None
             products[f"{chain}.original"] = prefix + name, getattr(module, name).detach()
-        for hook in _pruning_hooks(module):
+        for hook in all_pruning_hooks(module):
             name = hook._tensor_name
             plain = f"{path}.{name}" if path else name
             orig, mask = state.get(plain + "_orig"), state.get(plain + "_mask")

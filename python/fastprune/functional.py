@@ -31,6 +31,7 @@ from .methods import (
     RandomUnstructured,
 )
 from .parametrization import find_masked, masks_in, remove_masked
+from .refreshing import stop_refreshing
 from .replacing import asks_to_replace
 from .scores import Score
 from .sharded import is_group
@@ -318,6 +319,7 @@ def remove(module: _Module, name: str) -> _Module:
     if is_in_place(module, name):
         forget(module, name)
         let_go(module)
+        stop_refreshing(module, None)
         return module
     with resumed(module) if is_cached(module) else nullcontext():
         result: _Module = _REMOVE(module, name)
@@ -325,7 +327,7 @@ def remove(module: _Module, name: str) -> _Module:
 
 
 def is_pruned(module: nn.Module) -> bool:
-    """Whether anything in ``module`` is pruned, by a hook or by a parametrization.
+    """Whether anything in ``module`` is pruned: by a hook, a parametrization or in place.
 
     As :func:`torch.nn.utils.prune.is_pruned`.
 

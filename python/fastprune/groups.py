@@ -11,7 +11,7 @@ from torch import Tensor
 from . import _C
 from .patterns import Pattern, Selection, are_plain
 from .scored import Scored, has_score
-from .scores import Score, weighted
+from .scores import Score, check_factor, weighted
 
 
 class Groups(Pattern):
@@ -136,6 +136,7 @@ class Factored(MagnitudeOrScore):
     """What methods with a factor, or a score, have in common."""
 
     def __init__(self, factor: Tensor | None, score: Score | None) -> None:
+        check_factor(factor)
         self.factor = factor
         self.score = score
         if factor is not None and has_score(self):

@@ -15,6 +15,7 @@ from .fsdp2 import MANAGED
 from .lookup import SHARDS, OwnHook
 from .quantized import is_converted
 from .reading import ReadsProducts, stop_reading
+from .refreshing import stop_refreshing
 from .sharded import on_other_mesh, remove
 from .slots import has_own_setattr, original_and_mask, store
 
@@ -93,6 +94,7 @@ class Hook(OwnHook):
             _REMOVE(self, module)
         if isinstance(module, ReadsProducts):
             stop_reading(module, self)
+        stop_refreshing(module, self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
         return copy_method(self, memo)

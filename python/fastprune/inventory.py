@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .dtensors import is_dtensor
-from .lookup import IN_PLACE, SUSPENDED, pruning_hooks
+from .lookup import IN_PLACE, SUSPENDED, methods_of, pruning_hooks
 from .packing import unpacked
 from .parametrization import find_masked, names_masked
 
@@ -129,4 +129,4 @@ def _chains_of(module: nn.Module, name: str) -> Iterator[int]:
 
 def _methods(hook: Any) -> tuple[Any, ...]:
     """The methods applied, oldest first."""
-    return () if hook is None else tuple(getattr(hook, "_pruning_methods", (hook,)))
+    return () if hook is None else methods_of(hook)

@@ -17,7 +17,7 @@ from . import _C
 from .budgets import amount_left, check_budget
 from .native import KIND, Native
 from .patterns import Channels, Entries, Pattern, Selection, are_plain
-from .scores import Score, scored_by, weighted
+from .scores import Score, check_factor, scored_by, weighted
 
 #: Of an argument without which there has to be a keyword, and that may be None.
 MISSING: Any = ...
@@ -40,8 +40,8 @@ def keep(
     check_budget(type(method).__name__, amount, sparsity)
     if factor is not None and score is not None:
         raise TypeError("expected a factor, which multiplies magnitudes, or a score, got both")
-    if not isinstance(factor, (Tensor, Mapping, type(None))):
-        raise TypeError(f"expected factor to be a Tensor, got {type(factor).__name__}")
+    if not isinstance(factor, Mapping):
+        check_factor(factor)
     method.amount = amount
     for name, value in (("sparsity", sparsity), ("factor", factor), ("score", score)):
         if value is not None:

@@ -74,8 +74,8 @@ def local_unstructured(
             :func:`l1_unstructured`.
 
     Raises:
-        TypeError: ``parameters`` is no iterable, the method is not unstructured, or there is
-            neither amount nor sparsity.
+        TypeError: ``parameters`` is no iterable, ``importance_scores`` no mapping, the method is
+            not unstructured, or there is neither amount nor sparsity.
         ValueError: the number of amounts is not that of the parameters, or a pair has none, or no
             factor; an amount is out of range, or exceeds the active entries of its parameter; there
             are amounts and sparsities; the mask before a method to replace is not known.
@@ -93,6 +93,8 @@ def local_unstructured(
             **kwargs,
         )
     pairs = pairs_of("local_unstructured", parameters)
+    if importance_scores is not None and not isinstance(importance_scores, Mapping):
+        raise TypeError("local_unstructured(): importance_scores must be of type dict")
     kind: Any = pruning_method
     exchange = None
     if DTENSOR in modules:

@@ -30,6 +30,20 @@ def pruning_hooks(module: nn.Module) -> list[tuple[int, Any]]:
     return [(k, h) for k, h in hooks.items() if isinstance(h, KINDS)]
 
 
+def all_pruning_hooks(module: nn.Module) -> list[Any]:
+    """The hooks that prune tensors of the module, also while `cached` has suspended them."""
+    hooks = [hook for _, hook in pruning_hooks(module)]
+    if SUSPENDED in module.__dict__:
+        hooks += module.__dict__[SUSPENDED].hooks.values()
+    return hooks
+
+
+def methods_of(hook: Any) -> tuple[Any, ...]:
+    """The methods of a container, or the only one."""
+    methods: tuple[Any, ...] = getattr(hook, "_pruning_methods", (hook,))
+    return methods
+
+
 #: The classes of pruning methods, in the order in which to ask for them.
 KINDS = (OwnHook, upstream.BasePruningMethod)
 

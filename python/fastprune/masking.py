@@ -78,8 +78,7 @@ class Entries(dict[str, Entry]):
         with _lock:
             _modules.add(module)
             _copies.add(module)
-        trained = {n: p for n, p in params.items() if p.is_floating_point() or p.is_complex()}
-        _mask_as_accumulated(module, trained)
+        _mask_as_accumulated(module, params)
 
 
 def _is_pickled_first(module: nn.Module) -> bool:
@@ -387,6 +386,8 @@ def _mask_as_accumulated(module: nn.Module, params: dict[str, Any]) -> None:
     """Mask each gradient where no optimizer was given for it, and only there."""
     hooks = _grad_hooks.setdefault(module, {})
     for name, param in params.items():
+        if not (param.is_floating_point() or param.is_complex()):  # it gets no gradient
+            continue
         if name in hooks and (module in _stepped or hooks[name][1]() is not param):
             hooks.pop(name)[0].remove()
         if module not in _stepped and name not in hooks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -100,7 +101,7 @@ class NMStructured(Factored):
     Raises:
         ValueError: ``n`` or ``m`` is out of range; or with ``both`` n:m is not 2:4, one of the
             first two dims is not divisible by 4, or entries were pruned before.
-        TypeError: there are a factor and a score.
+        TypeError: there are a factor and a score, or a number is no int.
         IndexError: ``dim`` is out of range.
         RuntimeError: the factor does not broadcast to the tensor.
     """
@@ -118,13 +119,16 @@ class NMStructured(Factored):
         score: Score | None = None,
         both: bool = False,
     ) -> None:
+        for name, number in (("n", n), ("m", m), ("dim", dim)):
+            if not isinstance(number, Integral):
+                raise TypeError(f"expected {name} to be an int, got {number!r}")
         if not 1 <= m <= 64:
             raise ValueError(f"expected m to be between 1 and 64, got {m}")
         if not 0 <= n <= m:
             raise ValueError(f"expected n to be between 0 and m, {m}, got {n}")
         if both and (n, m) != (2, 4):
             raise ValueError(f"expected 2:4 with both=True, got {n}:{m}")
-        self.n, self.m, self.dim, self.both = n, m, dim, both
+        self.n, self.m, self.dim, self.both = int(n), int(m), int(dim), both
         super().__init__(factor, score)
 
 

@@ -86,7 +86,10 @@ def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
 
     Raises:
         ValueError: ``bits`` is not a packed mask of that shape.
+        TypeError: the shape is no sequence.
     """
+    if not isinstance(shape, Sequence):
+        raise TypeError(f"expected shape to be a sequence of ints, got {shape!r}")
     if bits.dtype != torch.uint8 or bits.shape != packed_shape(shape):
         raise ValueError(
             f"expected a packed mask of shape {list(shape)} to be uint8 of shape "

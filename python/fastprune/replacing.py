@@ -22,7 +22,7 @@ from .caching import resumed
 from .copying import remember_module
 from .dtensors import is_dtensor
 from .fsdp2 import MANAGED
-from .lookup import SUSPENDED, is_in_place
+from .lookup import SUSPENDED, is_in_place, methods_of
 from .methods import CustomFromMask, Identity
 from .parametrization import find_masked
 from .reading import ReadsProducts
@@ -71,7 +71,7 @@ def replaced(pairs: Iterable[tuple[nn.Module, str]]) -> Iterator[None]:
     yield
     for module, name, base in bases.values():
         if base is not None:
-            newest = _methods(_hook_of(module, name))[-1]
+            newest = methods_of(_hook_of(module, name))[-1]
             newest.__dict__[BASE] = keep_small(base)
 
 
@@ -107,7 +107,7 @@ def _undo_newest(module: nn.Module, name: str) -> Tensor | None:
         setattr(module, name, detach(module, key, hook))
         return None
     left = _without_newest(hook, base)
-    for copied in set(_methods(left)) - set(_methods(hook)):
+    for copied in set(methods_of(left)) - set(methods_of(hook)):
         remember_module(copied, module, orig)
     module._forward_pre_hooks[key] = left
     add_buffer(module, name + "_mask", base)
@@ -118,7 +118,7 @@ def _undo_newest(module: nn.Module, name: str) -> Tensor | None:
 
 def _base_of(hook: Any, mask: Tensor, module: nn.Module, name: str) -> Tensor | None:
     """What all methods but the newest left, or None if there is no other; ``mask`` is of now."""
-    *earlier, newest = _methods(hook)
+    *earlier, newest = methods_of(hook)
     if not earlier:
         return None
     if BASE in newest.__dict__:
@@ -146,15 +146,10 @@ def _base_of(hook: Any, mask: Tensor, module: nn.Module, name: str) -> Tensor | 
 
 def _without_newest(hook: Any, base: Tensor) -> Any:
     """The container without its last method; earlier rounds that share its mask get the base."""
-    *earlier, newest = hook._pruning_methods
+    *earlier, newest = methods_of(hook)
     left = copy.copy(hook)
     left._pruning_methods = tuple(with_round(earlier, newest, base))
     return left
-
-
-def _methods(hook: Any) -> tuple[Any, ...]:
-    methods: tuple[Any, ...] = getattr(hook, "_pruning_methods", (hook,))
-    return methods
 
 
 def _hook_of(module: nn.Module, name: str) -> Any:

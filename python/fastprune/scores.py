@@ -18,6 +18,12 @@ from .parts import common_dtype
 Score: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 
 
+def check_factor(factor: Any) -> None:
+    """Raise unless it is a Tensor or None."""
+    if not isinstance(factor, (Tensor, type(None))):
+        raise TypeError(f"expected factor to be a Tensor, got {type(factor).__name__}")
+
+
 def scored_by(
     score: Callable[[Tensor, Tensor | None], Any],
     method: Any,

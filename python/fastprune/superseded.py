@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import _C
 from .dtensors import is_dtensor
+from .lookup import methods_of
 from .notes import has_made, note_mask
 from .packing import packed, unpacked
 
@@ -124,14 +125,9 @@ def with_round(methods: Sequence[Any], other: Any, mask: Tensor) -> list[Any]:
     return found
 
 
-def _methods(hook: Any) -> Sequence[Any]:
-    methods: Sequence[Any] = getattr(hook, "_pruning_methods", (hook,))
-    return methods
-
-
 def note_said(hook: Any, mask: Tensor) -> None:
     """Note that ``hook`` has made ``mask``, if its newest method says what it prunes."""
-    if type(_methods(hook)[-1]) in saying:
+    if type(methods_of(hook)[-1]) in saying:
         note_mask(hook, mask)
 
 
@@ -140,7 +136,7 @@ def is_unsaid(hook: Any, mask: Tensor | None) -> bool:
 
     It has been loaded or written since, or the hook is a copy, of which nothing is known.
     """
-    methods = _methods(hook)
+    methods = methods_of(hook)
     if type(methods[-1]) not in saying or mask is None or has_made(hook, mask):
         return False
     return _all_say(methods) and not is_dtensor(mask)
@@ -189,7 +185,7 @@ def make_room(methods: Sequence[Any], method: Any) -> None:
 
 def share_round(hook: Any) -> None:
     """Let earlier rounds of a container hold the mask of its last method, if that is a round."""
-    *earlier, last = _methods(hook)
+    *earlier, last = methods_of(hook)
     if not _has_given_mask(last) or type(last.__dict__[_NAME]) is not _Round:
         return
     for method in reversed(earlier):

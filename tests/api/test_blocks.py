@@ -6,6 +6,7 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune as upstream
@@ -143,12 +144,23 @@ def test_errors_leave_the_module() -> None:
         ({"amount": 16}, ValueError, "number of parameters to prune=15"),
         ({"amount": 1, "block": (0, 4)}, ValueError, "two positive numbers"),
         ({"amount": 1, "block": (4,)}, ValueError, "two positive numbers"),
+        ({"amount": 1, "block": 4.5}, ValueError, "two positive numbers, got 4.5"),
+        ({"amount": 1, "norm": "fro"}, TypeError, "norm to be a number or infinity, got 'fro'"),
         ({}, TypeError, "missing 1 required argument"),
         ({"amount": 1, "sparsity": 0.5}, ValueError, "takes amount or sparsity"),
     ):
         with pytest.raises(error, match=said):
             prune.block_structured(module, "weight", **options)
     assert not prune.is_pruned(module)
+
+
+@pytest.mark.parametrize("block", [4, np.int64(4), (np.int64(4), 4), [4, 4]])
+def test_block_is_two_numbers_or_one(block: Any) -> None:
+    module = prune.block_structured(linear(), "weight", 5, block)
+    expected = prune.block_structured(linear(), "weight", 5, (4, 4))
+    assert torch.equal(module.weight_mask, expected.weight_mask)
+    (hook,) = module._forward_pre_hooks.values()
+    assert hook.block == (4, 4)
 
 
 def heads() -> nn.ModuleDict:
@@ -192,6 +204,15 @@ def test_errors_leave_the_heads() -> None:
     for parameters, options, error, said in (
         ([], {"amount": 1}, ValueError, "at least one parameter"),
         (tied(layers), {}, TypeError, "missing 1 required argument"),
+        (tied(layers), {"amount": 1, "size": 0}, ValueError, "size to be a positive number, got 0"),
+        (tied(layers), {"amount": 1, "norm": None}, TypeError, "norm to be a number"),
+        ([(layers["q"], "weight")], {"amount": 1}, TypeError, "triples, got .* at index 0"),
+        (
+            [(nn.Linear(4, 4, bias=False), "bias", 0)],
+            {"amount": 1},
+            TypeError,
+            "bias of Linear.* to be a Parameter, got NoneType",
+        ),
         (tied(layers), {"amount": 9, "size": 4}, ValueError, "number of parameters to prune=4"),
         ([(layers["q"], "weight", 2)], {"amount": 1}, IndexError, "to be 0 or 1, got 2"),
         (

@@ -119,6 +119,32 @@ def test_hooks_of_an_attached_model() -> None:
     assert isinstance(model.head[0].weight, nn.Parameter)
 
 
+def test_removed_and_attached_again() -> None:
+    """The hook that refreshes products goes with the last mask, and is there once."""
+    state = prune.l1_unstructured(nn.Linear(4, 3), "weight", 5).state_dict()
+    state = {"bias_orig": state.pop("bias"), "bias_mask": torch.eye(3)[0], **state}
+    model = nn.Linear(4, 3)
+    for _ in range(2):
+        prune.attach(model, state)
+        model.load_state_dict(state)
+        prune.remove(model, "weight")
+        assert len(model._load_state_dict_post_hooks) == 1
+        prune.attach(
+            model,
+            {
+                **model.state_dict(),
+                "weight_orig": state["weight_orig"],
+                "weight_mask": state["weight_mask"],
+            },
+        )
+        assert len(model._load_state_dict_post_hooks) == 1
+        prune.remove(model, "weight")
+        prune.remove(model, "bias")
+        assert not model._load_state_dict_post_hooks
+    assert b"fastprune" not in pickle.dumps(model)
+    prune.remove(prune.in_place(prune.attach(nn.Linear(4, 3), state)), "weight")
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float64, torch.float16], ids=str)
 def test_masks_keep_their_dtype(dtype: torch.dtype) -> None:
     state = pruned().state_dict()

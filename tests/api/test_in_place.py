@@ -802,3 +802,18 @@ def test_tied_parameters_with_one_mask() -> None:
     for _ in range(2):
         step(both, optimizer)
     assert int((first.weight == 0).sum()) == 18
+
+
+def test_integer_parameters_stay_pruned() -> None:
+    """They get no gradient that could be masked."""
+    module = nn.Module()
+    module.codes = nn.Parameter(torch.arange(1, 9), requires_grad=False)
+    module.scale = nn.Parameter(torch.ones(8))
+    prune.custom_from_mask(module, "codes", torch.tensor([0, 1] * 4))
+    prune.custom_from_mask(module, "scale", torch.tensor([1.0, 0.0] * 4))
+    prune.in_place(module)
+    assert module.codes.tolist() == [0, 2, 0, 4, 0, 6, 0, 8]
+    (module.codes * module.scale).sum().backward()
+    assert module.scale.grad is not None
+    module.load_state_dict({**module.state_dict(), "codes": torch.arange(8)})
+    assert module.codes.tolist() == [0, 1, 0, 3, 0, 5, 0, 7]

@@ -261,11 +261,18 @@ def test_errors_leave_the_module() -> None:
         ((5, 4), ValueError, "n to be between 0 and m, 4, got 5"),
         ((2, 65), ValueError, "m to be between 1 and 64, got 65"),
         ((2, 4, 2), IndexError, "Invalid index 2"),
+        ((2.0, 4), TypeError, "n to be an int, got 2.0"),
+        ((2, "4"), TypeError, "m to be an int, got '4'"),
     ):
         with pytest.raises(error, match=said):
             prune.nm_structured(module, "weight", *arguments)
     with pytest.raises(RuntimeError, match="to broadcast"):
         prune.nm_structured(module, "weight", 2, 4, factor=torch.ones(3))
+    for factor in (2.0, [1.0], {}):
+        with pytest.raises(TypeError, match="factor to be a Tensor, got"):
+            prune.nm_structured(module, "weight", 2, 4, factor=factor)
+        with pytest.raises(TypeError, match="factor to be a Tensor, got"):
+            prune.row_unstructured(module, "weight", 0.5, factor=factor)
     with pytest.raises(TypeError, match=r"a factor.* or a score, got both"):
         prune.NMStructured(2, 4, factor=torch.ones(1), score=lambda t, mask: t)
     assert not prune.is_pruned(module)
@@ -286,3 +293,5 @@ def test_packed() -> None:
     bits = prune.packed(module.weight_mask)
     assert bits.nbytes == module.weight_mask.numel() // 8
     assert torch.equal(prune.unpacked(bits, module.weight.shape), module.weight_mask.bool())
+    with pytest.raises(TypeError, match="shape to be a sequence of ints, got 4"):
+        prune.unpacked(bits, 4)

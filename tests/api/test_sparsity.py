@@ -6,9 +6,11 @@ import copy
 import pickle
 import random
 import re
+from fractions import Fraction
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune as upstream
@@ -294,6 +296,19 @@ def test_errors(options: dict[str, Any], error: type[Exception], said: str) -> N
         with pytest.raises(error, match=said):
             call()
         assert_unchanged(module, before)
+
+
+@pytest.mark.parametrize("sparsity", [np.float32(0.5), np.float64(0.5), Fraction(1, 2)])
+def test_numbers_that_are_no_float(sparsity: Any) -> None:
+    expected = prune.l1_unstructured(layer(4, 8), "weight", sparsity=0.5)
+    for module in (layer(4, 8), prune.random_unstructured(layer(4, 8), "weight", 3)):
+        prune.l1_unstructured(module, "weight", sparsity=sparsity)
+        assert int(module.weight_mask.sum()) == int(expected.weight_mask.sum())
+    prune.local_unstructured([(module, "weight")], prune.L1Unstructured, sparsity=sparsity)
+    prune.global_unstructured([(module, "weight")], prune.L1Unstructured, sparsity=sparsity)
+    assert int(module.weight_mask.sum()) == int(expected.weight_mask.sum())
+    for prune_it in (prune.row_unstructured, prune.block_structured):
+        assert int(prune_it(layer(4, 8), "weight", sparsity=sparsity).weight_mask.sum()) == 16
 
 
 def test_more_errors() -> None:

@@ -238,7 +238,9 @@ TOPK: list[tuple[tuple[Any, ...], type[Exception], str]] = [
     (([T], [], -0.1), ValueError, r"amount=-0.1"),
     (([T], [], 1.5), ValueError, r"amount=1.5"),
     (([T], [], float("nan")), ValueError, r"amount=nan"),
-    (([T, T], [], 1, [T]), RuntimeError, r"factor.*2 scores.*got 1"),
+    (([T, T], [], 1, [T]), RuntimeError, r"topk_masks\(\).*factor.*2 scores.*got 1"),
+    (([T, T], [], [1]), RuntimeError, r"topk_masks\(\).*one for each of 2 scores, got 1"),
+    (([T], [], []), RuntimeError, r"one for each of 1 scores, got 0"),
     (([T], [], 1, [torch.ones(4, 1)]), RuntimeError, r"factors\[0\].*\[3, 4\].*\[4, 1\]"),
     (([T], [], 1, [T.int()]), NotImplementedError, r"factors\[0\].*float64.*[Ii]nt"),
 ]
@@ -276,10 +278,18 @@ LISTS: list[tuple[tuple[Any, ...], type[Exception], str]] = [
     (([T, T], [T]), RuntimeError, r"2.*1"),
     (([T, T], [T, torch.ones(4, 3)]), RuntimeError, r"masks\[1\].*\[3, 4\].*\[4, 3\]"),
 ]
+#: Errors that name the operator that was called.
+PRUNE: list[tuple[tuple[Any, ...], type[Exception], str]] = [
+    (([T], [], [T], 1, [torch.ones(4, 1)]), RuntimeError, r"topk_prune\(\).*factors\[0\]"),
+    (([T], [torch.ones(4, 3)], [T], 1), RuntimeError, r"topk_prune\(\).*masks\[0\]"),
+    (([T], [], [torch.ones(4, 3)], 1), RuntimeError, r"topk_prune\(\).*ts\[0\]"),
+    (([T, T], [], [T, T], [1]), RuntimeError, r"topk_prune\(\).*one for each of 2 scores, got 1"),
+]
 CASES = [
     (op, *case)
     for op, cases in [
         ("topk_masks", TOPK),
+        ("topk_prune", PRUNE),
         ("channel_mask", CHANNELS),
         ("channel_prune", CHANNELS),
         ("channel_norms", NORMS),

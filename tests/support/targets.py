@@ -86,7 +86,7 @@ def _as_in_fastprune(name: str, op: torch._ops.OpOverload) -> Callable[..., Any]
         bound.apply_defaults()
         values = dict(bound.arguments)
         values.update({key: float(values[key]) for key in floats})
-        values.update({key: as_scalars(values[key]) for key in scalars})
+        values.update({key: as_scalars(name, values[key], values["scores"]) for key in scalars})
         result = op(*values.values())
         return result if op._schema.returns else values[written[0]]
 

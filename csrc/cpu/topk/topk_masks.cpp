@@ -119,7 +119,7 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores, const OptionalTensorLi
                                    std::optional<at::ScalarType> dtype) {
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   const std::vector<at::Tensor> by = to_vector(factors);
-  check_topk_masks(scores, old_masks, amount, by, dtype);
+  check_topk_masks("topk_masks", scores, old_masks, amount, by, dtype);
   if (scores.empty()) return {};
   TopkArgs args = prepare_topk_masks(scores, old_masks, amount, by, dtype);
   select(args, active_only, largest);
@@ -132,7 +132,7 @@ TensorLists topk_prune(at::TensorList scores, const OptionalTensorList& masks, a
   if (scores.empty()) return {};
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   const std::vector<at::Tensor> by = to_vector(factors);
-  check_topk_masks(scores, old_masks, amount, by, std::nullopt);
+  check_topk_masks("topk_prune", scores, old_masks, amount, by, std::nullopt);
   TopkArgs args = prepare_topk_masks(scores, old_masks, amount, by, std::nullopt);
   if (keeps_bits(ts[0])) prepare_topk_prune(args, ts, kFusion);
   select(args, active_only, /*largest=*/false);

@@ -51,7 +51,8 @@ class Part final : public TopkPart {
 
  public:
   Part(TopkArgs args, at::ScalarType keys, bool active_only, bool largest)
-      : args_(std::move(args)),
+      : TopkPart(args.scores.size()),
+        args_(std::move(args)),
         list_(args_, 0, args_.scores.size(), active_only, largest),
         promotion_{key_layout<F>(), layout_of(keys), largest} {
     for (const Output& output : args_.outputs) advise_huge_pages(output.work);
@@ -69,8 +70,8 @@ class Part final : public TopkPart {
     return {std::move(result), drawn};
   }
 
-  std::tuple<int64_t, int64_t, int64_t, bool> sweep(int64_t lo, int64_t pivot,
-                                                    int64_t hi) override {
+  std::tuple<int64_t, int64_t, int64_t, bool> do_sweep(int64_t lo, int64_t pivot,
+                                                       int64_t hi) override {
     if (list_.total == 0) return {0, 0, 0, true};
     const auto after = static_cast<uint64_t>(hi) + 1;
     bracket_ = {local(lo), static_cast<Key>(promotion_.lowest_from(after) - 1), 0, 0, 0};
@@ -80,14 +81,14 @@ class Part final : public TopkPart {
     return {swept_.counts.active, swept_.counts.below, swept_.counts.inside, !swept_.overflow};
   }
 
-  at::Tensor histogram(int64_t lo, int64_t shift, bool stored) override {
+  at::Tensor do_histogram(int64_t lo, int64_t shift, bool stored) override {
     return counted({lo, shift}, stored, [&](int64_t, int64_t, Key key, Histogram& histogram) {
       histogram.add(promoted(key));
     });
   }
 
-  at::Tensor tie_histogram(int64_t key, int64_t lo, int64_t shift, bool stored,
-                           std::vector<at::Tensor> places) override {
+  at::Tensor do_tie_histogram(int64_t key, int64_t lo, int64_t shift, bool stored,
+                              const std::vector<at::Tensor>& places) override {
     std::vector<std::vector<int64_t>> tables;
     std::vector<std::pair<size_t, int64_t>> of_tile;  // its tensor, and its first entry there
     for (size_t s = 0; s < args_.scores.size(); ++s) {
@@ -104,7 +105,7 @@ class Part final : public TopkPart {
     });
   }
 
-  void fixup(int64_t threshold, int64_t below, int64_t due, bool stored) override {
+  void do_fixup(int64_t threshold, int64_t below, int64_t due, bool stored) override {
     if (list_.total == 0) return;
     if (!stored) {
       const Key key = local(threshold);
@@ -118,7 +119,7 @@ class Part final : public TopkPart {
     cpu::fixup(list_, bracket_, pivot_, swept_);
   }
 
-  std::vector<at::Tensor> masks() override { return args_.finish(); }
+  std::vector<at::Tensor> do_masks() override { return args_.finish(); }
 
  private:
   Key local(int64_t key) const {
@@ -175,7 +176,7 @@ c10::intrusive_ptr<TopkPart> topk_part(at::TensorList scores, const OptionalTens
                                        std::optional<at::ScalarType> dtype) {
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   const at::Scalar nothing(0);
-  check_topk_masks(scores, old_masks, nothing, {}, dtype);
+  check_topk_masks("topk_part", scores, old_masks, nothing, {}, dtype);
   check_topk_part(scores, keys);
   TopkArgs args = prepare_topk_masks(scores, old_masks, nothing, {}, dtype);
   c10::intrusive_ptr<TopkPart> part;

@@ -30,7 +30,8 @@ class Part final : public TopkPart {
 
  public:
   Part(TopkArgs args, at::ScalarType keys, bool active_only, bool largest)
-      : args_(std::move(args)),
+      : TopkPart(args.scores.size()),
+        args_(std::move(args)),
         device_(args_.scores[0].device()),
         map_(tile_map<F, M>(args_)),
         list_(args_.total == 0 ? TensorList{} : map_.list(device_)),
@@ -62,8 +63,8 @@ class Part final : public TopkPart {
     return {at::tensor(active, at::kLong), drawn.sample_size};
   }
 
-  std::tuple<int64_t, int64_t, int64_t, bool> sweep(int64_t lo, int64_t pivot,
-                                                    int64_t hi) override {
+  std::tuple<int64_t, int64_t, int64_t, bool> do_sweep(int64_t lo, int64_t pivot,
+                                                       int64_t hi) override {
     if (args_.total == 0) return {0, 0, 0, true};
     const DeviceGuard guard(args_.scores[0]);
     const Key first = local(lo);
@@ -85,7 +86,7 @@ class Part final : public TopkPart {
             stored_entries() <= work().room};
   }
 
-  at::Tensor histogram(int64_t lo, int64_t shift, bool stored) override {
+  at::Tensor do_histogram(int64_t lo, int64_t shift, bool stored) override {
     if (args_.total == 0 || (stored && !has_keys_)) return at::zeros({kPartBins}, at::kLong);
     const DeviceGuard guard(args_.scores[0]);
     const PartBins bins{lo, shift};
@@ -104,8 +105,8 @@ class Part final : public TopkPart {
     return sum;
   }
 
-  at::Tensor tie_histogram(int64_t key, int64_t lo, int64_t shift, bool stored,
-                           std::vector<at::Tensor> places) override {
+  at::Tensor do_tie_histogram(int64_t key, int64_t lo, int64_t shift, bool stored,
+                              const std::vector<at::Tensor>& places) override {
     const std::vector<int64_t> tables = joined_tables(places);
     const Key tie = local(key);
     if (args_.total == 0 || (stored && !has_keys_) || promoted(tie) != key) {  // no score has it
@@ -122,7 +123,7 @@ class Part final : public TopkPart {
   }
 
   // The kernels do not need to know how many are below.
-  void fixup(int64_t threshold, int64_t, int64_t due, bool stored) override {
+  void do_fixup(int64_t threshold, int64_t, int64_t due, bool stored) override {
     if (args_.total == 0) return;
     const DeviceGuard guard(args_.scores[0]);
     const Key key = local(threshold);
@@ -134,7 +135,7 @@ class Part final : public TopkPart {
     launch_fixup<F, M>(list_, options_, work(), grid_);
   }
 
-  std::vector<at::Tensor> masks() override { return args_.finish(); }
+  std::vector<at::Tensor> do_masks() override { return args_.finish(); }
 
  private:
   const TopkWork<F>& work() const { return workspace_->pointers; }

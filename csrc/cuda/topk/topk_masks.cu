@@ -39,7 +39,7 @@ std::vector<at::Tensor> topk_masks(at::TensorList scores, const OptionalTensorLi
                                    std::optional<at::ScalarType> dtype) {
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   const std::vector<at::Tensor> by = to_vector(factors);
-  check_topk_masks(scores, old_masks, amount, by, dtype);
+  check_topk_masks("topk_masks", scores, old_masks, amount, by, dtype);
   if (scores.empty()) return {};
   const DeviceGuard guard(scores[0]);
   TopkArgs args = prepare_topk_masks(scores, old_masks, amount, by, dtype);
@@ -53,7 +53,7 @@ TensorLists topk_prune(at::TensorList scores, const OptionalTensorList& masks, a
   if (scores.empty()) return {};
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   const std::vector<at::Tensor> by = to_vector(factors);
-  check_topk_masks(scores, old_masks, amount, by, std::nullopt);
+  check_topk_masks("topk_prune", scores, old_masks, amount, by, std::nullopt);
   const DeviceGuard guard(scores[0]);
   TopkArgs args = prepare_topk_masks(scores, old_masks, amount, by, std::nullopt);
   prepare_topk_prune(args, ts, kFusion);
@@ -68,7 +68,7 @@ c10::intrusive_ptr<TopkPart> topk_part(at::TensorList scores, const OptionalTens
                                        std::optional<at::ScalarType> dtype) {
   const std::vector<at::Tensor> old_masks = to_vector(masks);
   const at::Scalar nothing(0);
-  check_topk_masks(scores, old_masks, nothing, {}, dtype);
+  check_topk_masks("topk_part", scores, old_masks, nothing, {}, dtype);
   check_topk_part(scores, keys);
   const DeviceGuard guard(scores[0]);
   TopkArgs args = prepare_topk_masks(scores, old_masks, nothing, {}, dtype);

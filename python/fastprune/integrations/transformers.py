@@ -143,6 +143,7 @@ class PruningCallback(TrainerCallback):
         sparsity = self.sparsity(step) if callable(self.sparsity) else self.sparsity
         if sparsity is None or sparsity <= self._reached:
             return
+        sparsity = float(sparsity)  # a schedule may say 0
         prune = local_unstructured if self.local else global_unstructured
         prune(self._pairs, self.method, sparsity=sparsity, **self.kwargs)
         self._reached = sparsity

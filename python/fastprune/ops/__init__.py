@@ -11,6 +11,7 @@ from .elementwise import *  # noqa: F403
 from .nm import *  # noqa: F403
 from .rows import *  # noqa: F403
 from .topk import *  # noqa: F403
+from .topk import topk_part as topk_part  # for parts.py, and so not among __all__
 
 __all__: list[str] = []
 __all__ += blocks.__all__

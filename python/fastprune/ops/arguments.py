@@ -18,11 +18,18 @@ def as_scalar(amount: int | float) -> int | float:
     return int(amount) if isinstance(amount, Integral) else float(amount)
 
 
-def as_scalars(amount: int | float | Sequence[int | float]) -> list[int | float]:
-    """One amount, or several, as the native side takes them."""
-    if isinstance(amount, Sequence):
-        return [as_scalar(each) for each in amount]
-    return [as_scalar(amount)]
+def as_scalars(
+    op: str, amount: int | float | Sequence[int | float], scores: Sequence[Tensor]
+) -> list[int | float]:
+    """One amount, or one for each of the scores, as the native side takes them."""
+    if not isinstance(amount, Sequence):
+        return [as_scalar(amount)]
+    if len(amount) != len(scores):
+        raise RuntimeError(
+            f"{op}(): expected one amount, or one for each of {len(scores)} scores, got "
+            f"{len(amount)}"
+        )
+    return [as_scalar(each) for each in amount]
 
 
 def check_device(name: str, mask: Tensor, of: Tensor) -> None:

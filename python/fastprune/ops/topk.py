@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .arguments import as_scalars, check_devices
 
-__all__ = ["topk_masks", "topk_part", "topk_prune"]
+__all__ = ["topk_masks", "topk_prune"]
 
 # Looked up once: a look-up by name takes as long as a small operator's checks.
 _topk_masks: Any = torch.ops.fastprune.topk_masks.default
@@ -67,9 +67,8 @@ def topk_masks(
     """
     if not scores:  # no tensor to dispatch on
         return []
-    result: list[Tensor] = _topk_masks(
-        scores, masks, as_scalars(amount), factors, active_only, largest, dtype
-    )
+    amounts = as_scalars("topk_masks", amount, scores)
+    result: list[Tensor] = _topk_masks(scores, masks, amounts, factors, active_only, largest, dtype)
     return result
 
 
@@ -125,8 +124,9 @@ def topk_prune(
     """
     if not scores:  # no tensor to dispatch on
         return [], []
+    amounts = as_scalars("topk_prune", amount, scores)
     result: tuple[list[Tensor], list[Tensor]] = _topk_prune(
-        scores, masks, ts, as_scalars(amount), factors, active_only
+        scores, masks, ts, amounts, factors, active_only
     )
     return result
 

@@ -262,6 +262,41 @@ def test_arguments(target: Target) -> None:
     native.sweep(0, 0, 0)
     with pytest.raises(RuntimeError, match=r"1 entry or 4 on the CPU, got 2"):
         native.tie_histogram(0, 0, 0, False, [torch.tensor([0]), torch.tensor([0, 1])])
+    with pytest.raises(RuntimeError, match=r"places of 2 tensors, got 1"):
+        native.tie_histogram(0, 0, 0, False, [torch.tensor([0])])
+    with pytest.raises(RuntimeError, match=r"shift < 64, got 0 and 64"):
+        native.histogram(0, 64, False)
+    with pytest.raises(RuntimeError, match=r"lo <= pivot <= hi, got 2, 1 and 3"):
+        native.sweep(2, 1, 3)
+
+
+def test_calls_out_of_order(target: Target) -> None:
+    t = torch.arange(9.0, device=target.device)
+    places = [torch.tensor([0])]
+
+    def before_a_sweep(native: Any) -> None:
+        with pytest.raises(RuntimeError, match=r"sweep\(\) that had room before histogram"):
+            native.histogram(0, 20, True)
+        with pytest.raises(RuntimeError, match=r"sweep\(\) that had room before tie_histogram"):
+            native.tie_histogram(0, 0, 0, True, places)
+        with pytest.raises(RuntimeError, match=r"sweep\(\) that had room before fixup"):
+            native.fixup(0, 0, 0, True)
+        with pytest.raises(RuntimeError, match=r"fixup\(\).* before masks"):
+            native.masks()
+
+    native = target.ops.topk_part([t], [], torch.float32)
+    before_a_sweep(native)
+    assert int(native.histogram(0, 30, False).sum()) == 9
+    key = int(t[4:5].cpu().view(torch.int32))
+    native.fixup(key, 4, 1, False)
+    with pytest.raises(RuntimeError, match=r"no fixup\(\) before sweep"):
+        native.sweep(0, 0, 0)
+    with pytest.raises(RuntimeError, match=r"no fixup\(\) before fixup"):
+        native.fixup(key, 4, 1, False)
+    (mask,) = native.masks()
+    assert mask.tolist() == [0] * 5 + [1] * 4
+    with pytest.raises(RuntimeError, match=r"no other masks\(\)"):
+        native.masks()
 
 
 @pytest.mark.parametrize("wide", [torch.float32, torch.float64], ids=name)
