@@ -30,6 +30,10 @@ class PruningContainer(upstream.PruningContainer, BasePruningMethod):  # type: i
 
     def __init__(self, *methods: upstream.BasePruningMethod) -> None:
         self._pruning_methods: tuple[upstream.BasePruningMethod, ...] = ()
+        if len(methods) == 1 and not hasattr(methods[0], "_tensor_name"):
+            raise AttributeError(
+                f"expected a pruning method with a tensor's name, got {type(methods[0]).__name__}"
+            )
         for method in methods:
             self.add_pruning_method(method)
 

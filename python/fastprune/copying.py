@@ -71,6 +71,13 @@ def remember_module(method: Any, module: nn.Module, original: Tensor | None) -> 
         holders[key] = home
 
 
+def forget_module(method: Any) -> None:
+    """Note that ``method`` is a hook no longer."""
+    home = homes.get(id(method))
+    if home is not None:
+        _forget(home)
+
+
 def module_of(method: Any) -> nn.Module | None:
     """The module whose hook the method is, if that is known and still there."""
     home = homes.get(id(method))

@@ -237,9 +237,13 @@ def _scores_of(
 
 
 def _originals(pairs: list[tuple[nn.Module, str]]) -> list[Tensor] | None:
-    """The unpruned parameter of each pair; None if one has none, which apply_method will report."""
+    """The unpruned parameter of each pair.
+
+    None if one has none, which apply_method will report, or if the products have to be computed by
+    themselves, as those of inference tensors, which get a gradient outside of inference mode.
+    """
     originals = parameters_of(pairs)
-    return None if any(t is None for t in originals) else originals
+    return None if any(t is None or t.is_inference() for t in originals) else originals
 
 
 def _accepts(

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from . import _C, fsdp2
-from .copying import copy_method, homes, remember_module
+from .copying import copy_method, forget_module, homes, remember_module
 from .fsdp2 import MANAGED
-from .lookup import SHARDS, OwnHook
+from .lookup import SHARDS, OwnHook, methods_of
 from .quantized import is_converted
 from .reading import ReadsProducts, stop_reading
 from .refreshing import stop_refreshing
@@ -95,6 +95,8 @@ class Hook(OwnHook):
         if isinstance(module, ReadsProducts):
             stop_reading(module, self)
         stop_refreshing(module, self)
+        for method in (self, *methods_of(self)):
+            forget_module(method)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
         return copy_method(self, memo)

@@ -247,7 +247,8 @@ def select_one(
             mask = torch.ones_like(t)
     ts: Any = None
     if t is not None and (not active_only or mask is None or mask.dtype == scores.dtype):
-        ts = (t,) if t.is_floating_point() else None
+        # Of an inference tensor the operator's product would have no gradient.
+        ts = (t,) if t.is_floating_point() and not t.is_inference() else None
     (new,), products = kind.select(method, (scores,), (mask,), ts, active_only=active_only)
     if active_only:
         new = new.to(scores.dtype)

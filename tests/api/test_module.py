@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import fastprune as prune
 from fastprune import lookup, rollback
 from fastprune.copying import homes
+from fastprune.tying import holders
 from support.inputs import name
 from support.unchanged import assert_unchanged, snapshot
 
@@ -861,3 +862,43 @@ def test_loading_weights_only(way: str, library: Any) -> None:
         assert type(old) is type(new)
         if hasattr(old, "mask"):
             assert torch.equal(old.mask, new.mask)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_removed_methods_are_hooks_no_longer(times: int) -> None:
+    """Of methods that a caller keeps, those of before are not looked through."""
+    module, kept = linear(), []
+    for _ in range(5):
+        for _ in range(times):
+            kept.append(prune.L1Unstructured.apply(module, "weight", 1))
+        prune.remove(module, "weight")
+    assert not [method for method in kept if id(method) in homes]
+    assert not [m for h in kept for m in lookup.methods_of(h) if id(m) in homes]
+    assert id(module.weight) not in holders
+
+
+#: What upstream does with them; its `l1_unstructured` fails.
+OF_INFERENCE: dict[str, Callable[[Any, nn.Module], Any]] = {
+    "ln": lambda library, m: library.ln_structured(m, "weight", 1, 2, 0),
+    "custom": lambda library, m: library.custom_from_mask(m, "weight", torch.eye(3, 4)),
+    "global": lambda library, m: library.global_unstructured(
+        [(m, "weight"), (m, "bias")], library.L1Unstructured, amount=0.5
+    ),
+}
+
+
+@pytest.mark.parametrize("way", OF_INFERENCE)
+def test_parameters_made_in_inference_mode(way: str) -> None:
+    results = []
+    for library in (upstream, prune):
+        with torch.inference_mode():
+            torch.manual_seed(0)
+            module = linear()
+        OF_INFERENCE[way](library, module)
+        results.append(module)
+    theirs, ours = results
+    for tensor in ("weight", "bias"):
+        a, b = getattr(ours, tensor), getattr(theirs, tensor)
+        assert torch.equal(a, b) and a.requires_grad is b.requires_grad
+        assert (a.grad_fn is None) is (b.grad_fn is None)
+        assert a.is_inference() is b.is_inference()

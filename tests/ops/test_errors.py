@@ -214,6 +214,12 @@ def test_container_takes_pruning_methods_of_one_tensor() -> None:
     with pytest.raises(TypeError, match="not a BasePruningMethod"):
         container.add_pruning_method(10)  # type: ignore[arg-type]
     assert list(container) == [method]
+    for library in (prune, upstream):
+        for no_method in (3, [method], library.Identity()):
+            with pytest.raises(AttributeError, match=r"_tensor_name|tensor's name, got"):
+                library.PruningContainer(no_method)
+    with pytest.raises(TypeError, match="not a BasePruningMethod"):
+        prune.PruningContainer(method, 3)  # type: ignore[arg-type]
 
 
 def test_prune_with_scores_of_another_shape() -> None:
