@@ -32,10 +32,10 @@ TORCH_LIBRARY(fastprune, m) {
       "__torch__.torch.classes.fastprune.TopkPart");
 
   // N:M: dim is cut into runs of m entries, of each of which the n of largest score stay, the
-  // lowest index pruned first among equals. What an old mask has pruned counts, entries whose mask
-  // is not 1 are not ranked, and nothing comes back. With factors, |score| * |factor| is ranked;
-  // with is_signed values rather than magnitudes. With both, 2:4 in the rows and in the columns of
-  // the matrix that the first two dims are: see common/nm_both.h.
+  // lowest index pruned first among equals. Zeros of an old mask count towards the m - n, only
+  // entries whose mask is 1 are ranked, and a pruned entry is never restored. With factors, |score|
+  // * |factor| is ranked; with is_signed values rather than magnitudes. With both, 2:4 in the rows
+  // and in the columns of the matrix that the first two dims are: see common/nm_both.h.
   m.def(
       "nm_masks(Tensor[] scores, Tensor?[] masks, int n, int m, int dim, Tensor?[] factors, "
       "bool is_signed=False, ScalarType? dtype=None, bool both=False) -> Tensor[]");

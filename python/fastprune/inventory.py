@@ -50,7 +50,7 @@ def whole(t: Any) -> Tensor:
 
 
 def held_in(model: nn.Module) -> list[list[Held]]:
-    """By parameter, in the order of modules, every place that holds it; pruned ones first."""
+    """For each parameter, in the order of modules, all that hold it, those that prune it first."""
     groups: dict[int, list[Held]] = {}
     known: set[tuple[int, str]] = set()  # of a module that is there twice
     chains: set[int] = set()  # of parametrizations, whose originals their module has named

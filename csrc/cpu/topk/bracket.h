@@ -94,7 +94,7 @@ std::vector<typename F::Key> sample_keys(const TileList<F, M>& list, int64_t str
 }
 
 // Where a sample says that the threshold is. `below`, `rank` and `inside` are known only after the
-// data has been read. The pivot takes a search of its own, for those who want it.
+// data has been read. The pivot costs one more search; without with_pivot it is skipped.
 template <class Key>
 SampledBracket<Key> bracket_of_sample(const std::vector<Key>& keys, const SampleRanks& ranks,
                                       Key max_key, bool with_pivot) {

@@ -1,4 +1,4 @@
-// Whether arithmetic is the same as choosing bits.
+// Detects flush-to-zero, under which mask * t differs from selecting t or 0.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -22,13 +22,13 @@ def channel_norms(t: Tensor, p: float, dim: int) -> Tensor:
 
     As :func:`torch.linalg.vector_norm`, which :class:`torch.nn.utils.prune.LnStructured` ranks
     channels by. Sums are accumulated in float64 in one fixed order, so that the result does not
-    depend on threads, nor on the device for ``p`` of 0, 1, 2 and infinity.
+    depend on threads, nor on the device.
 
     >>> ops.channel_norms(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), 2, 0)
     tensor([5., 1.], dtype=torch.float64)
 
     Args:
-        t: float64, float32, float16 or bfloat16, of any shape with at least one dim.
+        t: float64, float32, float16 or bfloat16, of any shape with at least two dims.
         p: order of the norm: any number or infinity.
         dim: the dim that counts channels.
 
@@ -37,6 +37,7 @@ def channel_norms(t: Tensor, p: float, dim: int) -> Tensor:
 
     Raises:
         IndexError: ``dim`` is out of range.
+        ValueError: ``t`` has fewer than two dims.
         RuntimeError: the dtype has no kernel.
     """
     result: Tensor = _channel_norms(t, float(p), dim)
