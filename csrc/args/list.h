@@ -80,7 +80,7 @@ TensorLists prune_list(const List& list, at::TensorList ts, const Make& make) {
     if (list.likes[i].numel() > 0) make(args);
     masks.push_back(args.output.finish());
     products.push_back(args.product.defined() ? args.product
-                                              : Device::masked_mul(ts[i], masks.back()));
+                                              : Device::masked_muls(ts[i], masks.back())[0]);
   }
   return result;
 }

@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "args/common.h"
@@ -155,6 +156,40 @@ inline void prepare_topk_prune(TopkArgs& args, at::TensorList ts, const FusionRu
     args.ts.push_back(t);
     args.products.push_back(fresh_like(t));
   }
+}
+
+// Device: cpu/util/each.h or cuda/util/each.h. kSelect writes the masks, and the products if they
+// are prepared.
+template <class Device, auto kSelect>
+std::vector<at::Tensor> topk_masks(at::TensorList scores, const OptionalTensorList& masks,
+                                   ScalarList amount, const OptionalTensorList& factors,
+                                   bool active_only, bool largest,
+                                   std::optional<at::ScalarType> dtype) {
+  const std::vector<at::Tensor> old_masks = to_vector(masks);
+  const std::vector<at::Tensor> by = to_vector(factors);
+  check_topk_masks("topk_masks", scores, old_masks, amount, by, dtype);
+  if (scores.empty()) return {};
+  const typename Device::Guard guard(scores[0]);
+  TopkArgs args = prepare_topk_masks(scores, old_masks, amount, by, dtype);
+  kSelect(args, active_only, largest);
+  return args.finish();
+}
+
+template <class Device, auto kSelect>
+TensorLists topk_prune(at::TensorList scores, const OptionalTensorList& masks, at::TensorList ts,
+                       ScalarList amount, const OptionalTensorList& factors, bool active_only) {
+  check_prune("topk_prune", scores, ts);
+  if (scores.empty()) return {};
+  const std::vector<at::Tensor> old_masks = to_vector(masks);
+  const std::vector<at::Tensor> by = to_vector(factors);
+  check_topk_masks("topk_prune", scores, old_masks, amount, by, std::nullopt);
+  const typename Device::Guard guard(scores[0]);
+  TopkArgs args = prepare_topk_masks(scores, old_masks, amount, by, std::nullopt);
+  if (Device::keeps_bits(ts[0])) prepare_topk_prune(args, ts, Device::kFusion);
+  kSelect(args, active_only, /*largest=*/false);
+  std::vector<at::Tensor> new_masks = args.finish();
+  if (args.products.empty()) args.products = Device::masked_muls(ts, new_masks);
+  return {std::move(new_masks), std::move(args.products)};
 }
 
 }  // namespace fastprune

@@ -8,6 +8,7 @@
 #include <ATen/ops/promote_types.h>
 
 #include <cstdint>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -87,6 +88,20 @@ inline void check_topk_part(at::TensorList scores, at::ScalarType keys) {
   TORCH_CHECK(is_native_float(keys) && at::promote_types(scores[0].scalar_type(), keys) == keys, op,
               "(): expected keys to be of a dtype to which scores promote, ",
               scores[0].scalar_type(), ", got ", keys);
+}
+
+// kMake: of the arguments, a part of scores of their dtype.
+template <class Device, auto kMake>
+c10::intrusive_ptr<TopkPart> topk_part(at::TensorList scores, const OptionalTensorList& masks,
+                                       at::ScalarType keys, bool active_only, bool largest,
+                                       std::optional<at::ScalarType> dtype) {
+  const std::vector<at::Tensor> old_masks = to_vector(masks);
+  const at::Scalar nothing(0);
+  check_topk_masks("topk_part", scores, old_masks, nothing, {}, dtype);
+  check_topk_part(scores, keys);
+  const typename Device::Guard guard(scores[0]);
+  return kMake(prepare_topk_masks(scores, old_masks, nothing, {}, dtype), keys, active_only,
+               largest);
 }
 
 // The table for tie_place() of a tensor's entries.

@@ -4,20 +4,17 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <optional>
 #include <utility>
 #include <vector>
 
 #include "args/topk.h"
 #include "common/dtypes.h"
-#include "common/op_types.h"
 #include "common/selection.h"
-#include "cpu/elementwise/masked_mul.h"
 #include "cpu/topk/bracket.h"
 #include "cpu/topk/fixup.h"
 #include "cpu/topk/sweep.h"
 #include "cpu/topk/tiles.h"
-#include "cpu/util/denormals.h"
+#include "cpu/util/each.h"
 #include "cpu/util/fresh_pages.h"
 #include "testing/hooks.h"
 
@@ -100,7 +97,7 @@ void select_each(const TopkArgs& args, bool active_only, bool largest) {
   });
 }
 
-void select(const TopkArgs& args, bool active_only, bool largest) {
+void select_and_write(const TopkArgs& args, bool active_only, bool largest) {
   for (const Output& output : args.outputs) advise_huge_pages(output.work);
   for (const at::Tensor& product : args.products) advise_huge_pages(product);
   dispatch_scores(args.rank_dtype(), [&](auto format) {
@@ -113,39 +110,11 @@ void select(const TopkArgs& args, bool active_only, bool largest) {
   });
 }
 
-std::vector<at::Tensor> topk_masks(at::TensorList scores, const OptionalTensorList& masks,
-                                   ScalarList amount, const OptionalTensorList& factors,
-                                   bool active_only, bool largest,
-                                   std::optional<at::ScalarType> dtype) {
-  const std::vector<at::Tensor> old_masks = to_vector(masks);
-  const std::vector<at::Tensor> by = to_vector(factors);
-  check_topk_masks("topk_masks", scores, old_masks, amount, by, dtype);
-  if (scores.empty()) return {};
-  TopkArgs args = prepare_topk_masks(scores, old_masks, amount, by, dtype);
-  select(args, active_only, largest);
-  return args.finish();
-}
-
-TensorLists topk_prune(at::TensorList scores, const OptionalTensorList& masks, at::TensorList ts,
-                       ScalarList amount, const OptionalTensorList& factors, bool active_only) {
-  check_prune("topk_prune", scores, ts);
-  if (scores.empty()) return {};
-  const std::vector<at::Tensor> old_masks = to_vector(masks);
-  const std::vector<at::Tensor> by = to_vector(factors);
-  check_topk_masks("topk_prune", scores, old_masks, amount, by, std::nullopt);
-  TopkArgs args = prepare_topk_masks(scores, old_masks, amount, by, std::nullopt);
-  if (keeps_bits(ts[0])) prepare_topk_prune(args, ts, kFusion);
-  select(args, active_only, /*largest=*/false);
-  std::vector<at::Tensor> new_masks = args.finish();
-  if (args.products.empty()) args.products = masked_muls(ts, new_masks);
-  return {std::move(new_masks), std::move(args.products)};
-}
-
 }  // namespace
 
 TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
-  m.impl("topk_masks", &topk_masks);
-  m.impl("topk_prune", &topk_prune);
+  m.impl("topk_masks", &topk_masks<OnCpu, &select_and_write>);
+  m.impl("topk_prune", &topk_prune<OnCpu, &select_and_write>);
 }
 
 }  // namespace fastprune::cpu

@@ -7,18 +7,17 @@
 
 #include <algorithm>
 #include <mutex>
-#include <optional>
 #include <utility>
 #include <vector>
 
 #include "args/topk.h"
 #include "args/topk_part.h"
 #include "common/dtypes.h"
-#include "common/op_types.h"
 #include "cpu/topk/bracket.h"
 #include "cpu/topk/fixup.h"
 #include "cpu/topk/sweep.h"
 #include "cpu/topk/tiles.h"
+#include "cpu/util/each.h"
 #include "cpu/util/fresh_pages.h"
 
 namespace fastprune::cpu {
@@ -171,14 +170,8 @@ class Part final : public TopkPart {
   SweepResult<Key> swept_;
 };
 
-c10::intrusive_ptr<TopkPart> topk_part(at::TensorList scores, const OptionalTensorList& masks,
-                                       at::ScalarType keys, bool active_only, bool largest,
-                                       std::optional<at::ScalarType> dtype) {
-  const std::vector<at::Tensor> old_masks = to_vector(masks);
-  const at::Scalar nothing(0);
-  check_topk_masks("topk_part", scores, old_masks, nothing, {}, dtype);
-  check_topk_part(scores, keys);
-  TopkArgs args = prepare_topk_masks(scores, old_masks, nothing, {}, dtype);
+c10::intrusive_ptr<TopkPart> make_part(TopkArgs args, at::ScalarType keys, bool active_only,
+                                       bool largest) {
   c10::intrusive_ptr<TopkPart> part;
   dispatch_scores(args.scores[0].scalar_type(), [&](auto format) {
     dispatch_mask_width(at::elementSize(args.mask_dtype), [&](auto bits) {
@@ -193,7 +186,7 @@ c10::intrusive_ptr<TopkPart> topk_part(at::TensorList scores, const OptionalTens
 
 TORCH_LIBRARY_IMPL(fastprune, CPU, m) {
   define_topk_part();
-  m.impl("topk_part", &topk_part);
+  m.impl("topk_part", &topk_part<OnCpu, &make_part>);
 }
 
 }  // namespace fastprune::cpu

@@ -1,9 +1,10 @@
-// What the loops of args/list.h take from the CPU, and what kernels that make masks do around them.
+// What the operators of args/ take from the CPU, and what kernels that make masks do around them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "args/list.h"
 #include "common/dtypes.h"
@@ -23,8 +24,8 @@ struct OnCpu {
 
   static bool keeps_bits(const at::Tensor& t) { return cpu::keeps_bits(t); }
 
-  static at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
-    return masked_muls(t, mask)[0];
+  static std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
+    return cpu::masked_muls(ts, masks);
   }
 };
 

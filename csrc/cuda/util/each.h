@@ -1,7 +1,9 @@
-// What the loops of args/list.h take from CUDA.
+// What the operators of args/ take from CUDA.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+
+#include <vector>
 
 #include "args/factor.h"
 #include "cuda/elementwise/masked_mul.h"
@@ -18,8 +20,8 @@ struct OnCuda {
 
   static bool keeps_bits(const at::Tensor&) { return true; }
 
-  static at::Tensor masked_mul(const at::Tensor& t, const at::Tensor& mask) {
-    return masked_muls(t, mask)[0];
+  static std::vector<at::Tensor> masked_muls(at::TensorList ts, at::TensorList masks) {
+    return cuda::masked_muls(ts, masks);
   }
 };
 
