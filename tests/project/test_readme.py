@@ -138,6 +138,14 @@ def test_figures_of_the_sentences() -> None:
     for name, what in ((first, "then takes"), (again, "a repeated one")):
         pair = milliseconds(huge, name), milliseconds(small, name)
         assert f"{what} {pair[0]} ms instead of {pair[1]} ms" in text
+    cubes = [
+        cases(small)[f"cpu/structured/cubes-{dim}/float32/4194304/normal/50%"]
+        for dim in ("dim0", "last-dim")
+    ]
+    first, last = (f"{case['speedup']:.1f}" for case in cubes)
+    assert f"it runs at {first} (first dim) and {last} times upstream's speed (last dim)" in text
+    first, last = (f"{case['contenders']['fastprune']['of_floor']:.0f}" for case in cubes)
+    assert f"{first} and {last} times as long as the floor" in text
 
 
 LIFE = {
