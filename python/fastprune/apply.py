@@ -164,7 +164,7 @@ def attach(
         store(module, name, product, was_parameter=original is not None)  # type: ignore[arg-type]
     module.register_forward_pre_hook(hook)
     remember_module(hook, module, original)
-    note_said(hook, module._buffers[name + "_mask"])  # type: ignore[arg-type]
+    note_said(hook, module._buffers.get(name + "_mask"))
 
 
 def detach(module: nn.Module, key: int, hook: Any) -> Tensor:

@@ -125,9 +125,9 @@ def with_round(methods: Sequence[Any], other: Any, mask: Tensor) -> list[Any]:
     return found
 
 
-def note_said(hook: Any, mask: Tensor) -> None:
+def note_said(hook: Any, mask: Tensor | None) -> None:
     """Note that ``hook`` has made ``mask``, if its newest method says what it prunes."""
-    if type(methods_of(hook)[-1]) in saying:
+    if mask is not None and type(methods_of(hook)[-1]) in saying:
         note_mask(hook, mask)
 
 

@@ -140,3 +140,24 @@ def test_forwards(kind: type[Owned]) -> None:
         modules.append(module)
     assert_same(*modules)
     assert modules[0].weight.abs().sum() > 0
+
+
+class KeepsBuffers(nn.Linear):
+    """Has its buffers as plain attributes."""
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        object.__setattr__(self, name, tensor)
+
+
+@pytest.mark.parametrize("method", ["identity", "l1_unstructured", "custom_from_mask"])
+def test_a_module_that_keeps_buffers_elsewhere(method: str) -> None:
+    arguments: dict[str, Any] = {"l1_unstructured": [0.5], "custom_from_mask": [torch.eye(3, 4)]}
+    results = []
+    for library in (upstream, prune):
+        torch.manual_seed(0)
+        module = KeepsBuffers(4, 3)
+        for _ in range(2):
+            getattr(library, method)(module, "weight", *arguments.get(method, []))
+        results.append([module(torch.ones(2, 4)), module.weight_mask, list(module.state_dict())])
+    for theirs, ours in zip(*results, strict=True):
+        assert torch.equal(ours, theirs) if isinstance(theirs, Tensor) else ours == theirs
