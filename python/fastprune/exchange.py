@@ -19,14 +19,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .parts import BIN_BITS, Exchange
+from .parts import BIN_BITS, SAMPLE, Exchange
 from .sharded import PeerError, collective_device
 
 #: The dtypes of keys; a message names one by its number.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 #: Marks an exception that other processes know of: an exchange inside of another has told them.
 _TOLD = "_fastprune_told"
-_SAMPLE = 1 << 15  # keys of all processes together
 _COUNTS = 1 << BIN_BITS  # the most that one message adds up
 
 
@@ -104,7 +103,7 @@ class GroupExchange(Exchange):
 
     def _room(self) -> int:
         """For keys of one process in the sample."""
-        return max(64, _SAMPLE // self.size)
+        return max(64, SAMPLE // self.size)
 
     def _all_gather(self, message: Tensor) -> Tensor:
         together = message.to(self.device)[None]

@@ -23,7 +23,7 @@ _Kind = TypeVar("_Kind", bound=Hashable)
 
 _FORMATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 #: Keys of the sample of all parts together.
-_SAMPLE = 1 << 15
+SAMPLE = 1 << 15
 #: Half the width of the interval, in standard deviations of the threshold's rank in the sample.
 _SIGMAS = 4.0
 #: Above this share of the sample a key is swept alone, as its entries would not fit the candidates.
@@ -292,7 +292,7 @@ def _interval(
     parts: Sequence[Part], amount: int | float, total: int, top: int, exchange: Exchange
 ) -> tuple[int, int, int]:
     """Where a sample says that the threshold is: an interval of keys, and the likeliest in it."""
-    stretch = max(1, total // _SAMPLE)
+    stretch = max(1, total // SAMPLE)
     samples = [part.native.sample(stretch) for part in parts if part.counts]
     none = torch.empty(0, dtype=torch.int64, device="cpu")
     keys = torch.cat([none, *(keys for keys, _ in samples)])

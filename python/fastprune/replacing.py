@@ -27,7 +27,7 @@ from .methods import CustomFromMask, Identity
 from .parametrization import find_masked
 from .reading import ReadsProducts
 from .slots import add_buffer, original_and_mask, store
-from .superseded import BASE, has_round_of, is_round, keep_small, with_round
+from .superseded import BASE, has_round_of, is_round, keep_before, note_said, with_round
 from .tying import tied_mask
 
 _IDENTITIES = (Identity, upstream.Identity)
@@ -72,7 +72,7 @@ def replaced(pairs: Iterable[tuple[nn.Module, str]]) -> Iterator[None]:
     for module, name, base in bases.values():
         if base is not None:
             newest = methods_of(_hook_of(module, name))[-1]
-            newest.__dict__[BASE] = keep_small(base)
+            keep_before(newest, base)
 
 
 def _undo_newest(module: nn.Module, name: str) -> Tensor | None:
@@ -91,6 +91,8 @@ def _undo_newest(module: nn.Module, name: str) -> Tensor | None:
         base = _base_of(hook, masked.mask.detach(), module, name)
         masked.mask = torch.ones_like(masked.mask) if base is None else base
         masked.method = None if base is None else _without_newest(hook, base)
+        if base is not None:
+            note_said(masked.method, masked.mask)
         return base
     found = find_hook(module, name)
     if found is None:
@@ -111,6 +113,7 @@ def _undo_newest(module: nn.Module, name: str) -> Tensor | None:
         remember_module(copied, module, orig)
     module._forward_pre_hooks[key] = left
     add_buffer(module, name + "_mask", base)
+    note_said(left, base)  # it is kept in the end, and need not be by the method that follows
     if not isinstance(module, ReadsProducts):
         store(module, name, left.apply_mask(module))
     return base
