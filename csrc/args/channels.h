@@ -8,7 +8,6 @@
 
 #include "args/common.h"
 #include "common/channel_shape.h"
-#include "common/fusion.h"
 
 namespace fastprune {
 
